@@ -1,0 +1,1 @@
+"""Frame-exact video reading, frame sampling and clip transforms."""
