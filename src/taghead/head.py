@@ -1,0 +1,294 @@
+"""The Time-Aligned Graph Head: positions, Transformer, typed graph, readout, classifier."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from torch_geometric.nn import APPNP, GATv2Conv, MessagePassing
+
+from taghead import operators
+from taghead.graph import grid_of, to_tokens
+from taghead.grid import Grid, Relation, as_relation
+from taghead.message_passing import MessagePassingLayer, Mode, RelationAggregation, TypedOperator
+from taghead.operators import Operator, OperatorFactory, as_operator
+from taghead.positions import PositionalEncoding
+from taghead.readout import AttentionReadout, MeanReadout
+
+DEFAULT_OPERATOR = Operator(GATv2Conv, heads=4, concat=False, add_self_loops=False)
+PAPER = {  # classes, frames of the grid, width of the Transformer's feed-forward network
+    "haa500": (500, 4, 512),
+    "gym99": (99, 8, 1024),
+    "gym288": (288, 8, 2048),
+}
+
+
+class TAGHead(nn.Module):
+    """A graph head for the feature map of a 3D video backbone.
+
+    Follows `TAG-Head: Time-Aligned Graph Head for Plug-and-Play Fine-grained Action Recognition
+    <https://arxiv.org/abs/2604.11498>`_; `TAGHead.paper` gives the paper's own setting.
+
+    Args:
+        in_channels: Width of the backbone's feature map.
+        num_classes: Number of classes K.
+        grid: The feature map's (T, H, W). Other grids are accepted; the positions are resized.
+        channels: Width of the tokens; the backbone's own when not given.
+        positions: `full`, one vector a node, or `factorised`, one a frame, row and column.
+        positions_std: Standard deviation of the initial positions; the paper's is 1.
+        encoder_layers: Transformer layers; 0 leaves the stage out.
+        encoder_heads: Attention heads of each.
+        encoder_channels: Width of their feed-forward network.
+        encoder_norm: Whether the LayerNorm stands before (`pre`) or after (`post`) each block.
+        encoder_dropout: Dropout of the Transformer layers.
+        conv: The message-passing operator: a PyG class, a partial of one with options, or a
+            function of (in_channels, out_channels). GATv2 with four averaged heads when not given.
+        mode: How relations meet operators: `per_relation`, an operator for each, their outputs
+            joined by `relation_aggr`; `union`, one on all edges, as in the paper; `edge_type`, one
+            on all edges that is told each edge's relation; `none`, no graph: the control.
+        relations: The edge sets, by name.
+        relation_aggr: How the relations' outputs meet in mode `per_relation`.
+        graph_layers: Message-passing layers.
+        graph_norm: LayerNorm before the operator (`pre`), after the sum (`post`), or none.
+        graph_activation: Nonlinearity after the operator, as PyG names it, or none.
+        graph_dropout: Dropout after the nonlinearity.
+        graph_residual: Whether each layer's input is added to its output.
+        readout: `mean`, as in the paper, or `attention`, a learned weighted mean.
+
+    Shapes:
+        - **feature_map** `[B, in_channels, T, H, W]`
+        - **output** `[B, num_classes]`, logits
+
+    Raises:
+        ValueError: If an argument breaks its rule; the message names both.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        num_classes: int,
+        grid: Grid | tuple[int, int, int],
+        *,
+        channels: int | None = None,
+        positions: Literal["full", "factorised"] = "full",
+        positions_std: float = 0.02,
+        encoder_layers: int = 2,
+        encoder_heads: int = 8,
+        encoder_channels: int = 1024,
+        encoder_norm: Literal["pre", "post"] = "pre",
+        encoder_dropout: float = 0.1,
+        conv: OperatorFactory | None = None,
+        mode: Mode = "per_relation",
+        relations: Sequence[str] = ("intra_frame", "time_aligned"),
+        relation_aggr: RelationAggregation = "sum",
+        graph_layers: int = 1,
+        graph_norm: Literal["pre", "post"] | None = "pre",
+        graph_activation: str | None = "gelu",
+        graph_dropout: float = 0.1,
+        graph_residual: bool = True,
+        readout: Literal["mean", "attention"] = "mean",
+    ) -> None:
+        options = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
+        super().__init__()
+        self.grid = grid if isinstance(grid, Grid) else Grid(*grid)
+        self.operator = DEFAULT_OPERATOR if conv is None else as_operator(conv)
+        self._options = options
+        channels = in_channels if channels is None else channels
+        _check_counts(
+            in_channels=in_channels,
+            num_classes=num_classes,
+            channels=channels,
+            graph_layers=graph_layers,
+        )
+        _check_choices(
+            mode=(mode, get_args(Mode)),
+            relation_aggr=(relation_aggr, get_args(RelationAggregation)),
+            encoder_norm=(encoder_norm, ("pre", "post")),
+            graph_norm=(graph_norm, ("pre", "post", None)),
+            readout=(readout, ("mean", "attention")),
+        )
+        self.in_channels = in_channels
+        self.relations = tuple(map(as_relation, relations))
+
+        self.projection = (
+            nn.Identity() if channels == in_channels else nn.Linear(in_channels, channels)
+        )
+        self.positions = PositionalEncoding(channels, self.grid, positions, positions_std)
+        self.encoder = _transformer(
+            channels, encoder_layers, encoder_heads, encoder_channels, encoder_norm, encoder_dropout
+        )
+        self.layers = nn.ModuleList(
+            MessagePassingLayer(
+                channels,
+                TypedOperator(channels, self.operator, self.relations, mode, relation_aggr),
+                graph_norm,
+                graph_activation,
+                graph_dropout,
+                graph_residual,
+            )
+            for _ in range(0 if mode == "none" else graph_layers)
+        )
+        self.readout = MeanReadout() if readout == "mean" else AttentionReadout(channels)
+        self.classifier = nn.Sequential(nn.LayerNorm(channels), nn.Linear(channels, num_classes))
+
+    @classmethod
+    def paper(cls, dataset: Literal["haa500", "gym99", "gym288"]) -> TAGHead:
+        """The paper's head for R(2+1)D-34 on one of its datasets.
+
+        Raises:
+            ValueError: If the paper has no such dataset.
+        """
+        if dataset not in PAPER:
+            raise ValueError(f"dataset must be one of {', '.join(PAPER)} (got {dataset!r})")
+        num_classes, frames, encoder_channels = PAPER[dataset]
+        return cls(
+            in_channels=512,
+            num_classes=num_classes,
+            grid=(frames, 7, 7),
+            positions_std=1.0,
+            encoder_channels=encoder_channels,
+            encoder_norm="post",
+            encoder_dropout=0.5,
+            conv=Operator(APPNP, K=2, alpha=0.1),
+            mode="union",
+            graph_norm=None,
+            graph_activation=None,
+            graph_dropout=0.0,
+            graph_residual=False,
+        )
+
+    def forward(self, feature_map: Tensor) -> Tensor:
+        # [B, C, T, H, W] -> [B, N, C]: tokens with global context
+        x = self.encode(feature_map)
+        # [B, N, C]: typed message passing on the grid
+        x = self.refine(x, grid_of(feature_map))
+        # [B, C]: one vector a clip
+        x = self.readout(x)
+        # [B, K]
+        return self.classifier(x)
+
+    def encode(self, feature_map: Tensor) -> Tensor:
+        """The tokens that enter the graph: projected, with positions, through the Transformer.
+
+        Shapes:
+            - **feature_map** `[B, in_channels, T, H, W]`
+            - **output** `[B, N, channels]`
+        """
+        grid = grid_of(feature_map)
+        if feature_map.size(1) != self.in_channels:
+            raise ValueError(
+                f"feature_map must have {self.in_channels} channels (got {feature_map.size(1)})"
+            )
+        x = self.projection(to_tokens(feature_map))
+        return self.encoder(self.positions(x, grid))
+
+    def refine(self, x: Tensor, grid: Grid) -> Tensor:
+        """Message passing on a grid's tokens, `[B, N, channels]` -> `[B, N, channels]`."""
+
+        def run(
+            conv: MessagePassing, x: Tensor, relations: Sequence[Relation], x_0: Tensor
+        ) -> Tensor:
+            return operators.propagate(conv, x, grid, relations, x_0)
+
+        x_0 = x
+        for layer in self.layers:
+            x = layer(x, x_0, run)
+        return x
+
+    def graph_model(self) -> GraphModel:
+        """What follows the Transformer, as a PyG model that shares this head's parameters."""
+        return GraphModel(self)
+
+    def config(self) -> dict[str, Any]:
+        """The arguments that make this head again, as JSON can hold them.
+
+        Raises:
+            ValueError: If the operator was given as a function, which no file can hold.
+        """
+        grid = [self.grid.frames, self.grid.height, self.grid.width]
+        relations = [relation.name for relation in self.relations]
+        conv = self.operator.to_config()
+        return {**self._options, "grid": grid, "relations": relations, "conv": conv}
+
+
+class GraphModel(nn.Module):
+    """Message passing, readout and classifier of a head, with PyG's signature.
+
+    It takes any heterogeneous graph with the node type `token` and the head's relations, so PyG's
+    explainers, loaders and transforms work on it. It shares its parameters with the head.
+
+    Shapes:
+        - **x_dict["token"]** `[M, channels]`: what the head's `encode` gives, M tokens in all
+        - **edge_index_dict[relation]** `[2, E]`
+        - **batch_dict["token"]** `[M]`: each token's clip; one clip when not given
+        - **pos_dict["token"]** `[M, 3]`: for the operators that use positions
+        - **output** `[B, num_classes]`, logits
+    """
+
+    def __init__(self, head: TAGHead) -> None:
+        super().__init__()
+        self.layers = head.layers
+        self.aggregation = head.readout.aggregation()
+        self.classifier = head.classifier
+
+    def forward(
+        self,
+        x_dict: dict[str, Tensor],
+        edge_index_dict: dict[tuple[str, str, str], Tensor],
+        batch_dict: dict[str, Tensor] | None = None,
+        pos_dict: dict[str, Tensor] | None = None,
+    ) -> Tensor:
+        x = x_dict["token"]
+        batch = batch_dict["token"] if batch_dict else x.new_zeros(x.size(0), dtype=torch.long)
+        available = {"batch": batch, **({"pos": pos_dict["token"]} if pos_dict else {})}
+
+        def run(
+            conv: MessagePassing, x: Tensor, relations: Sequence[Relation], x_0: Tensor
+        ) -> Tensor:
+            edges = [edge_index_dict[relation] for relation in relations]
+            types = [e.new_full((e.size(1),), i) for i, e in enumerate(edges)]
+            return operators.run(
+                conv,
+                x,
+                edge_index=torch.cat(edges, dim=1),
+                edge_type=torch.cat(types),
+                x_0=x_0,
+                **available,
+            )
+
+        x_0 = x
+        for layer in self.layers:
+            x = layer(x, x_0, run)
+        return self.classifier(self.aggregation(x, batch))
+
+
+def _transformer(
+    channels: int, layers: int, heads: int, feedforward: int, norm: str, dropout: float
+) -> nn.Module:
+    """torch's Transformer encoder, or nothing when it has no layers."""
+    if layers == 0:
+        return nn.Identity()
+    _check_counts(encoder_layers=layers, encoder_heads=heads, encoder_channels=feedforward)
+    if channels % heads:
+        raise ValueError(f"encoder_heads must divide the width {channels} (got {heads})")
+    layer = nn.TransformerEncoderLayer(
+        channels, heads, feedforward, dropout, batch_first=True, norm_first=norm == "pre"
+    )
+    last_norm = nn.LayerNorm(channels) if norm == "pre" else None
+    return nn.TransformerEncoder(layer, layers, norm=last_norm, enable_nested_tensor=False)
+
+
+def _check_counts(**counts: int) -> None:
+    for name, count in counts.items():
+        if not isinstance(count, int) or count < 1:
+            raise ValueError(f"{name} must be a positive integer (got {count!r})")
+
+
+def _check_choices(**choices: tuple[Any, tuple]) -> None:
+    for name, (value, allowed) in choices.items():
+        if value not in allowed:
+            raise ValueError(
+                f"{name} must be one of {', '.join(map(str, allowed))} (got {value!r})"
+            )

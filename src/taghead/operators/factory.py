@@ -1,0 +1,163 @@
+"""From an operator's class and options to an operator of a given width."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+import torch_geometric.nn
+from torch import nn
+from torch_geometric.nn import MLP, EdgeConv, GINConv, GINEConv, MessagePassing
+
+if TYPE_CHECKING:
+    OperatorFactory = Callable[[int, int], MessagePassing]
+else:
+
+    class OperatorFactory(Protocol):
+        """Makes an operator of the widths (in_channels, out_channels).
+
+        A `MessagePassing` class, a `functools.partial` of one with its options, or a function. The
+        command line reads this signature: it takes a class path, and as that class's options all
+        arguments but the ones named here, which the head fills in.
+        """
+
+        def __call__(
+            self, in_channels: int, out_channels: int, channels: int, nn: nn.Module
+        ) -> MessagePassing: ...
+
+
+# Operators that take a network, and how many features of a token one of its inputs holds.
+NETWORK_INPUTS: dict[type[MessagePassing], int] = {GINConv: 1, GINEConv: 1, EdgeConv: 2}
+
+
+class Operator:
+    """A PyG operator's class with its options, awaiting the widths.
+
+    It gives each class what it asks for: `in_channels` and `out_channels`; `channels`; nothing
+    (APPNP, LGConv, SimpleConv, AGNNConv); a two-layer MLP as `nn` (GINConv, GINEConv, EdgeConv).
+    Heads that are concatenated share `out_channels` among them.
+
+    Args:
+        cls: The operator's class, PyG's or your own.
+        options: Its other arguments, by name.
+
+    Raises:
+        ValueError: If an option is not one of the class, or the heads do not divide the width.
+    """
+
+    def __init__(self, cls: type[MessagePassing], **options: Any) -> None:
+        if not (inspect.isclass(cls) and issubclass(cls, MessagePassing)):
+            raise ValueError(f"conv must be a MessagePassing class (got {cls!r})")
+        if options.get("cached"):
+            raise ValueError(
+                f"{cls.__name__}: cached must be False (got True): it would keep the edges of the "
+                f"first batch for batches of any size"
+            )
+        self.cls = cls
+        self.options = options
+        self._parameters = inspect.signature(cls).parameters
+        takes_any = any(p.kind is p.VAR_KEYWORD for p in self._parameters.values())
+        base = inspect.signature(MessagePassing).parameters if takes_any else {}
+        unknown = [name for name in options if name not in {*self._parameters, *base}]
+        if unknown:
+            known = ", ".join(n for n, p in self._parameters.items() if p.kind is not p.VAR_KEYWORD)
+            raise ValueError(f"{cls.__name__} has no option {unknown[0]!r}; it has {known}")
+
+    def __call__(self, in_channels: int, out_channels: int) -> MessagePassing:
+        widths = {
+            "in_channels": in_channels,
+            "out_channels": self._width_of_a_head(out_channels),
+            "channels": out_channels,
+        }
+        given = {name: widths[name] for name in widths if name in self._parameters}
+        if self.cls in NETWORK_INPUTS:
+            width = NETWORK_INPUTS[self.cls] * in_channels
+            given["nn"] = MLP([width, out_channels, out_channels], norm=None)
+        try:
+            return self.cls(**{**given, **self.options})
+        except TypeError as error:
+            raise ValueError(f"{self.cls.__name__} cannot be built: {error}") from error
+
+    def _width_of_a_head(self, out_channels: int) -> int:
+        if not {"heads", "concat"} <= self._parameters.keys() or not self._option("concat"):
+            return out_channels
+        heads = self._option("heads")
+        if out_channels % heads:
+            raise ValueError(
+                f"{self.cls.__name__}: heads must divide the width {out_channels} when they are "
+                f"concatenated (got {heads}); or set concat to false"
+            )
+        return out_channels // heads
+
+    def _option(self, name: str) -> Any:
+        return self.options.get(name, self._parameters[name].default)
+
+    def __repr__(self) -> str:
+        options = "".join(f", {name}={value!r}" for name, value in self.options.items())
+        return f"Operator({self.cls.__name__}{options})"
+
+    def to_config(self) -> dict[str, Any]:
+        """The class path and options, as in a YAML file."""
+        name = self.cls.__name__
+        public = getattr(torch_geometric.nn, name, None) is self.cls
+        module = "torch_geometric.nn" if public else self.cls.__module__
+        return {"class_path": f"{module}.{name}", "init_args": dict(self.options)}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Operator:
+        """The operator of a class path and options.
+
+        Raises:
+            ValueError: If the path does not lead to a `MessagePassing` class.
+        """
+        module, _, name = config["class_path"].rpartition(".")
+        try:
+            found = getattr(importlib.import_module(module), name)
+        except (ImportError, AttributeError, ValueError) as error:
+            path = config["class_path"]
+            raise ValueError(f"conv: there is no class {path}: {error}") from error
+        return cls(found, **(config.get("init_args") or {}))
+
+
+class CustomOperator(Operator):
+    """A function of (in_channels, out_channels) that makes an operator; it cannot be saved."""
+
+    def __init__(self, function: Callable[[int, int], MessagePassing]) -> None:
+        self.function = function
+
+    def __call__(self, in_channels: int, out_channels: int) -> MessagePassing:
+        return self.function(in_channels, out_channels)
+
+    def __repr__(self) -> str:
+        return f"CustomOperator({self.function!r})"
+
+    def to_config(self) -> dict[str, Any]:
+        raise ValueError(
+            f"conv: {self.function!r} cannot be written to a file; give a MessagePassing class or "
+            f"functools.partial of one, with options"
+        )
+
+
+def as_operator(conv: OperatorFactory | type[MessagePassing] | dict[str, Any]) -> Operator:
+    """The operator behind whatever names one: a class, a partial of it, a function, a config.
+
+    Raises:
+        ValueError: If it is none of them.
+    """
+    if isinstance(conv, Operator):
+        return conv
+    if isinstance(conv, dict):
+        return Operator.from_config(conv)
+    if isinstance(conv, partial) and len(conv.args) <= 1:
+        # partial(cls, **options), or, from the command line, partial(instantiate, cls, **options)
+        cls = conv.args[0] if conv.args else conv.func
+        if inspect.isclass(cls) and issubclass(cls, MessagePassing):
+            return Operator(cls, **conv.keywords)
+    if inspect.isclass(conv):
+        return Operator(cast(type[MessagePassing], conv))
+    if callable(conv):
+        return CustomOperator(conv)
+    raise ValueError(f"conv must be an operator's class or a factory of one (got {conv!r})")
