@@ -64,7 +64,7 @@ class TypedOperator(nn.Module):
             self.convs = ModuleDict({r: operator(channels, width) for r in self.relations})
         else:
             self.conv = operator(channels, channels)
-            takes_types = "edge_type" in forward_arguments(type(self.conv))[0]
+            takes_types = "edge_type" in forward_arguments(self.conv.__class__)[0]
             if mode == "edge_type" and not takes_types:
                 name = type(self.conv).__name__
                 raise ValueError(f"mode edge_type: {name} takes no edge_type; use union instead")

@@ -60,7 +60,7 @@ def run(conv: MessagePassing, x: Tensor, **available: Tensor) -> Tensor:
     Raises:
         ValueError: If it needs another one.
     """
-    names, required = forward_arguments(type(conv))
+    names, required = forward_arguments(conv.__class__)
     missing = [name for name in required if name != "x" and name not in available]
     if missing:
         raise ValueError(
