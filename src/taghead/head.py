@@ -110,6 +110,7 @@ class TAGHead(nn.Module):
             readout=(readout, ("mean", "attention")),
         )
         self.in_channels = in_channels
+        self.num_classes = num_classes
         self.relations = tuple(map(as_relation, relations))
 
         self.projection = (
