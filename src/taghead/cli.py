@@ -28,8 +28,9 @@ def main(args: Sequence[str] | None = None) -> None:
     if not args or args[0] in ("-h", "--help"):
         print(USAGE, end="")
         return
-    # PyG compiles a helper at import; what torch thinks of that does not concern a user
+    # what PyG does at import, and how this function calls Lightning, does not concern a user
     warnings.filterwarnings("ignore", message=r".*torch\.jit\.script.*")
+    warnings.filterwarnings("ignore", message=r"LightningCLI's args parameter.*")
     from taghead.errors import DataError
 
     try:
@@ -46,11 +47,11 @@ def _run(args: list[str]) -> None:
     elif command == "predict":
         from taghead.prediction import predict
 
-        _function(predict, args)
+        _function(predict, args, many="videos")
     elif command == "generate":
         from taghead.data.synthetic import write_dataset
 
-        _function(write_dataset, args)
+        _function(write_dataset, args, one="root")
     elif command == "demo":
         from taghead.demo import demo
 
@@ -60,20 +61,29 @@ def _run(args: list[str]) -> None:
         raise SystemExit(f"error: there is no command {command!r}")
 
 
-def _function(function: Callable[..., Any], args: list[str]) -> None:
-    """Runs a function whose arguments are the command's."""
-    from jsonargparse import auto_cli
+def _function(
+    function: Callable[..., Any], args: list[str], one: str | None = None, many: str | None = None
+) -> None:
+    """Runs a function whose arguments are the command's options; `one` or `many` come without."""
+    from jsonargparse import ArgumentParser
 
     from taghead.errors import DataError
 
+    parser = ArgumentParser(prog=f"taghead {args[0]}", description=_first_line(function))
+    if one or many:
+        parser.add_argument(one or many, nargs="+" if many else None)
+    parser.add_function_arguments(function, skip={one or many or ""}, as_group=False)
+    options = parser.parse_args(args[1:])
     try:
-        auto_cli(function, args=args[1:], as_positional=True, prog=f"taghead {args[0]}")
+        function(**options.as_dict())
     except ValueError as error:
         raise DataError(str(error)) from error
 
 
 def _lightning(args: list[str]) -> None:
+    from lightning.pytorch import Trainer
     from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+    from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
     from taghead.data import VideoDataModule
     from taghead.errors import DataError
@@ -91,11 +101,23 @@ def _lightning(args: list[str]) -> None:
             every = LightningCLI.subcommands()
             return {name: every[name] for name in ("fit", "validate", "test")}
 
+        def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+            """Adds a TensorBoard and a CSV log in one folder, unless the config chose a logger."""
+            config = self._get(self.config_init, "trainer")
+            if config.get("logger") in (None, True):
+                root = config.get("default_root_dir") or "runs"
+                board = TensorBoardLogger(root, name="")
+                kwargs["logger"] = [board, CSVLogger(root, name="", version=board.version)]
+            return super().instantiate_trainer(**kwargs)
+
         def instantiate_classes(self) -> None:
             try:
                 super().instantiate_classes()
             except ValueError as error:  # an argument that breaks its rule
                 raise DataError(str(error)) from error
+            options = self.config_init[self.subcommand]
+            if options.get("weights_only") is None:
+                options["weights_only"] = True  # a checkpoint may come from anywhere
 
     TagheadCLI(
         ClassificationTask,
@@ -104,6 +126,10 @@ def _lightning(args: list[str]) -> None:
         save_config_kwargs={"overwrite": True},
         args=args,
     )
+
+
+def _first_line(function: Callable[..., Any]) -> str:
+    return (function.__doc__ or "").splitlines()[0]
 
 
 def _last_line(error: Exception) -> str:

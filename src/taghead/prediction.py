@@ -71,19 +71,20 @@ def predict_videos(
     Raises:
         ValueError: If the model has no class names or no preprocessing.
     """
-    if model.preprocessing is None or model.class_names is None:
+    preprocessing, class_names = model.preprocessing, model.class_names
+    if preprocessing is None or class_names is None:
         raise ValueError("model must have class_names and preprocessing (got None)")
     model = model.eval().to(device)
     for video in videos:
         try:
-            clip = model.preprocessing.load(video)
+            clip = preprocessing.load(video)
         except VideoError as error:
             yield Prediction(str(video), error=str(error))
             continue
         probabilities = model(clip.unsqueeze(0).to(device)).softmax(dim=1)[0]
         best = probabilities.topk(min(top, len(probabilities)))
         classes = zip(best.indices.tolist(), best.values.tolist(), strict=True)
-        yield Prediction(str(video), tuple((model.class_names[i], p) for i, p in classes))
+        yield Prediction(str(video), tuple((class_names[i], p) for i, p in classes))
 
 
 def predict(

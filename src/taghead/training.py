@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import torch
@@ -10,7 +12,7 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, SequentialLR
+from torch.optim.lr_scheduler import LambdaLR
 
 from taghead.backbones import build_backbone
 from taghead.grid import Grid
@@ -51,8 +53,8 @@ class ClassificationTask(LightningModule):
         learning_rate: Highest learning rate of the head.
         backbone_learning_rate: Highest learning rate of the backbone; the head's when not given.
         weight_decay: Weight decay; biases, norms and positions have none.
-        warmup: Part of all steps in which the learning rate rises from a hundredth, 0 to 1; after
-            it, it falls to 0 along a cosine.
+        warmup: Part of all steps, 0 to 1, in which the learning rates rise; after it they fall to
+            0 along a cosine.
         label_smoothing: Part of a label's weight that is spread over all classes.
         channels_last: Whether clips and convolutions are laid out channels-last, faster on most
             hardware.
@@ -143,22 +145,30 @@ class ClassificationTask(LightningModule):
         ]
         cls = torch.optim.Adam if self.optimizer == "adam" else torch.optim.AdamW
         optimizer = cls(groups)
-        schedule = self._schedule(optimizer, int(self.trainer.estimated_stepping_batches))
+        num_steps = int(self.trainer.estimated_stepping_batches)
+        schedule = LambdaLR(optimizer, partial(warmup_cosine, self.warmup, num_steps))
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
 
-    def _schedule(self, optimizer: torch.optim.Optimizer, num_steps: int) -> LRScheduler:
-        warmup_steps = round(self.warmup * num_steps)
-        cosine = CosineAnnealingLR(optimizer, max(1, num_steps - warmup_steps))
-        if not warmup_steps:
-            return cosine
-        rise = LinearLR(optimizer, start_factor=0.01, total_iters=warmup_steps)
-        return SequentialLR(optimizer, [rise, cosine], milestones=[warmup_steps])
-
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["video_classifier"] = self.model.config()
+
+
+def warmup_cosine(warmup: float, num_steps: int, step: int) -> float:
+    """The learning rate at a step, as a part of the highest: up a line, down a cosine to 0.
+
+    Args:
+        warmup: Part of all steps that rise.
+        num_steps: Steps in all.
+        step: The step, from 0.
+    """
+    rising = warmup * num_steps
+    if step < rising:
+        return (step + 1) / (rising + 1)
+    progress = min(1.0, (step - rising) / max(1.0, num_steps - rising))
+    return (1 + math.cos(math.pi * progress)) / 2
 
 
 def _parameter_groups(module: nn.Module, rate: float, weight_decay: float) -> list[dict[str, Any]]:
