@@ -1,8 +1,7 @@
 from pathlib import Path
 
-import av
 import pytest
-from numbered import VPX, packets_of, write_video
+from numbered import packets_of, write_video
 
 from taghead.errors import VideoError
 from taghead.video import VideoReader
@@ -43,13 +42,13 @@ def test_a_live_recording_states_no_length(tmp_path: Path) -> None:
     assert len(VideoReader(path)) == 20
 
 
-def test_damage_between_the_blocks_of_a_matroska_file(tmp_path: Path) -> None:
-    path = write_video(tmp_path / "a.webm", 60, "libvpx", options=VPX)
+@pytest.mark.parametrize(("name", "codec"), [("a.webm", "libvpx"), ("a.avi", "libx264")])
+def test_damage_that_the_demuxer_passes_over(tmp_path: Path, name: str, codec: str) -> None:
+    path = write_video(tmp_path / name, 60, codec)
     data = bytearray(path.read_bytes())
     start = packets_of(path)[30].pos
-    data[start - 8 : start + 8] = bytes(16)
+    data[start - 8 : start + 8] = b"\xff\x00" * 8
     path.write_bytes(data)
-    with av.open(path) as container:  # the demuxer is silent about it
-        assert sum(packet.size > 0 for packet in container.demux(video=0)) < 60
+    assert len(packets_of(path)) < 60
     with pytest.raises(VideoError, match=rf"^{path}: damaged: the container breaks at byte \d+$"):
         VideoReader(path)

@@ -158,6 +158,18 @@ def test_cut_by_stream_copy(encoding: str, request: pytest.FixtureRequest, tmp_p
         assert numbers_of(reader.read(uniform)) == (30 + uniform).tolist()
 
 
+def test_damage_in_the_pre_roll(h264: Path, tmp_path: Path) -> None:
+    """Frames that are not shown are references of those that are."""
+    path = cut_by_stream_copy(h264, tmp_path / "cut.mp4", 30, 77)
+    data = bytearray(path.read_bytes())
+    keyframe = packets_of(path)[0]
+    middle = keyframe.pos + keyframe.size // 2
+    data[middle : middle + 200] = np.random.default_rng(0).bytes(200)
+    path.write_bytes(data)
+    with pytest.raises(VideoError, match=rf"^{path}: damaged"):
+        read_frames(path, [0])
+
+
 def test_cut_whose_start_refers_to_what_is_gone(open_gop: Path, tmp_path: Path) -> None:
     """In Matroska nothing hides the pictures before the keyframe; decoders leave them out."""
     path = cut_by_stream_copy(open_gop, tmp_path / "cut.mkv", 30, 77)

@@ -1,7 +1,7 @@
 """Is a file as long, and as whole, as its container says?
 
-Demuxers end quietly where a truncated file ends, and pass over damaged parts of a Matroska file,
-as if the video were shorter. The sizes that a container states about itself tell the difference.
+Demuxers end quietly where a truncated file ends, and pass over damaged parts of Matroska and AVI
+files, as if the video were shorter. The sizes that a container states about itself tell.
 """
 
 import mmap
@@ -16,7 +16,7 @@ _SEGMENT, _CLUSTER = 0x18538067, 0x1F43B675  # Matroska element IDs
 def check_complete(path: Path) -> None:
     """Refuse an MP4, Matroska, WebM or AVI file that is shorter than its container says.
 
-    The elements of a Matroska file are also walked block by block, to see that they join up.
+    Matroska and AVI files are also walked block by block, to see that their parts join up.
     Other containers, and parts of unknown length (a live recording), state nothing to check.
 
     Raises:
@@ -39,7 +39,7 @@ def _stated_length(data: mmap.mmap) -> int:
     if data[:4] == b"\x1a\x45\xdf\xa3":
         return _stated_matroska(data)
     if data[:4] == b"RIFF" and data[8:12] == b"AVI ":
-        return int.from_bytes(data[4:8], "little")  # some writers count the 8 bytes before it too
+        return _stated_avi(data)
     if data[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"):
         return _stated_mp4(data)
     return 0
@@ -57,6 +57,24 @@ def _stated_mp4(data: mmap.mmap) -> int:
         if kind in (b"mdat", b"moov", b"moof"):  # anything else may be rubbish at the end
             stated = start
     return stated
+
+
+def _stated_avi(data: mmap.mmap) -> int:
+    stated = int.from_bytes(data[4:8], "little")  # some writers count the 8 bytes before it too
+    if stated <= len(data):
+        _walk_riff(data, 12, min(8 + stated, len(data)))
+    return stated
+
+
+def _walk_riff(data: mmap.mmap, start: int, end: int) -> None:
+    while start + 8 <= end:
+        kind, size = data[start : start + 4], int.from_bytes(data[start + 4 : start + 8], "little")
+        after = start + 8 + size
+        if after > end or not kind.isascii():
+            raise _DisjointedError(start)
+        if kind == b"LIST" and data[start + 8 : start + 12] in (b"movi", b"rec "):
+            _walk_riff(data, start + 12, after)
+        start = after + size % 2
 
 
 def _stated_matroska(data: mmap.mmap) -> int:

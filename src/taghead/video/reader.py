@@ -33,7 +33,8 @@ class VideoReader:
     hidden reference frames do not count, and rotation metadata is applied. Decoding runs from
     the start to the last frame asked for; an error on the way is an error, and so is a file
     that is shorter than its container says. Damage that neither the container nor the decoder
-    notices passes: VP8, VP9 and HEVC decode many a flipped bit without complaint.
+    notices passes: VP8, VP9 and HEVC decode many a flipped bit without complaint, and an MPEG
+    stream (`.ts`, `.mpg`) cut short between two frames is simply shorter.
 
     The file is open only while a method runs, so that a reader can be pickled and shared.
 
@@ -55,7 +56,9 @@ class VideoReader:
         first, self._promised = self._survey()
         self._orientation = Orientation(self.path, first)
         self.height, self.width = self._orientation.swap(first.height, first.width)
-        self._length = len(self._promised) if self._promised else sum(1 for _ in self._decode())
+        self._length = sum(shown for _, shown in self._promised)
+        if not self._promised:
+            self._length = sum(1 for _ in self._decode())
 
     def __enter__(self) -> "VideoReader":
         return self
@@ -113,8 +116,8 @@ class VideoReader:
                 )
         return wanted.astype(np.int64)
 
-    def _survey(self) -> tuple[VideoFrame, list[int] | None]:
-        """The first frame, and where it is sure without decoding, the times of all frames."""
+    def _survey(self) -> tuple[VideoFrame, list[tuple[int, bool]]]:
+        """The first frame, and where packets tell it, when each frame comes (`_promise`)."""
         frame: VideoFrame | None = None
         packets: list[tuple[int | None, bool, bool]] = []
         with _opened(self.path, self.threads) as (container, stream):
@@ -127,26 +130,33 @@ class VideoReader:
             for packet in _packets(self.path, container, stream):
                 packets.append((packet.pts, packet.is_keyframe, packet.is_discard))
                 if frame is None:
-                    frame = next(iter(packet.decode()), None)
+                    frame = next(iter(stream.decode(packet)), None)
                 elif not sure:
                     break
             frame = frame or next(iter(stream.decode(None)), None)
         if frame is None:
             raise VideoError(f"{self.path}: no frame of it can be shown")
         # H.264 may give each field of an interlaced frame a packet of its own.
-        return frame, _shown_times(packets) if sure and not frame.interlaced_frame else None
+        return frame, _promise(packets) if sure and not frame.interlaced_frame else []
 
     def _decode(self) -> Generator[VideoFrame, None, None]:
         """The frames that are shown, in order, each checked to be the one promised."""
-        index = 0
+        index, promised = 0, iter(self._promised)
         with _opened(self.path, self.threads) as (container, stream):
             try:
-                for frame in _frames(self.path, container, stream):
-                    missing = self._promised and self._promised[index : index + 1] != [frame.pts]
-                    if frame.is_corrupt or missing:
+                for frame in _frames(self.path, container, stream, unhide=bool(self._promised)):
+                    whole, shown = not frame.is_corrupt, True
+                    if self._promised:
+                        start, _ = self._promised[0]
+                        if frame.pts is not None and frame.pts < start:
+                            continue  # refers to what was cut off
+                        time, shown = next(promised, (None, True))
+                        whole = whole and time == frame.pts
+                    if not whole:
                         raise VideoError(f"{self.path}: damaged: frame {index} cannot be decoded")
-                    yield frame
-                    index += 1
+                    if shown:
+                        yield frame
+                        index += 1
             except av.FFmpegError as error:
                 raise VideoError(
                     f"{self.path}: damaged or truncated after frame {index - 1}: {error.strerror}"
@@ -163,18 +173,21 @@ def read_frames(path: str | PathLike[str], indices: Iterable[int]) -> np.ndarray
         return reader.read(indices)
 
 
-def _shown_times(packets: list[tuple[int | None, bool, bool]]) -> list[int] | None:
-    """Presentation times of the frames shown, of packets (time, is keyframe, is discarded).
+def _promise(packets: list[tuple[int | None, bool, bool]]) -> list[tuple[int, bool]]:
+    """When each frame comes, and whether it is shown, by packets (time, keyframe, discarded).
 
-    None unless they are sure: pictures that are shown before the keyframe that the file starts
-    with refer to others which it lacks, and decoders leave out some of these.
+    Pre-roll is decoded but not shown. Pictures before the keyframe that the file starts with
+    refer to others which it lacks, so that decoders leave out some of them: unless they are not
+    shown anyhow, nothing is sure, and the list is empty.
     """
-    start, starts_at_key, _ = packets[0]
-    times = [time for time, _, discarded in packets if not discarded]
-    if start is None or not starts_at_key or None in times or len(set(times)) < len(times):
-        return None
-    shown = sorted(time for time in times if time is not None)
-    return shown if shown and shown[0] >= start else None
+    start, starts_at_keyframe, _ = packets[0]
+    frames = sorted((time, not discarded) for time, _, discarded in packets if time is not None)
+    times = [time for time, _ in frames]
+    if start is None or not starts_at_keyframe or len(set(times)) < len(packets):
+        return []
+    if any(shown for time, shown in frames if time < start):
+        return []
+    return [(time, shown) for time, shown in frames if time >= start]
 
 
 def _check_file(path: Path) -> None:
@@ -221,9 +234,7 @@ def _opened(path: Path, threads: int) -> Iterator[tuple[InputContainer, VideoStr
             raise VideoError(f"{path}: damaged or truncated ({error.strerror})") from error
 
 
-def _packets(
-    path: Path, container: InputContainer, stream: VideoStream
-) -> Iterator["Packet[VideoStream]"]:
+def _packets(path: Path, container: InputContainer, stream: VideoStream) -> Iterator[Packet]:
     for number, packet in enumerate(container.demux(stream)):
         if packet.is_corrupt:
             raise VideoError(f"{path}: damaged or truncated at packet {number}")
@@ -231,7 +242,19 @@ def _packets(
             yield packet
 
 
-def _frames(path: Path, container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
+def _frames(
+    path: Path, container: InputContainer, stream: VideoStream, unhide: bool
+) -> Iterator[VideoFrame]:
+    """Decoded frames; with `unhide`, those of packets marked "discard" too, errors and all."""
     for packet in _packets(path, container, stream):
-        yield from packet.decode()
+        yield from stream.decode(_unmarked(packet) if unhide and packet.is_discard else packet)
     yield from stream.decode(None)
+
+
+def _unmarked(packet: Packet) -> Packet:
+    copy = Packet(bytes(packet))
+    copy.pts, copy.dts, copy.duration = packet.pts, packet.dts, packet.duration
+    copy.time_base, copy.is_keyframe = packet.time_base, packet.is_keyframe
+    for data in packet.iter_sidedata():
+        data.to_packet(copy)
+    return copy
