@@ -44,9 +44,7 @@ def read_annotations(csv: str | Path, root: str | Path) -> list[Clip]:
     table = _read_table(csv)
     for row, line in enumerate(table["ClassEncoded"], start=2):
         if not line.isdecimal():
-            raise DataError(
-                f"{csv}: line {row}: ClassEncoded must be a class's number (got {line!r})"
-            )
+            raise DataError(f"{csv}: line {row}: ClassEncoded must be a number (got {line!r})")
     labels = table["ClassEncoded"].astype(int)
     for one, other in (("ClassEncoded", "Class"), ("Class", "ClassEncoded")):
         names = table.assign(ClassEncoded=labels).groupby(one)[other].unique()
@@ -102,6 +100,8 @@ def _read_table(csv: Path) -> pd.DataFrame:
     except (OSError, ValueError) as error:  # pandas' own errors are ValueErrors
         reason = str(error).strip().splitlines()[0]
         raise DataError(f"{csv}: not a readable CSV file: {reason}") from error
+    if not isinstance(table.index, pd.RangeIndex):  # pandas took the first values for an index
+        raise DataError(f"{csv}: its lines have more values than its header has columns")
     missing = [column for column in COLUMNS if column not in table]
     if missing:
         found = ", ".join(table.columns)
