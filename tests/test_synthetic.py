@@ -344,6 +344,12 @@ def test_files_do_not_depend_on_the_number_of_workers(dataset, tmp_path):
     assert files(tmp_path) == files(dataset)
 
 
+def test_few_clips_start_no_process(tmp_path, monkeypatch):
+    monkeypatch.setattr("taghead.data.synthetic.writer.ProcessPoolExecutor", None)
+    write_dataset(tmp_path, splits={"train": 2}, progress=False)
+    assert len(list(tmp_path.rglob("*.mp4"))) == 2
+
+
 def test_a_larger_split_starts_with_the_clips_of_a_smaller_one(dataset, tmp_path):
     write_dataset(
         tmp_path, splits={"val": 4}, family="order", seed=3, num_workers=0, progress=False

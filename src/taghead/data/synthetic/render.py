@@ -8,7 +8,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from .classes import ClipSpec
+from .classes import ClipSpec, as_seed
 from .figure import RADII, START_JOINTS, STOP_JOINTS, Body, draw_body, place, reach
 from .motion import Floats, Motion, draw_motion, draw_num_frames
 from .scene import (
@@ -69,8 +69,8 @@ class ClipPlan:
 
 def _streams(spec: ClipSpec) -> list[Generator]:
     """Separate streams for the motion, the view, the look and the sensor's noise."""
-    assert isinstance(spec.seed, tuple)
-    return [np.random.default_rng(child) for child in np.random.SeedSequence(spec.seed).spawn(4)]
+    root = np.random.SeedSequence(as_seed(spec.seed))
+    return [np.random.default_rng(child) for child in root.spawn(4)]
 
 
 def count_frames(spec: ClipSpec) -> int:

@@ -32,6 +32,7 @@ from .render import count_frames, draw_clip, plan_clip
 FRAME_RATE = 25
 DEFAULT_SPLITS: Mapping[str, int] = MappingProxyType({"train": 1440, "val": 90, "test": 270})
 GENERATOR_VERSION = 1  # raised when the same parameters give other clips
+CLIPS_PER_WORKER = 100  # starting a process takes as long as about so many clips
 RECORD_NAME = "dataset.json"
 CSV_HEADER = ("FileName", "Class", "TotalFrames", "ClassEncoded")
 _ENCODER = {"crf": "26", "preset": "superfast", "g": "12"}
@@ -76,8 +77,9 @@ def write_dataset(
         level: Strength of everything that varies within a class, from 0 to 1.
         mirror: Probability that a clip is shown mirrored, left to right.
         seed: Non-negative; another seed gives another dataset.
-        num_workers: Processes that write clips; `None` for one per usable CPU core, 0 for this
-            process alone. Above 0 a script needs the usual ``if __name__ == "__main__":``.
+        num_workers: Processes that write clips; 0 for this process alone, `None` for one per usable
+            CPU core but none without at least 100 clips to write. With any, a script needs the
+            usual ``if __name__ == "__main__":``.
         progress: Whether to show a progress bar.
 
     Raises:
@@ -90,9 +92,8 @@ def write_dataset(
     check_fraction("level", level)
     check_fraction("mirror", mirror)
     seed = _non_negative("seed", seed)
-    if num_workers is None:
-        num_workers = _usable_cores()
-    num_workers = _non_negative("num_workers", num_workers)
+    if num_workers is not None:
+        num_workers = _non_negative("num_workers", num_workers)
     parameters = {
         "splits": splits,
         "family": family,
@@ -188,7 +189,7 @@ def _compare(record: Path, parameters: dict[str, Any]) -> None:
 
 
 def _write_clips(
-    videos: Path, clips: Mapping[str, list[Entry]], num_workers: int, progress: bool
+    videos: Path, clips: Mapping[str, list[Entry]], num_workers: int | None, progress: bool
 ) -> None:
     """Writes the clips that are not there yet."""
     members = [clip for split in clips.values() for clip in split]
@@ -196,6 +197,8 @@ def _write_clips(
         (videos / class_name).mkdir(parents=True, exist_ok=True)
     jobs = [(clip.spec, videos / clip.class_name / clip.file_name) for clip in members]
     missing = [(spec, path) for spec, path in jobs if not path.exists()]
+    if num_workers is None:
+        num_workers = min(_usable_cores(), len(missing) // CLIPS_PER_WORKER)
 
     columns = (SpinnerColumn(), *Progress.get_default_columns()[:2], MofNCompleteColumn())
     with Progress(*columns, TimeRemainingColumn(), disable=not progress) as bar:
