@@ -24,6 +24,7 @@ def demo(
     output: str = "runs/demo",
     epochs: int = 8,
     num_train: int = 1440,
+    num_val: int = 90,
     num_test: int = 270,
     seed: int = 0,
     num_workers: int = 1,
@@ -35,6 +36,7 @@ def demo(
         output: Where checkpoint, metrics and pictures go.
         epochs: Times that training sees each clip.
         num_train: Clips to train on.
+        num_val: Clips to validate on after each epoch.
         num_test: Clips to test on, unseen in training.
         seed: Seed of the weights and of the order of the clips.
         num_workers: Processes that read clips beside the training process.
@@ -44,6 +46,7 @@ def demo(
     data = SynthGym(
         root,
         num_train=num_train,
+        num_val=num_val,
         num_test=num_test,
         preprocessing=Preprocessing(num_frames=16, resize=48, crop=48, flip=0.0, random_crop=False),
         num_workers=num_workers,

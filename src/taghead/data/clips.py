@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -75,7 +76,9 @@ def find_unreadable(
         title: What the progress bar calls them.
     """
     reasons = DataLoader(_Reasons(clips, preprocessing), batch_size=None, num_workers=num_workers)
-    progress = track(reasons, f"Checking {title}", total=len(clips), transient=True)
+    progress = track(
+        reasons, f"Checking {title}", len(clips), transient=True, console=Console(stderr=True)
+    )
     return [Unreadable(clip, why) for clip, why in zip(clips, progress, strict=True) if why]
 
 
