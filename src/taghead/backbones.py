@@ -121,7 +121,7 @@ def r2plus1d_34() -> VideoResNet:
 
 def r2plus1d_tiny() -> nn.Sequential:
     """A small R(2+1)D for training from nothing on a CPU: a stem and three stages of one block."""
-    widths = (24, 48, 80)
+    widths = (16, 48, 96)
     stem = nn.Sequential(
         nn.Conv3d(3, 16, (1, 5, 5), stride=(1, 2, 2), padding=(0, 2, 2), bias=False),
         nn.BatchNorm3d(16),
@@ -158,7 +158,7 @@ class BackboneSpec:
 
 BACKBONES = {
     "r2plus1d_tiny": BackboneSpec(
-        r2plus1d_tiny, 80, (4, 8, 8), mean=(0.45,) * 3, std=(0.225,) * 3, size=48
+        r2plus1d_tiny, 96, (4, 8, 8), mean=(0.45,) * 3, std=(0.225,) * 3, size=48
     ),
     "r3d_18": BackboneSpec(video.r3d_18, 512, (8, 16, 16)),
     "mc3_18": BackboneSpec(video.mc3_18, 512, (1, 16, 16)),

@@ -56,8 +56,8 @@ def demo(
         positions="factorised",
         encoder_layers=1,
         encoder_heads=4,
-        encoder_channels=160,
-        conv=partial(GATv2Conv, heads=4, concat=False, add_self_loops=False),
+        encoder_channels=192,
+        conv=partial(GATv2Conv, heads=2, concat=False, add_self_loops=False),
     )
     task = ClassificationTask(
         data.class_names, data.preprocessing, backbone="r2plus1d_tiny", head=head, warmup=0.15
