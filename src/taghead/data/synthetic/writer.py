@@ -22,6 +22,7 @@ from typing import Any
 import av
 import numpy as np
 from numpy.typing import NDArray
+from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TimeRemainingColumn
 
 from taghead.errors import DataError
@@ -197,11 +198,14 @@ def _write_clips(
         (videos / class_name).mkdir(parents=True, exist_ok=True)
     jobs = [(clip.spec, videos / clip.class_name / clip.file_name) for clip in members]
     missing = [(spec, path) for spec, path in jobs if not path.exists()]
+    if not missing:
+        return
     if num_workers is None:
         num_workers = min(_usable_cores(), len(missing) // CLIPS_PER_WORKER)
 
     columns = (SpinnerColumn(), *Progress.get_default_columns()[:2], MofNCompleteColumn())
-    with Progress(*columns, TimeRemainingColumn(), disable=not progress) as bar:
+    console = Console(stderr=True)
+    with Progress(*columns, TimeRemainingColumn(), console=console, disable=not progress) as bar:
         task = bar.add_task("clips", total=len(jobs), completed=len(jobs) - len(missing))
         with closing(_each_written(missing, min(num_workers, len(missing)))) as written:
             for _ in written:
