@@ -1,12 +1,14 @@
 """The generated clips: what they promise about classes, leaks, framing and files."""
 
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import time
 import zlib
+from concurrent.futures import ProcessPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 
@@ -385,7 +387,9 @@ def test_a_stopped_run_continues(dataset, tmp_path):
     lost = [clips[0], clips[4]]
     for clip in lost:
         clip.unlink()
-    lost[0].with_name(lost[0].name + ".part").write_bytes(b"half a clip")
+    abandoned = lost[0].with_name(f"{lost[0].name}.123.part")
+    abandoned.write_bytes(b"half a clip")
+    os.utime(abandoned, (1, 1))
     (tmp_path / "test.csv").unlink()
     write_dataset(tmp_path, **write)
     assert files(tmp_path) == whole
@@ -479,3 +483,16 @@ def test_an_interrupt_leaves_whole_clips_and_no_process(tmp_path):
         with av.open(str(clip)) as container:
             assert sum(1 for _ in container.decode(video=0)) >= 44
     assert is_gone(process.pid)  # the whole group: workers and all
+
+
+def test_two_runs_at_once_write_the_same_dataset(tmp_path):
+    splits = {"train": 12, "test": 6}
+    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
+        runs = [
+            pool.submit(write_dataset, tmp_path / "shared", splits=splits, progress=False)
+            for _ in range(2)
+        ]
+        for run in runs:
+            run.result(timeout=60)
+    write_dataset(tmp_path / "alone", splits=splits, progress=False)
+    assert files(tmp_path / "shared") == files(tmp_path / "alone")

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 import zlib
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -34,6 +35,7 @@ FRAME_RATE = 25
 DEFAULT_SPLITS: Mapping[str, int] = MappingProxyType({"train": 1440, "val": 90, "test": 270})
 GENERATOR_VERSION = 1  # raised when the same parameters give other clips
 CLIPS_PER_WORKER = 100  # starting a process takes as long as about so many clips
+ABANDONED_SEC = 60
 RECORD_NAME = "dataset.json"
 CSV_HEADER = ("FileName", "Class", "TotalFrames", "ClassEncoded")
 _ENCODER = {"crf": "26", "preset": "superfast", "g": "12"}
@@ -107,6 +109,7 @@ def write_dataset(
     root = Path(root)
     try:
         _claim(root, parameters)
+        _remove_abandoned(root)
         clips = {
             split: list(_split_clips(split, size, family, level, mirror, seed))
             for split, size in splits.items()
@@ -255,7 +258,7 @@ def _leave_with(sentinel: int) -> None:
 
 def write_clip(spec: ClipSpec, path: Path) -> None:
     """Draws one clip into a file, which appears only when it is whole."""
-    partial = path.with_name(path.name + ".part")
+    partial = _partial(path)
     try:
         encode(draw_clip(plan_clip(spec)), partial)
         os.replace(partial, path)
@@ -281,7 +284,7 @@ def _write_annotations(path: Path, clips: Iterable[Entry]) -> None:
         (clip.file_name, clip.class_name, count_frames(clip.spec), clip.spec.label)
         for clip in clips
     ]
-    partial = path.with_name(path.name + ".part")
+    partial = _partial(path)
     with partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(CSV_HEADER)
@@ -290,6 +293,18 @@ def _write_annotations(path: Path, clips: Iterable[Entry]) -> None:
 
 
 def _replace_text(path: Path, text: str) -> None:
-    partial = path.with_name(path.name + ".part")
+    partial = _partial(path)
     partial.write_text(text, encoding="utf-8")
     os.replace(partial, path)
+
+
+def _remove_abandoned(root: Path) -> None:
+    """Removes what a killed run was writing; a living one takes less than a second a file."""
+    for partial in root.rglob("*.part"):
+        if time.time() - partial.stat().st_mtime > ABANDONED_SEC:
+            partial.unlink(missing_ok=True)
+
+
+def _partial(path: Path) -> Path:
+    """Where a file is written before it takes its place: another one for each process."""
+    return path.with_name(f"{path.name}.{os.getpid()}.part")
