@@ -223,7 +223,7 @@ def test_a_misspelt_option_is_refused(
 
 
 def test_an_option_that_does_not_fit_is_told_in_a_line(dataset: Path) -> None:
-    with pytest.raises(SystemExit, match=r"^error: GATv2Conv: heads must divide the width 96"):
+    with pytest.raises(SystemExit, match=r"^error: GATv2Conv: heads must divide the width 64"):
         fit(
             dataset,
             TORCH_GEOMETRIC + "GATv2Conv",

@@ -84,7 +84,7 @@ def test_a_failed_save_leaves_the_old_model(
 
 def test_the_parts_must_fit() -> None:
     backbone = build_backbone("r2plus1d_tiny")
-    with pytest.raises(ValueError, match=r"in_channels must be the backbone's 96 \(got 8\)"):
+    with pytest.raises(ValueError, match=r"in_channels must be the backbone's 128 \(got 8\)"):
         VideoClassifier(backbone, TAGHead(8, 3, (1, 2, 2)))
     with pytest.raises(ValueError, match=r"class_names must have 3 names \(got 1\)"):
         model(class_names=["one"])

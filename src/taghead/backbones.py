@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import pairwise
 from math import ceil
 from pathlib import Path
 
@@ -120,27 +119,33 @@ def r2plus1d_34() -> VideoResNet:
 
 
 def r2plus1d_tiny() -> nn.Sequential:
-    """A small R(2+1)D for training from nothing on a CPU: a stem and three stages of one block."""
-    widths = (16, 48, 96)
-    stem = nn.Sequential(
-        nn.Conv3d(3, 16, (1, 5, 5), stride=(1, 2, 2), padding=(0, 2, 2), bias=False),
-        nn.BatchNorm3d(16),
-        nn.ReLU(inplace=True),
-        nn.Conv3d(16, widths[0], (3, 1, 1), padding=(1, 0, 0), bias=False),
-        nn.BatchNorm3d(widths[0]),
-        nn.ReLU(inplace=True),
+    """A small R(2+1)D for training from nothing on a CPU: a stem and three stages."""
+    return nn.Sequential(
+        nn.Sequential(*_convolution(3, 16, (1, 5, 5), (1, 2, 2))),
+        _conv2plus1d(16, 32, (1, 2, 2)),
+        nn.Sequential(_conv2plus1d(32, 64, (2, 2, 2)), _conv2plus1d(64, 64)),
+        nn.Sequential(_conv2plus1d(64, 128, (2, 1, 1)), _conv2plus1d(128, 128)),
     )
-    stages = [BasicBlock(widths[0], widths[0], Conv2Plus1D)]
-    for narrow, wide in pairwise(widths):
-        shortcut = nn.Sequential(
-            nn.Conv3d(narrow, wide, 1, stride=2, bias=False), nn.BatchNorm3d(wide)
-        )
-        stages.append(BasicBlock(narrow, wide, Conv2Plus1D, 2, shortcut))
-    model = nn.Sequential(stem, *stages)
-    for module in model.modules():
-        if isinstance(module, nn.Conv3d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-    return model
+
+
+def _conv2plus1d(narrow: int, wide: int, stride: tuple[int, int, int] = (1, 1, 1)) -> nn.Sequential:
+    """A convolution in space and one in time, each with its batch norm and ReLU."""
+    t, h, w = stride
+    return nn.Sequential(
+        *_convolution(narrow, wide, (1, 3, 3), (1, h, w)),
+        *_convolution(wide, wide, (3, 1, 1), (t, 1, 1)),
+    )
+
+
+def _convolution(
+    narrow: int, wide: int, kernel: tuple[int, int, int], stride: tuple[int, int, int]
+) -> list[nn.Module]:
+    t, h, w = (size // 2 for size in kernel)
+    return [
+        nn.Conv3d(narrow, wide, kernel, stride, padding=(t, h, w), bias=False),
+        nn.BatchNorm3d(wide),
+        nn.ReLU(inplace=True),
+    ]
 
 
 @dataclass(frozen=True)
@@ -158,7 +163,7 @@ class BackboneSpec:
 
 BACKBONES = {
     "r2plus1d_tiny": BackboneSpec(
-        r2plus1d_tiny, 96, (4, 8, 8), mean=(0.45,) * 3, std=(0.225,) * 3, size=48
+        r2plus1d_tiny, 128, (4, 8, 8), mean=(0.45,) * 3, std=(0.225,) * 3, size=48
     ),
     "r3d_18": BackboneSpec(video.r3d_18, 512, (8, 16, 16)),
     "mc3_18": BackboneSpec(video.mc3_18, 512, (1, 16, 16)),

@@ -22,7 +22,7 @@ from taghead.video import Preprocessing
 def demo(
     root: str = "data/synthgym",
     output: str = "runs/demo",
-    epochs: int = 8,
+    epochs: int = 12,
     num_train: int = 1440,
     num_val: int = 90,
     num_test: int = 270,
@@ -54,13 +54,21 @@ def demo(
     head = partial(
         TAGHead,
         positions="factorised",
+        channels=64,
         encoder_layers=1,
         encoder_heads=4,
-        encoder_channels=192,
-        conv=partial(GATv2Conv, heads=2, concat=False, add_self_loops=False),
+        encoder_channels=128,
+        encoder_dropout=0.0,
+        conv=partial(GATv2Conv, heads=4, concat=False, add_self_loops=False),
+        graph_dropout=0.0,
     )
     task = ClassificationTask(
-        data.class_names, data.preprocessing, backbone="r2plus1d_tiny", head=head, warmup=0.15
+        data.class_names,
+        data.preprocessing,
+        backbone="r2plus1d_tiny",
+        head=head,
+        learning_rate=5e-4,
+        warmup=0.3,
     )
     folder = Path(output)
     trainer = Trainer(
