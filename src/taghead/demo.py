@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from functools import partial
 from pathlib import Path
@@ -42,6 +43,7 @@ def demo(
         num_workers: Processes that read clips beside the training process.
     """
     start = time.monotonic()
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     seed_everything(seed, workers=True, verbose=False)
     data = SynthGym(
         root,

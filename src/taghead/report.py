@@ -138,10 +138,11 @@ def contact_sheet(
             cell.imshow(frame)
             cell.set_axis_off()
         verdict = "right" if name == predicted else f"wrong, it is {name}"
-        strip[0].set_title(
+        title = strip[0].set_title(
             f"{predicted} ({probability:.0%}): {verdict}",
             loc="left",
             fontsize=9,
             color="black" if name == predicted else "firebrick",
         )
+        title.set_in_layout(False)  # it may run over the frames beside it
     figure.savefig(path, dpi=100)
