@@ -129,8 +129,9 @@ def contact_sheet(
     right = table[~is_wrong]
     places = np.linspace(0, len(right) - 1, min(num_clips - len(wrong), len(right))).astype(int)
     rows = list(pd.concat([right.iloc[places], wrong]).itertuples(index=False, name=None))
-    figure = Figure(figsize=(1.4 * num_frames, 1.35 * len(rows)), layout="constrained")
-    axes = figure.subplots(len(rows), num_frames, squeeze=False)
+    figure = Figure(figsize=(1.4 * num_frames, 1.35 * len(rows)))
+    spacing = {"left": 0.01, "right": 0.99, "bottom": 0.01, "top": 0.97, "wspace": 0.03}
+    axes = figure.subplots(len(rows), num_frames, squeeze=False, gridspec_kw=spacing)
     for strip, (video, name, predicted, probability, _) in zip(axes, rows, strict=True):
         with VideoReader(video) as reader:
             frames = reader.read(uniform_indices(len(reader), num_frames))
@@ -138,11 +139,10 @@ def contact_sheet(
             cell.imshow(frame)
             cell.set_axis_off()
         verdict = "right" if name == predicted else f"wrong, it is {name}"
-        title = strip[0].set_title(
+        strip[0].set_title(
             f"{predicted} ({probability:.0%}): {verdict}",
             loc="left",
             fontsize=9,
             color="black" if name == predicted else "firebrick",
         )
-        title.set_in_layout(False)  # it may run over the frames beside it
     figure.savefig(path, dpi=100)
