@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -32,6 +32,19 @@ class Rule(NamedTuple):
     holds: Callable[[Any], bool]
 
 
+class Attention(NamedTuple):
+    """Weights of all neighbours, and the values that they weigh.
+
+    Shapes:
+        - **weights** `[B, T, H, P, K]`
+        - **values** `[B, T, H, P, C]` for each part, or one if there is no part
+    """
+
+    hood: Neighbourhood
+    weights: Tensor
+    values: Sequence[Tensor]
+
+
 Run = Callable[[Any, Tokens, Neighbourhood], Tensor]
 """`(conv, tokens, neighbourhood)` -> `[B, T, P, C_out]`"""
 
@@ -44,11 +57,13 @@ class Kernel:
         run: Runs an operator of the class.
         rules: What must hold of the operator's options.
         edge_attr: Whether it takes edge features.
+        attention: For an operator that has attention weights, how it weighs its neighbours.
     """
 
     run: Run
     rules: tuple[Rule, ...] = ()
     edge_attr: bool = False
+    attention: Callable[[Any, Tokens, Neighbourhood], Attention] | None = None
 
 
 SUM_OR_MEAN = Rule(

@@ -115,11 +115,15 @@ def chebyshev(
 def cluster(
     adjacency: LinearMap, diag_lambda: float, to_source: bool, mean: bool
 ) -> LinearMap:
-    """Recipe: ClusterGCNConv's mean over the neighbours and, with more weight, the token."""
-    inverse = 1 / (adjacency.degrees() + 1)
-    both = adjacency + (1 + diag_lambda) * adjacency.identity
-    scaled = both.scale_sources(inverse) if to_source else both.scale_targets(inverse)
-    return scaled.scale_targets(inverse) if mean else scaled
+    """Recipe: ClusterGCNConv's mean over the neighbours and, with more weight, the token.
+
+    PyG computes these weights in float32 whatever the tokens' type.
+    """
+    inverse = np.float32(1) / (adjacency.degrees() + 1).astype(np.float32)
+    own = inverse + np.float32(diag_lambda) * inverse
+    scaled = adjacency.scale_sources(inverse) if to_source else adjacency.scale_targets(inverse)
+    scaled = scaled + adjacency.identity.scale_targets(own)
+    return scaled.scale_targets(1 / (adjacency.degrees() + 1)) if mean else scaled
 
 
 def appnp(conv: APPNP, tokens: Tokens, hood: Neighbourhood) -> Tensor:

@@ -119,5 +119,9 @@ def _apply(
     if sums is not None:
         frames = (sums @ x.sum(-2)).unsqueeze(-2)  # [..., T, 1, C]
         out = frames.expand_as(x) if out is None else out + frames
-    # zeros that depend on x, as an empty sum of edges does
-    return x.masked_fill(x.new_ones((), dtype=torch.bool), 0.0) if out is None else out
+    return zeros_from(x) if out is None else out
+
+
+def zeros_from(x: Tensor) -> Tensor:
+    """Zeros like x that depend on it, as an empty sum over edges does."""
+    return x.masked_fill(x.new_ones((), dtype=torch.bool), 0.0)

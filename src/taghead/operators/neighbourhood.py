@@ -12,7 +12,7 @@ from torch import Tensor
 
 from taghead.grid import Grid, Relation
 from taghead.operators.constants import constants
-from taghead.operators.linear_map import LinearMap, apply
+from taghead.operators.linear_map import LinearMap, apply, zeros_from
 from taghead.operators.parts import Part, add_loops, adjacency, parts_of
 
 Recipe = Callable[..., LinearMap]
@@ -102,13 +102,16 @@ class Neighbourhood:
 
     # Attention
 
-    def softmax(self, scores: Sequence[Tensor]) -> Tensor:
+    def softmax(self, scores: Sequence[Tensor], like: Tensor) -> Tensor:
         """Scores of each part -> weights over all neighbours, 0 where there is none.
 
         Shapes:
             - **scores** `[B, T, H, P, K]` for each part
+            - **like** `[B, T, H, P, C]`, which tells the shape if there is no part
             - **output** `[B, T, H, P, K]`
         """
+        if not scores:
+            return like[..., :0]
         least = torch.finfo(scores[0].dtype).min
         pairs = zip(self.parts, scores, strict=True)
         hidden = [part.hide(score, least) for part, score in pairs]
@@ -123,13 +126,13 @@ class Neighbourhood:
 
         Shapes:
             - **weights** `[B, T, H, P, K]`
-            - **values** `[B, T, H, P, C]` for each part
+            - **values** `[B, T, H, P, C]` for each part, or one if there is no part
             - **output** `[B, T, H, P, C]`
         """
+        if not self.parts:
+            return zeros_from(values[0])
         slices = weights.split([part.num_slots for part in self.parts], dim=-1)
-        terms = [
-            part.mix(*pair) for part, *pair in zip(self.parts, slices, values, strict=True)
-        ]
+        terms = [part.mix(*pair) for part, *pair in zip(self.parts, slices, values, strict=True)]
         return sum(terms[1:], start=terms[0])
 
     def in_edge_order(self, weights: Tensor) -> Tensor:

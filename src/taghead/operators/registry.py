@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from torch_geometric.nn import MessagePassing
 
-from taghead.operators import linear
+from taghead.operators import attentive, linear
 from taghead.operators.kernel import Kernel, Rule
 
-KERNELS: dict[type[MessagePassing], Kernel] = {**linear.KERNELS}
+KERNELS: dict[type[MessagePassing], Kernel] = {
+    **linear.KERNELS,
+    **attentive.KERNELS,
+}
 """The kernels by exact class: a subclass may mean something else, so it runs through PyG."""
 
 MODULE_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
