@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from torch_geometric.nn import MessagePassing
 
-from taghead.operators import attentive, linear
+from taghead.operators import aggregating, attentive, linear
 from taghead.operators.kernel import Kernel, Rule
 
 KERNELS: dict[type[MessagePassing], Kernel] = {
     **linear.KERNELS,
     **attentive.KERNELS,
+    **aggregating.KERNELS,
 }
 """The kernels by exact class: a subclass may mean something else, so it runs through PyG."""
 
