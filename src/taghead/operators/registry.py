@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from torch_geometric.nn import MessagePassing
 
-from taghead.operators import aggregating, attentive, linear
+from taghead.operators import aggregating, attentive, general, linear, typed
 from taghead.operators.kernel import Kernel, Rule
 
 KERNELS: dict[type[MessagePassing], Kernel] = {
     **linear.KERNELS,
     **attentive.KERNELS,
     **aggregating.KERNELS,
+    **general.KERNELS,
+    **typed.KERNELS,
 }
 """The kernels by exact class: a subclass may mean something else, so it runs through PyG."""
 
