@@ -1,4 +1,4 @@
-"""Counts how many operators, options and relations were compared with PyG, and says so at the end."""
+"""Counts the operators, options and relations compared with PyG, and says so at the end."""
 
 from __future__ import annotations
 

@@ -65,7 +65,9 @@ def test_pairs_in_chunks(operator, aggr, monkeypatch):
             compare(case, GRID, "union", torch.float64, 1e-10)
 
 
-@pytest.mark.parametrize("name", ["GCNConv", "GATv2Conv", "SAGEConv", "TransformerConv", "FiLMConv"])
+@pytest.mark.parametrize(
+    "name", ["GCNConv", "GATv2Conv", "SAGEConv", "TransformerConv", "FiLMConv"]
+)
 def test_per_relation(name, compared):
     """One operator per relation in a head, as HeteroConv would run them."""
     from torch_geometric import nn as pyg
@@ -80,9 +82,7 @@ def test_per_relation(name, compared):
     ]
     heads[1].load_state_dict(heads[0].state_dict())
     x = torch.randn(2, WIDTH, 3, 2, 3, dtype=torch.double)
-    outputs = [
-        with_gradients(lambda head, x: head(x), head.double().eval(), x) for head in heads
-    ]
+    outputs = [with_gradients(lambda head, x: head(x), head.double().eval(), x) for head in heads]
     assert_equal(*outputs, 1e-10)
     for relation in RELATIONS:
         compared.add((name, str(options), f"per_relation {relation.name}"))

@@ -30,7 +30,7 @@ from taghead.operators.aggregation import (
     reduce,
 )
 from taghead.operators.edge_features import check_edge_attr
-from taghead.operators.kernel import Kernel, Rule, Tokens, plus, rows, takes_mean
+from taghead.operators.kernel import Kernel, Rule, Tokens, class_of, plus, rows, takes_mean
 from taghead.operators.linear_map import zeros_from
 from taghead.operators.neighbourhood import Neighbourhood
 from taghead.operators.networks import ROWWISE, after_sum, run_steps, split_linear, steps_of
@@ -115,16 +115,15 @@ def gen(conv: GENConv, tokens: Tokens, hood: Neighbourhood) -> Tensor:
 
 def edge(conv: EdgeConv, tokens: Tokens, hood: Neighbourhood) -> Tensor:
     """The first layer acts on target and source apart: W1 x_i + W2 (x_j - x_i)."""
-    x, steps = tokens.x, steps_of(conv.nn)
-    assert steps
-    first, *rest = steps
+    x = tokens.x
+    first, *rest = steps_of(conv.nn) or []
     of_target, of_difference = split_linear(first, x.size(-1), x.size(-1))
     sources = of_difference(x)
     targets = of_target(x) - sources
     if not rest:
         return reduce(conv.aggr_module, Messages.alike(hood, sources, targets))
     last: Any = None
-    if type(conv.aggr_module) in (SumAggregation, MeanAggregation) and _is_linear(rest[-1]):
+    if class_of(conv.aggr_module) in (SumAggregation, MeanAggregation) and _is_linear(rest[-1]):
         last = rest.pop()
     copies = len(hood.parts)
     out = reduce_pairs(
@@ -161,7 +160,7 @@ def film(conv: FiLMConv, tokens: Tokens, hood: Neighbourhood) -> Tensor:
 def _modulated(
     conv: FiLMConv, hood: Neighbourhood, x: Tensor, beta: Tensor, gamma: Tensor
 ) -> Tensor:
-    if conv.act is None and type(conv.aggr_module) in (SumAggregation, MeanAggregation):
+    if conv.act is None and class_of(conv.aggr_module) in (SumAggregation, MeanAggregation):
         product = gamma * reduce(conv.aggr_module, Messages.alike(hood, x))
         return product + reduce(conv.aggr_module, Messages.alike(hood, zeros_from(x), beta))
     activate = conv.act or (lambda out: out)
@@ -203,7 +202,7 @@ def _gated(
     values: list[Tensor],
 ) -> Tensor:
     gate: Callable[[Tensor], Tensor] = conv.act
-    if type(gate) is not torch.nn.Sigmoid or type(conv.aggr_module) is not SumAggregation:
+    if class_of(gate) is not torch.nn.Sigmoid or class_of(conv.aggr_module) is not SumAggregation:
         return reduce_pairs(
             hood,
             conv.aggr_module,

@@ -30,7 +30,7 @@ from torch_geometric.nn.aggr import (
     VarAggregation,
 )
 
-from taghead.operators.kernel import Rule
+from taghead.operators.kernel import Rule, class_of
 from taghead.operators.neighbourhood import Neighbourhood
 from taghead.operators.parts import FramePart, Part
 
@@ -131,7 +131,7 @@ def reducible(aggr: Any, with_targets: bool = False) -> bool:
         aggr: The module.
         with_targets: Whether the messages have a part that depends on the target.
     """
-    kind = type(aggr)
+    kind = class_of(aggr)
     if kind is MultiAggregation:
         return all(reducible(one, with_targets) for one in aggr.aggrs)
     if kind is DegreeScalerAggregation:
@@ -163,9 +163,14 @@ def maximum(messages: Messages) -> Tensor:
     if not torch.is_grad_enabled():
         return value if all(messages.hood.degrees()) else value.masked_fill(value.isneginf(), 0.0)
     zero = value.new_zeros(())
-    total = sum(torch.where(largest == value, sums, zero) for largest, sums, _ in found)
-    count = sum(torch.where(largest == value, number, zero) for largest, _, number in found)
+    total = _add(torch.where(largest == value, sums, zero) for largest, sums, _ in found)
+    count = _add(torch.where(largest == value, number, zero) for largest, _, number in found)
     return total / count.clamp(min=1)
+
+
+def _add(terms: Iterable[Tensor]) -> Tensor:
+    first, *others = terms
+    return sum(others, start=first)
 
 
 def _largest(part: Part, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -243,8 +248,8 @@ def softmax_sum(messages: Messages, t: Tensor | float, detach: bool) -> Tensor:
         largest = torch.maximum(largest, other)
     largest = largest.masked_fill(largest.isneginf(), 0.0)
     scales = [(value - largest).exp() for value, _, _ in terms]
-    total = sum(scale * sums for scale, (_, _, sums) in zip(scales, terms, strict=True))
-    norm = sum(scale * weights for scale, (_, weights, _) in zip(scales, terms, strict=True))
+    total = _add(scale * sums for scale, (_, _, sums) in zip(scales, terms, strict=True))
+    norm = _add(scale * weights for scale, (_, weights, _) in zip(scales, terms, strict=True))
     return total / (norm + 1e-16)
 
 
@@ -258,7 +263,8 @@ def _exponentials(part: Part, scores: Tensor, values: Tensor) -> tuple[Tensor, T
     weights = (scores - first).exp()
     sums = weights.sum(2, keepdim=True), (weights * values).sum(2, keepdim=True)
     if part.loops:
-        return first.expand_as(scores), *(total.expand_as(values) for total in sums)
+        norm, total = sums
+        return first.expand_as(scores), norm.expand_as(values), total.expand_as(values)
     is_first = fixed == first
     alone = is_first & (is_first.sum(2, keepdim=True) == 1)
     second = fixed.masked_fill(alone, least).amax(2, keepdim=True)

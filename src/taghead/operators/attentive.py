@@ -61,9 +61,7 @@ def attend(conv: Any, attention: Attention, dropout: float = 0.0) -> Tensor:
     return out * hood.per_frame(inverse, out)
 
 
-def scored(
-    hood: Neighbourhood, values: Sequence[Tensor], scores: Sequence[Tensor]
-) -> Attention:
+def scored(hood: Neighbourhood, values: Sequence[Tensor], scores: Sequence[Tensor]) -> Attention:
     """Attention with the softmax of each part's scores."""
     return Attention(hood, hood.softmax(scores, values[0]), values)
 
@@ -221,9 +219,7 @@ KERNELS: dict[type[MessagePassing], Kernel] = {
         Rule("it is in evaluation (training samples edges)", lambda conv: not conv.training),
     ),
     TransformerConv: _kernel(transformer_attention, transformer_finish, edge_attr=True),
-    AGNNConv: _kernel(
-        agnn_attention, lambda conv, out, tokens: out.squeeze(2), dropout=False
-    ),
+    AGNNConv: _kernel(agnn_attention, lambda conv, out, tokens: out.squeeze(2), dropout=False),
     FAConv: _kernel(
         fa_attention,
         fa_finish,

@@ -7,12 +7,40 @@ pass could use it). So the cache is bypassed while tracing, and filled outside i
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
-from typing import Any
+from functools import lru_cache, wraps
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def keep(maxsize: int) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Keeps what a function of sizes and a last argument, the device, returns.
+
+    Args:
+        maxsize: How many results are kept.
+    """
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        @lru_cache(maxsize)
+        def kept(*args: P.args, **kwargs: P.kwargs) -> R:
+            with torch.inference_mode(False):
+                return function(*args, **kwargs)
+
+        @wraps(function)
+        def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
+            if torch.compiler.is_compiling() or not _is_real(args[-1]):
+                return function(*args, **kwargs)
+            return kept(*args, **kwargs)  # type: ignore[arg-type]
+
+        return wrapper
+
+    return decorate
+
 
 Recipe = Callable[..., tuple[np.ndarray | None, ...]]
 """Arrays from plain values: sizes, options, tuples of them."""
@@ -30,24 +58,10 @@ def constants(
         dtype: The type of the numbers.
         device: Where the tensors live.
     """
-    if torch.compiler.is_exporting() or not _is_real(device):
-        return _tensors(recipe, arguments, dtype, device)
-    return _kept(recipe, arguments, dtype, device)
+    return _tensors(recipe, arguments, dtype, device)
 
 
-def _is_real(device: torch.device) -> bool:
-    """Whether a new tensor holds numbers: under a fake or tracing mode it does not."""
-    return type(torch.empty(0, device=device)) is Tensor
-
-
-@lru_cache(maxsize=1024)
-def _kept(
-    recipe: Recipe, arguments: tuple, dtype: torch.dtype, device: torch.device
-) -> tuple[Tensor | None, ...]:
-    with torch.inference_mode(False):
-        return _tensors(recipe, arguments, dtype, device)
-
-
+@keep(maxsize=1024)
 def _tensors(
     recipe: Recipe, arguments: tuple, dtype: torch.dtype, device: torch.device
 ) -> tuple[Tensor | None, ...]:
@@ -58,6 +72,11 @@ def _tensors(
         else torch.tensor(array, dtype=None if array.dtype == bool else dtype, device=device)
         for array in arrays
     )
+
+
+def _is_real(device: Any) -> bool:
+    """Whether a new tensor holds numbers: under a fake or tracing mode it does not."""
+    return type(torch.empty(0, device=device)) is Tensor
 
 
 @lru_cache(maxsize=1024)

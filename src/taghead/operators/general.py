@@ -94,7 +94,9 @@ def _dot_product(conv: GeneralConv, part: Part, features: Features) -> Tensor:
 
     With source features m, target features n and edge features e it is
 
-    .. math:: (\mathbf{m}_j + \mathbf{n}_i + \mathbf{e})^{\top} (\mathbf{m}_i + \mathbf{n}_j + \mathbf{e})
+    .. math::
+        (\mathbf{m}_j + \mathbf{n}_i + \mathbf{e})^{\top}
+        (\mathbf{m}_i + \mathbf{n}_j + \mathbf{e})
     """
     source, target, edge = features
     one_way = source if target is None else torch.cat([source, target], dim=-1)
@@ -115,9 +117,11 @@ KERNELS: dict[type[MessagePassing], Kernel] = {
         (
             Rule(
                 f"{SUM_OR_MEAN.says}; without attention also max, min, var or std",
-                lambda conv: SUM_OR_MEAN.holds(conv)
-                if conv.attention
-                else reducible(conv.aggr_module, with_targets=True),
+                lambda conv: (
+                    SUM_OR_MEAN.holds(conv)
+                    if conv.attention
+                    else reducible(conv.aggr_module, with_targets=True)
+                ),
             ),
         ),
         edge_attr=True,

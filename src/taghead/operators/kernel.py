@@ -1,4 +1,4 @@
-"""What a dense kernel is: a function that runs one operator class on a neighbourhood, and its rules."""
+"""A dense kernel: a function that runs one operator class on a neighbourhood, and its rules."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 from torch_geometric.nn.aggr import MeanAggregation, SumAggregation
 
@@ -66,16 +67,23 @@ class Kernel:
     attention: Callable[[Any, Tokens, Neighbourhood], Attention] | None = None
 
 
+def class_of(module: Any) -> type:
+    """A module's exact class; in an export, of the module behind the stand-in of torch's tracer."""
+    if torch.compiler.is_exporting() and hasattr(type(module), "get_base"):
+        return type(module.get_base())
+    return type(module)
+
+
 SUM_OR_MEAN = Rule(
     "aggr is sum or mean",
-    lambda conv: type(conv.aggr_module) in (SumAggregation, MeanAggregation),
+    lambda conv: class_of(conv.aggr_module) in (SumAggregation, MeanAggregation),
 )
 NOT_CACHED = Rule("cached is False", lambda conv: not conv.cached)
 
 
 def takes_mean(conv: Any) -> bool:
     """Whether an operator averages its messages instead of summing them."""
-    return type(conv.aggr_module) is MeanAggregation
+    return class_of(conv.aggr_module) is MeanAggregation
 
 
 def plus(out: Tensor, bias: Tensor | None) -> Tensor:

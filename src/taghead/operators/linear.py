@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -112,9 +110,7 @@ def chebyshev(
     return result
 
 
-def cluster(
-    adjacency: LinearMap, diag_lambda: float, to_source: bool, mean: bool
-) -> LinearMap:
+def cluster(adjacency: LinearMap, diag_lambda: float, to_source: bool, mean: bool) -> LinearMap:
     """Recipe: ClusterGCNConv's mean over the neighbours and, with more weight, the token.
 
     PyG computes these weights in float32 whatever the tokens' type.

@@ -1,6 +1,7 @@
 r"""Linear maps on a grid's tokens that treat the positions of a frame alike: two T x T matrices.
 
-.. math:: \mathbf{y}_{t,p} = \sum_s A_{t,s} \sum_q \mathbf{x}_{s,q} + \sum_s B_{t,s} \mathbf{x}_{s,p}
+.. math::
+    \mathbf{y}_{t,p} = \sum_s A_{t,s} \sum_q \mathbf{x}_{s,q} + \sum_s B_{t,s} \mathbf{x}_{s,p}
 
 that is :math:`A \otimes J + B \otimes I` with the all-ones matrix :math:`J` over the P positions.
 Sums, multiples, products and degree normalisations of such maps are such maps again, so a whole
@@ -9,6 +10,7 @@ propagation of any number of steps is one pair of matrices. `docs/algebra.md` de
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -75,7 +77,7 @@ class LinearMap:
         return self.scale_targets(1 / np.maximum(self.degrees(), 1))
 
     def gcn(self, add_self_loops: bool = True) -> LinearMap:
-        r"""The symmetric normalisation :math:`D^{-1/2} (A + I) D^{-1/2}`, as in PyG's `gcn_norm`."""
+        r"""The normalisation :math:`D^{-1/2} (A + I) D^{-1/2}`, as in PyG's `gcn_norm`."""
         edges = self + self.identity if add_self_loops else self
         degrees = edges.degrees()
         scale = np.where(degrees > 0, degrees, np.inf) ** -0.5
@@ -93,7 +95,7 @@ class LinearMap:
         return sums, None, diagonal[:, None, None].copy() if diagonal.any() else None
 
 
-def apply(matrices: tuple[Tensor | None, ...], x: Tensor) -> Tensor:
+def apply(matrices: Sequence[Tensor | None], x: Tensor) -> Tensor:
     """Applies a linear map, given as the tensors of `LinearMap.arrays`.
 
     Under autocast it keeps the type of x, as PyG's sums over edges do.
@@ -104,13 +106,11 @@ def apply(matrices: tuple[Tensor | None, ...], x: Tensor) -> Tensor:
     device_type = x.device.type
     if torch.is_autocast_enabled(device_type):
         with torch.autocast(device_type, enabled=False):
-            return _apply(*matrices, x)
-    return _apply(*matrices, x)
+            return _apply(x, *matrices)
+    return _apply(x, *matrices)
 
 
-def _apply(
-    sums: Tensor | None, nodes: Tensor | None, diagonal: Tensor | None, x: Tensor
-) -> Tensor:
+def _apply(x: Tensor, sums: Tensor | None, nodes: Tensor | None, diagonal: Tensor | None) -> Tensor:
     out = None
     if nodes is not None:
         out = (nodes @ x.flatten(-2)).unflatten(-1, x.shape[-2:])

@@ -15,7 +15,7 @@ from torch_geometric.nn import MLP
 from torch_geometric.nn.dense.linear import Linear
 from torch_geometric.nn.norm import BatchNorm
 
-from taghead.operators.kernel import Rule
+from taghead.operators.kernel import Rule, class_of
 
 Step = Callable[[Tensor], Tensor]
 LINEAR = (nn.Linear, Linear)
@@ -27,7 +27,9 @@ BY_ROW = (
     *(
         getattr(activation, name)
         for name in activation.__all__
-        if "oftmax" not in name and "oftmin" not in name and name not in ("MultiheadAttention", "GLU")
+        if "oftmax" not in name
+        and "oftmin" not in name
+        and name not in ("MultiheadAttention", "GLU")
     ),
 )
 
@@ -40,13 +42,15 @@ def steps_of(network: Any) -> list[Step] | None:
     if isinstance(network, nn.Sequential):
         found = [steps_of(module) for module in network]
         return None if None in found else [step for steps in found for step in steps or []]
-    if type(network) is MLP:
+    if class_of(network) is MLP:
         return _steps_of_mlp(network)
     if isinstance(network, (BatchNorm, _BatchNorm)):
         return None if network.training else [partial(_flat, network)]
-    if type(network) not in BY_ROW:
+    if class_of(network) not in BY_ROW:
         return None
-    if isinstance(network, nn.Identity) or (isinstance(network, nn.Dropout) and not _drops(network)):
+    if isinstance(network, nn.Identity) or (
+        isinstance(network, nn.Dropout) and not _drops(network)
+    ):
         return []
     return [network]
 
@@ -64,7 +68,9 @@ def _steps_of_mlp(mlp: MLP) -> list[Step] | None:
     sequence: list[nn.Module] = []
     dropouts = [nn.Dropout(p).train(mlp.training) for p in mlp.dropout]
     for lin, norm, dropout in zip(mlp.lins, mlp.norms, dropouts, strict=False):
-        middle = [norm] if mlp.act is None else [mlp.act, norm] if mlp.act_first else [norm, mlp.act]
+        middle = (
+            [norm] if mlp.act is None else [mlp.act, norm] if mlp.act_first else [norm, mlp.act]
+        )
         sequence += [lin, *middle, dropout]
     if mlp.plain_last:
         sequence += [mlp.lins[-1], dropouts[-1]]
@@ -80,8 +86,8 @@ def run_steps(steps: Sequence[Step], x: Tensor) -> Tensor:
 
 def begins_linear(network: Any) -> bool:
     """Whether a network treats every row alike, beginning with a linear layer."""
-    steps = steps_of(network)
-    return bool(steps) and isinstance(steps[0], LINEAR)
+    steps = steps_of(network) or []
+    return len(steps) > 0 and isinstance(steps[0], LINEAR)
 
 
 ROWWISE = Rule(

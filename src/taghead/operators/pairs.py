@@ -21,7 +21,7 @@ from torch_geometric.nn.aggr import (
     SumAggregation,
 )
 
-from taghead.operators.kernel import Rule
+from taghead.operators.kernel import Rule, class_of
 from taghead.operators.linear_map import zeros_from
 from taghead.operators.neighbourhood import Neighbourhood
 from taghead.operators.parts import FramePart, Part
@@ -36,14 +36,10 @@ WAYS: dict[type, Literal["sum", "mean", "max", "min"]] = {
     MaxAggregation: "max",
     MinAggregation: "min",
 }
-PAIRWISE = Rule(
-    "aggr is sum, mean, max or min", lambda conv: type(conv.aggr_module) in WAYS
-)
+PAIRWISE = Rule("aggr is sum, mean, max or min", lambda conv: class_of(conv.aggr_module) in WAYS)
 
 
-def leaky_scores(
-    part: Part, targets: Tensor, sources: Tensor, att: Tensor, slope: float
-) -> Tensor:
+def leaky_scores(part: Part, targets: Tensor, sources: Tensor, att: Tensor, slope: float) -> Tensor:
     r"""GATv2's scores :math:`\sum_c a_c \, \mathrm{LeakyReLU}(z_c)`, `z` a target plus a source.
 
     As LeakyReLU is a multiple of z plus a multiple of its absolute value, they are a sum of inner
@@ -90,7 +86,7 @@ def reduce_pairs(
         - **targets**, **sources** `[B, T, P, C]`
         - **output** `[B, T, P, C_out]`
     """
-    way = WAYS[type(aggr)]
+    way = WAYS[class_of(aggr)]
     if not hood.parts:
         return zeros_from(like)
     if way == "min":
@@ -122,7 +118,7 @@ def _reduce_frames(
     targets: Sequence[Tensor],
     sources: Sequence[Tensor],
 ) -> Tensor:
-    """Reduces over the pairs of each frame, a few frames at a time, computed again for gradients."""
+    """Reduces over each frame's pairs, a few frames at a time, once more for gradients."""
     num_targets = len(targets)
 
     def reduce(*features: Tensor) -> Tensor:
@@ -147,7 +143,9 @@ def _reduce_frames(
 
 
 def gated_sum(keys: Tensor, queries: Tensor, values: Tensor) -> Tensor:
-    r"""The sums :math:`\sum_{j \neq i} \sigma(\mathbf{k}_i + \mathbf{q}_j) \mathbf{v}_j` of each frame.
+    r"""Each token's gated sum over the others of its frame.
+
+    .. math:: \sum_{j \neq i} \sigma(\mathbf{k}_i + \mathbf{q}_j) \, \mathbf{v}_j
 
     Shapes:
         - **keys**, **queries**, **values**, **output** `[B, T, P, C]`

@@ -1,7 +1,7 @@
-"""The parts that a dense neighbourhood is made of: the tokens' own frames, and frames at a distance.
+"""The parts that a dense neighbourhood is made of: a token's own frame, and frames at a distance.
 
-Each part gives every token the same number of slots. A slot without an edge is hidden: a token's own
-slot in its frame, and the slots of a frame before the first or after the last one.
+Each part gives every token the same number of slots. A slot without an edge is hidden: a token's
+own slot in its frame, and the slots of a frame before the first or after the last one.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 

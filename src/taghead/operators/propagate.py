@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from functools import cache, lru_cache
+from functools import cache
 from typing import Any, Literal, NamedTuple, get_args
 
 import torch
@@ -13,7 +13,8 @@ from torch_geometric.nn import MessagePassing
 
 from taghead.graph import repeat_edges
 from taghead.grid import Grid, Relation
-from taghead.operators.kernel import Tokens
+from taghead.operators.constants import keep
+from taghead.operators.kernel import Tokens, class_of
 from taghead.operators.neighbourhood import Neighbourhood, neighbourhood
 from taghead.operators.registry import KERNELS, supports
 
@@ -99,7 +100,7 @@ def _dense_way(
 def _run_densely(
     conv: MessagePassing, hood: Neighbourhood, x: Tensor, x_0: Tensor, edge_attr: Tensor | None
 ) -> Tensor:
-    kernel, size = KERNELS[type(conv)], (hood.frames, hood.positions)
+    kernel, size = KERNELS[class_of(conv)], (hood.frames, hood.positions)
     if not kernel.edge_attr:
         edge_attr = None
     tokens = Tokens(x.unflatten(1, size), x_0.unflatten(1, size), edge_attr)
@@ -138,7 +139,7 @@ def forward_arguments(cls: type[Any]) -> tuple[tuple[str, ...], tuple[str, ...]]
     return tuple(p.name for p in parameters), required
 
 
-@lru_cache(maxsize=32)
+@keep(maxsize=32)
 def batched_edges(
     grid: Grid, relations: tuple[Relation, ...], batch_size: int, device: torch.device
 ) -> BatchedEdges:

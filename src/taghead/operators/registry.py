@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch_geometric.nn import MessagePassing
 
 from taghead.operators import aggregating, attentive, general, linear, typed
-from taghead.operators.kernel import Kernel, Rule
+from taghead.operators.kernel import Kernel, Rule, class_of
 
 KERNELS: dict[type[MessagePassing], Kernel] = {
     **linear.KERNELS,
@@ -42,7 +42,7 @@ def supports(conv: MessagePassing) -> tuple[bool, str]:
     Returns:
         Whether it has, and the reason, empty if it has.
     """
-    kernel = KERNELS.get(type(conv))
+    kernel = KERNELS.get(class_of(conv))
     if kernel is None:
         return False, "its class has no dense kernel"
     for rule in PLAIN + kernel.rules:
