@@ -1,7 +1,7 @@
 """Message-passing operators on a grid: one function, through which every operator runs."""
 
 from taghead.operators.factory import Operator, OperatorFactory, as_operator
-from taghead.operators.propagate import Engine, propagate, run
+from taghead.operators.propagate import Engine, attention_weights, propagate, run
 from taghead.operators.registry import supports
 
 __all__ = [
@@ -9,6 +9,7 @@ __all__ = [
     "Operator",
     "OperatorFactory",
     "as_operator",
+    "attention_weights",
     "propagate",
     "run",
     "supports",

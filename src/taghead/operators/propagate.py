@@ -83,6 +83,35 @@ def propagate(
     return out.unflatten(0, x.shape[:2])
 
 
+def attention_weights(
+    conv: MessagePassing,
+    x: Tensor,
+    grid: Grid,
+    relations: Sequence[Relation],
+    *,
+    edge_attr: Tensor | None = None,
+) -> Tensor:
+    """The weights that an attentive operator gives to the edges, before any dropout.
+
+    They come in the order of a batch of the grid's edges, sorted by target, then source; those of
+    the self-loops that an operator adds follow, one for every token.
+
+    Shapes:
+        - **x** `[B, N, C]`
+        - **output** `[B*E, H]`, or `[B*E + B*N, H]` with self-loops
+
+    Raises:
+        ValueError: If the operator has no attention weights, or no dense way.
+    """
+    hood, reason = _dense_way(conv, grid, tuple(relations))
+    kernel = KERNELS.get(class_of(conv))
+    if hood is None or kernel is None or kernel.attention is None:
+        raise ValueError(f"{conv} shows no attention weights{': ' * bool(reason)}{reason}")
+    x = x.unflatten(1, (hood.frames, hood.positions))
+    attention = kernel.attention(conv, Tokens(x, x, edge_attr), hood)
+    return attention.hood.in_edge_order(attention.weights)
+
+
 def _dense_way(
     conv: MessagePassing, grid: Grid, relations: tuple[Relation, ...]
 ) -> tuple[Neighbourhood | None, str]:
