@@ -155,6 +155,15 @@ def test_head_compiles_without_a_break(conv, mode):
         torch.testing.assert_close(compiled(x), model(x), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("conv", CONVS[:3], ids=repr)
+def test_head_compiles_for_any_grid(conv):
+    model = head(conv)
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    for size in ((3, 2, 2), (4, 2, 2), (2, 3, 2), (1, 1, 1)):
+        x = torch.randn(2, 8, *size)
+        torch.testing.assert_close(compiled(x), model(x), rtol=1e-4, atol=1e-5)
+
+
 def test_head_compiles_with_inductor():
     model = head(CONVS[0])
     x = torch.randn(2, 8, 3, 2, 2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from operator import index
 
 import numpy as np
 import torch
@@ -153,7 +154,9 @@ class Neighbourhood:
 def neighbourhood(grid: Grid, relations: tuple[Relation, ...]) -> Neighbourhood | None:
     """The neighbourhood of the relations' union, kept; None if one has no dense form."""
     if torch.compiler.is_compiling():
-        return Neighbourhood.of(grid, relations)
+        # a compiler may hold sizes as symbols; as indices they are numbers again
+        sizes = (index(size) for size in (grid.frames, grid.height, grid.width))
+        return Neighbourhood.of(Grid(*sizes), relations)
     return _kept(grid, relations)
 
 
