@@ -141,6 +141,9 @@ class Relation(tuple[str, str, str]):
         same_name = super().__eq__(other)
         return same_name and self.edges == other.edges if isinstance(other, Relation) else same_name
 
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
     __hash__ = tuple.__hash__
 
     @property

@@ -114,6 +114,7 @@ class TAGHead(nn.Module):
             engine=(engine, get_args(Engine)),
         )
         self.in_channels = in_channels
+        self.num_classes = num_classes
         self.engine = engine
         self.relations = tuple(map(as_relation, relations))
 

@@ -151,9 +151,10 @@ def as_operator(conv: OperatorFactory | type[MessagePassing] | dict[str, Any]) -
         return conv
     if isinstance(conv, dict):
         return Operator.from_config(conv)
-    if isinstance(conv, partial) and len(conv.args) <= 1:
-        # partial(cls, **options), or, from the command line, partial(instantiate, cls, **options)
-        cls = conv.args[0] if conv.args else conv.func
+    if isinstance(conv, partial):
+        # partial(cls, **options); the command line's is partial(instantiate, ..., cls, **options)
+        from_command_line = conv.func.__module__.startswith("jsonargparse")
+        cls = conv.args[-1] if from_command_line else None if conv.args else conv.func
         if inspect.isclass(cls) and issubclass(cls, MessagePassing):
             return Operator(cls, **conv.keywords)
     if inspect.isclass(conv):

@@ -1,1 +1,7 @@
-"""Frame-exact video reading, frame sampling and clip transforms."""
+"""From a video file to a clip tensor: frame-exact reading, sampling, transforms."""
+
+from taghead.video.reader import VideoReader, read_frames
+from taghead.video.sampling import uniform_indices
+from taghead.video.transforms import Preprocessing
+
+__all__ = ["Preprocessing", "VideoReader", "read_frames", "uniform_indices"]

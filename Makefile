@@ -1,0 +1,42 @@
+# The short commands. Each creates .venv and installs the package when that is missing or stale.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+SEED ?= 0
+
+.PHONY: help install demo test lint bench clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo     train and test a small model on generated clips, with pictures"
+	@echo "make test     run the tests"
+	@echo "make lint     check style and types"
+	@echo "make bench    run the benchmarks"
+	@echo "make install  create $(VENV) and install the package"
+	@echo "make clean    remove $(VENV) and caches; data/ and runs/ stay"
+
+install: $(READY)
+
+$(READY): setup.cfg pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; say which with make PYTHON=...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	@touch $@
+
+demo: $(READY)
+	$(BIN)/taghead demo --seed $(SEED)
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(READY)
+	$(BIN)/python benchmarks/graph.py
+
+clean:
+	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis src/*.egg-info

@@ -1,0 +1,137 @@
+"""The command `taghead`."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+USAGE = """usage: taghead COMMAND ...
+
+Train and use graph heads on 3D video backbones.
+
+  fit        train a model                  taghead fit --config experiments/synthgym.yaml
+  validate   evaluate on the validation split
+  test       evaluate on the test split     taghead test --config CONFIG --ckpt_path CHECKPOINT
+  predict    classes of video files         taghead predict CLIP.mp4 --model CHECKPOINT
+  generate   write a dataset of generated clips
+  demo       generate clips, train, test and predict, all in a few minutes
+
+`taghead COMMAND --help` tells a command's options.
+"""
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Runs one command; an error that the user can mend is told in a line, with exit code 1."""
+    args = list(sys.argv[1:] if args is None else args)
+    if not args or args[0] in ("-h", "--help"):
+        print(USAGE, end="")
+        return
+    # what PyG does at import, and how this function calls Lightning, does not concern a user
+    warnings.filterwarnings("ignore", message=r".*torch\.jit\.script.*")
+    warnings.filterwarnings("ignore", message=r"LightningCLI's args parameter.*")
+    from taghead.errors import DataError
+
+    try:
+        _run(args)
+    except DataError as error:
+        # an error from a data-loading process arrives with its traceback: the last line says it
+        raise SystemExit(f"error: {_last_line(error)}") from None
+
+
+def _run(args: list[str]) -> None:
+    command = args[0]
+    if command in ("fit", "validate", "test"):
+        _lightning(args)
+    elif command == "predict":
+        from taghead.prediction import predict
+
+        _function(predict, args, many="videos")
+    elif command == "generate":
+        from taghead.data.synthetic import write_dataset
+
+        _function(write_dataset, args, one="root")
+    elif command == "demo":
+        from taghead.demo import demo
+
+        _function(demo, args)
+    else:
+        print(USAGE, end="", file=sys.stderr)
+        raise SystemExit(f"error: there is no command {command!r}")
+
+
+def _function(
+    function: Callable[..., Any], args: list[str], one: str | None = None, many: str | None = None
+) -> None:
+    """Runs a function whose arguments are the command's options; `one` or `many` come without."""
+    from jsonargparse import ArgumentParser
+
+    from taghead.errors import DataError
+
+    parser = ArgumentParser(prog=f"taghead {args[0]}", description=_first_line(function))
+    if one or many:
+        parser.add_argument(one or many, nargs="+" if many else None)
+    parser.add_function_arguments(function, skip={one or many or ""}, as_group=False)
+    options = parser.parse_args(args[1:])
+    try:
+        function(**options.as_dict())
+    except ValueError as error:
+        raise DataError(str(error)) from error
+
+
+def _lightning(args: list[str]) -> None:
+    from lightning.pytorch import Trainer
+    from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+    from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+
+    from taghead.data import VideoDataModule
+    from taghead.errors import DataError
+    from taghead.training import ClassificationTask
+
+    class TagheadCLI(LightningCLI):
+        """Lightning's command line, where the data say the classes and the size of clips."""
+
+        def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+            for name in ("class_names", "preprocessing"):
+                parser.link_arguments(f"data.{name}", f"model.{name}", apply_on="instantiate")
+
+        @staticmethod
+        def subcommands() -> dict[str, set[str]]:
+            every = LightningCLI.subcommands()
+            return {name: every[name] for name in ("fit", "validate", "test")}
+
+        def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+            """Adds a TensorBoard and a CSV log in one folder, unless the config chose a logger."""
+            config = self._get(self.config_init, "trainer")
+            if config.get("logger") in (None, True):
+                root = config.get("default_root_dir") or "runs"
+                board = TensorBoardLogger(root, name="")
+                kwargs["logger"] = [board, CSVLogger(root, name="", version=board.version)]
+            return super().instantiate_trainer(**kwargs)
+
+        def instantiate_classes(self) -> None:
+            try:
+                super().instantiate_classes()
+            except ValueError as error:  # an argument that breaks its rule
+                raise DataError(str(error)) from error
+            options = self.config_init[self.subcommand]
+            if options.get("weights_only") is None:
+                options["weights_only"] = True  # a checkpoint may come from anywhere
+
+    TagheadCLI(
+        ClassificationTask,
+        VideoDataModule,
+        subclass_mode_data=True,
+        save_config_kwargs={"overwrite": True},
+        args=args,
+    )
+
+
+def _first_line(function: Callable[..., Any]) -> str:
+    return (function.__doc__ or "").splitlines()[0]
+
+
+def _last_line(error: Exception) -> str:
+    lines = [line for line in str(error).splitlines() if line.strip()] or [repr(error)]
+    return lines[-1].removeprefix(f"{type(error).__module__}.{type(error).__name__}: ")

@@ -1,0 +1,227 @@
+"""The Lightning data modules: annotated videos as batches of clips."""
+
+from __future__ import annotations
+
+import logging
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import pandas as pd
+from lightning.pytorch import LightningDataModule
+from torch.utils.data import DataLoader
+
+from taghead.data import synthetic
+from taghead.data.annotations import Clip, check_classes, class_names, read_annotations
+from taghead.data.clips import ClipDataset, Unreadable, find_missing, find_unreadable
+from taghead.errors import DataError
+from taghead.video import Preprocessing
+
+log = logging.getLogger(__name__)
+
+Split = Literal["train", "val", "test"]
+OnError = Literal["raise", "exclude"]
+STAGES: dict[str, tuple[Split, ...]] = {
+    "fit": ("train", "val"),
+    "validate": ("val",),
+    "test": ("test",),
+}
+
+
+class VideoDataModule(LightningDataModule):
+    """Clips of a dataset given as CSV files and a folder of videos.
+
+    Args:
+        root: The folder of videos: a clip lies at `<root>/<Class>/<FileName>`.
+        train: Annotations of the training split. They name the classes.
+        val: Annotations of the validation split, if there is one.
+        test: Annotations of the test split, if there is one.
+        preprocessing: How frames are sampled and transformed.
+        batch_size: Clips in a batch.
+        num_workers: Processes that read clips; 0 reads in the training process.
+        on_error: What happens to a clip that cannot be read. `raise` stops with its name.
+            `exclude` reads every clip once before training, leaves out those that fail, and lists
+            them in `excluded.csv` in the run's folder.
+
+    Raises:
+        DataError: If an annotation file or, with `on_error` raise, a clip cannot be used.
+        ValueError: If an argument breaks its rule.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        train: str,
+        val: str | None = None,
+        test: str | None = None,
+        preprocessing: Preprocessing = Preprocessing(),  # noqa: B008, it is frozen
+        batch_size: int = 8,
+        num_workers: int = 2,
+        on_error: OnError = "raise",
+    ) -> None:
+        super().__init__()
+        if on_error not in ("raise", "exclude"):
+            raise ValueError(f"on_error must be raise or exclude (got {on_error!r})")
+        if batch_size < 1 or num_workers < 0:
+            raise ValueError(
+                f"batch_size must be at least 1 and num_workers at least 0 "
+                f"(got {batch_size} and {num_workers})"
+            )
+        self.root = root
+        files: dict[Split, str | None] = {"train": train, "val": val, "test": test}
+        self.csv_files = {split: csv for split, csv in files.items() if csv}
+        self.preprocessing = preprocessing
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+        self.on_error = on_error
+        self.clips: dict[Split, list[Clip]] = {}
+        self.excluded: dict[Split, list[Unreadable]] = {}
+
+    @cached_property
+    def listed(self) -> dict[Split, list[Clip]]:
+        """All clips that the annotation files list, by split; read once."""
+        listed = {split: read_annotations(csv, self.root) for split, csv in self.csv_files.items()}
+        names = class_names(self.csv_files["train"], listed["train"])
+        for split, clips in listed.items():
+            check_classes(self.csv_files[split], clips, names)
+        return listed
+
+    @property
+    def class_names(self) -> list[str]:
+        """The classes, by number."""
+        return class_names(self.csv_files["train"], self.listed["train"])
+
+    def setup(self, stage: str) -> None:
+        new = [split for split in STAGES.get(stage, ()) if split not in self.clips]
+        for split in new:
+            if split in self.listed:
+                self._choose(split)
+        if any(self.excluded.get(split) for split in new):
+            self._report_excluded()
+
+    def counts(self, split: Split) -> tuple[int, int]:
+        """How many clips of a split are used, of how many listed."""
+        return len(self.clips[split]), len(self.listed[split])
+
+    def train_dataloader(self) -> DataLoader:
+        return self._loader("train")
+
+    def val_dataloader(self) -> DataLoader | list:
+        return self._loader("val") if "val" in self.clips else []
+
+    def test_dataloader(self) -> DataLoader:
+        if "test" not in self.clips:
+            raise DataError("data.test: no annotation file was given for the test split")
+        return self._loader("test")
+
+    def _loader(self, split: Split) -> DataLoader:
+        is_train = split == "train"
+        return DataLoader(
+            ClipDataset(self.clips[split], self.preprocessing, train=is_train),
+            batch_size=self.batch_size,
+            shuffle=is_train,
+            # a last batch of one clip would break batch norms
+            drop_last=is_train and len(self.clips[split]) > self.batch_size,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+        )
+
+    def _choose(self, split: Split) -> None:
+        """Decides which clips of a split are used."""
+        listed = self.listed[split]
+        unreadable = find_missing(listed)
+        if unreadable and self.on_error == "raise":
+            more = f" (and {len(unreadable) - 1} more)" if len(unreadable) > 1 else ""
+            raise DataError(f"{unreadable[0].reason}, listed in {self.csv_files[split]}{more}")
+        if self.on_error == "exclude":
+            missing = {bad.clip for bad in unreadable}
+            there = [clip for clip in listed if clip not in missing]
+            unreadable += find_unreadable(there, self.preprocessing, self.num_workers, split)
+        left_out = {bad.clip for bad in unreadable}
+        self.clips[split] = [clip for clip in listed if clip not in left_out]
+        self.excluded[split] = unreadable
+        if not self.clips[split]:
+            raise DataError(f"{self.csv_files[split]}: none of its {len(listed)} clips can be read")
+
+    def _report_excluded(self) -> None:
+        """Lists the clips that are left out in a file, and says how many."""
+        rows = [
+            {"split": split, "path": str(bad.clip.path), "reason": bad.reason}
+            for split, unreadable in self.excluded.items()
+            for bad in unreadable
+        ]
+        folder = Path((self.trainer and self.trainer.log_dir) or ".")
+        folder.mkdir(parents=True, exist_ok=True)
+        pd.DataFrame(rows).to_csv(folder / "excluded.csv", index=False)
+        for split in self.clips:
+            used, listed = self.counts(split)
+            log.warning(
+                "%s: %d of %d clips are used; the others are listed in %s",
+                *(split, used, listed, folder / "excluded.csv"),
+            )
+
+
+class SynthGym(VideoDataModule):
+    """Generated clips of a gymnast, written to a folder of videos when they are not there yet.
+
+    Args:
+        root: The folder for videos and annotation files.
+        family: `somersault`, 18 classes of direction, shape and half twists, or `order`, classes
+            that differ only in when something happens.
+        level: How much camera, looks, timing and noise vary, 0 to 1.
+        mirror: Probability that a clip is mirrored.
+        num_train: Clips to train on.
+        num_val: Clips to validate on.
+        num_test: Clips to test on.
+        data_seed: Seed of the clips; each split draws from seeds of its own.
+        preprocessing: How frames are sampled and transformed.
+        batch_size: Clips in a batch.
+        num_workers: Processes that read clips; 0 reads in the training process.
+        on_error: What happens to a clip that cannot be read, as in `VideoDataModule`.
+    """
+
+    def __init__(
+        self,
+        root: str = "data/synthgym",
+        family: Literal["somersault", "order"] = "somersault",
+        level: float = 0.3,
+        mirror: float = 0.0,
+        num_train: int = 1440,
+        num_val: int = 90,
+        num_test: int = 270,
+        data_seed: int = 0,
+        preprocessing: Preprocessing = Preprocessing(),  # noqa: B008, it is frozen
+        batch_size: int = 16,
+        num_workers: int = 2,
+        on_error: OnError = "raise",
+    ) -> None:
+        super().__init__(
+            root=f"{root}/videos",
+            train=f"{root}/train.csv",
+            val=f"{root}/val.csv",
+            test=f"{root}/test.csv",
+            preprocessing=preprocessing,
+            batch_size=batch_size,
+            num_workers=num_workers,
+            on_error=on_error,
+        )
+        self.folder = root
+        self.splits = {"train": num_train, "val": num_val, "test": num_test}
+        self.family = family
+        self.level = level
+        self.mirror = mirror
+        self.data_seed = data_seed
+
+    @property
+    def class_names(self) -> list[str]:
+        return synthetic.class_names(self.family)
+
+    def prepare_data(self) -> None:
+        synthetic.write_dataset(
+            self.folder,
+            splits=self.splits,
+            family=self.family,
+            level=self.level,
+            mirror=self.mirror,
+            seed=self.data_seed,
+        )

@@ -1,0 +1,310 @@
+"""Generated clips as a dataset on disk: H.264 files, annotation files, and what made them."""
+
+import csv
+import json
+import multiprocessing
+import os
+import signal
+import threading
+import time
+import zlib
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import closing
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import islice
+from multiprocessing import connection
+from operator import index
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TimeRemainingColumn
+
+from taghead.errors import DataError
+
+from .classes import ClipSpec, check_family, check_fraction, class_names
+from .render import count_frames, draw_clip, plan_clip
+
+FRAME_RATE = 25
+DEFAULT_SPLITS: Mapping[str, int] = MappingProxyType({"train": 1440, "val": 90, "test": 270})
+GENERATOR_VERSION = 1  # raised when the same parameters give other clips
+CLIPS_PER_WORKER = 100  # starting a process takes as long as about so many clips
+ABANDONED_SEC = 60
+RECORD_NAME = "dataset.json"
+CSV_HEADER = ("FileName", "Class", "TotalFrames", "ClassEncoded")
+_ENCODER = {"crf": "26", "preset": "superfast", "g": "12"}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A clip of a dataset: what it shows, and the name of its file."""
+
+    spec: ClipSpec
+    file_name: str
+
+    @property
+    def class_name(self) -> str:
+        return class_names(self.spec.family)[self.spec.label]
+
+
+def write_dataset(
+    root: str | Path,
+    *,
+    splits: Mapping[str, int] = DEFAULT_SPLITS,
+    family: str = "somersault",
+    level: float = 0.3,
+    mirror: float = 0.0,
+    seed: int = 0,
+    num_workers: int | None = None,
+    progress: bool = True,
+) -> None:
+    """Writes a dataset: ``videos/<Class>/<FileName>`` and one annotation file per split.
+
+    Every clip has its own seed, made of `seed`, the split's name and the clip's place in the split.
+    So no clip is in two splits, a larger split starts with the clips of a smaller one, and
+    the files are the same bytes for any number of workers. Classes are balanced and interleaved.
+
+    A run that was stopped continues: clips that are there are kept. The annotation files are
+    written last.
+
+    Args:
+        root: Folder of the dataset; made if missing.
+        splits: Number of clips per split.
+        family: ``somersault`` or ``order``.
+        level: Strength of everything that varies within a class, from 0 to 1.
+        mirror: Probability that a clip is shown mirrored, left to right.
+        seed: Non-negative; another seed gives another dataset.
+        num_workers: Processes that write clips; 0 for this process alone, `None` for one per usable
+            CPU core but none without at least 100 clips to write. With any, a script needs the
+            usual ``if __name__ == "__main__":``.
+        progress: Whether to show a progress bar.
+
+    Raises:
+        ValueError: If an argument breaks its rule.
+        DataError: If `root` holds something else, was made with other parameters, or cannot be
+            written.
+    """
+    splits = _checked_splits(splits)
+    check_family(family)
+    check_fraction("level", level)
+    check_fraction("mirror", mirror)
+    seed = _non_negative("seed", seed)
+    if num_workers is not None:
+        num_workers = _non_negative("num_workers", num_workers)
+    parameters = {
+        "splits": splits,
+        "family": family,
+        "level": float(level),
+        "mirror": float(mirror),
+        "seed": seed,
+        "generator_version": GENERATOR_VERSION,
+    }
+
+    root = Path(root)
+    try:
+        _claim(root, parameters)
+        _remove_abandoned(root)
+        clips = {
+            split: list(_split_clips(split, size, family, level, mirror, seed))
+            for split, size in splits.items()
+        }
+        _write_clips(root / "videos", clips, num_workers, progress)
+        for split, members in clips.items():
+            _write_annotations(root / f"{split}.csv", members)
+    except OSError as error:
+        place = error.filename or root
+        raise DataError(f"{place}: {error.strerror or error}") from error
+
+
+def _usable_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _non_negative(name: str, value: int) -> int:
+    try:
+        number = index(value)
+    except TypeError:
+        number = -1
+    if number < 0:
+        raise ValueError(f"{name} must be a non-negative integer (got {value!r})")
+    return number
+
+
+def _checked_splits(splits: Mapping[str, int]) -> dict[str, int]:
+    if not splits:
+        raise ValueError(f"splits must name at least one split (got {dict(splits)!r})")
+    for name in splits:
+        if not (isinstance(name, str) and name.isidentifier()):
+            raise ValueError(f"splits must have names of letters, digits and _ (got {name!r})")
+    return {name: _non_negative(f"splits[{name!r}]", size) for name, size in splits.items()}
+
+
+def _split_clips(
+    split: str, size: int, family: str, level: float, mirror: float, seed: int
+) -> Iterator[Entry]:
+    """The clips of a split: runs of all classes, each run in its own random order."""
+    num_classes = len(class_names(family))
+    split_key = zlib.crc32(split.encode())
+    labels: list[int] = []
+    for place in range(size):
+        if place % num_classes == 0:
+            # A fourth word keeps this stream apart from those of the clips.
+            order = np.random.default_rng([seed, split_key, place, 1])
+            labels = order.permutation(num_classes).tolist()
+        spec = ClipSpec(
+            (seed, split_key, place), labels[place % num_classes], family, level, mirror
+        )
+        yield Entry(spec, f"{split}_{place:06d}.mp4")
+
+
+def _claim(root: Path, parameters: dict[str, Any]) -> None:
+    """Makes the folder ours, or makes sure that it is: the record says with what it was made."""
+    record = root / RECORD_NAME
+    if record.exists():
+        _compare(record, parameters)
+        return
+    if root.is_dir() and any(root.iterdir()):
+        raise DataError(f"{root}: is not empty and holds no {RECORD_NAME}; choose another folder")
+    root.mkdir(parents=True, exist_ok=True)
+    _replace_text(record, json.dumps(parameters, indent=2) + "\n")
+
+
+def _compare(record: Path, parameters: dict[str, Any]) -> None:
+    try:
+        found = json.loads(record.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(f"{record}: is not JSON ({error})") from error
+    if not isinstance(found, dict):
+        raise DataError(f"{record}: must hold a JSON object")
+    for name, value in parameters.items():
+        if found.get(name) != value:
+            raise DataError(
+                f"{record}: the dataset was made with {name}={found.get(name)!r}, "
+                f"asked for {name}={value!r}; choose another folder"
+            )
+
+
+def _write_clips(
+    videos: Path, clips: Mapping[str, list[Entry]], num_workers: int | None, progress: bool
+) -> None:
+    """Writes the clips that are not there yet."""
+    members = [clip for split in clips.values() for clip in split]
+    for class_name in sorted({clip.class_name for clip in members}):
+        (videos / class_name).mkdir(parents=True, exist_ok=True)
+    jobs = [(clip.spec, videos / clip.class_name / clip.file_name) for clip in members]
+    missing = [(spec, path) for spec, path in jobs if not path.exists()]
+    if not missing:
+        return
+    if num_workers is None:
+        num_workers = min(_usable_cores(), len(missing) // CLIPS_PER_WORKER)
+
+    columns = (SpinnerColumn(), *Progress.get_default_columns()[:2], MofNCompleteColumn())
+    console = Console(stderr=True)
+    with Progress(*columns, TimeRemainingColumn(), console=console, disable=not progress) as bar:
+        task = bar.add_task("clips", total=len(jobs), completed=len(jobs) - len(missing))
+        with closing(_each_written(missing, min(num_workers, len(missing)))) as written:
+            for _ in written:
+                bar.advance(task)
+
+
+def _each_written(
+    jobs: list[tuple[ClipSpec, Path]], num_workers: int
+) -> Generator[None, None, None]:
+    """Writes all clips, here or in other processes, and yields after each."""
+    if num_workers == 0:
+        for spec, path in jobs:
+            write_clip(spec, path)
+            yield
+        return
+    pool = ProcessPoolExecutor(
+        num_workers, multiprocessing.get_context("spawn"), initializer=_start_worker
+    )
+    try:
+        queue = iter(jobs)
+        pending = {pool.submit(write_clip, *job) for job in islice(queue, 4 * num_workers)}
+        while pending:
+            done, pending = wait(pending, return_when=FIRST_COMPLETED)
+            pending |= {pool.submit(write_clip, *job) for job in islice(queue, len(done))}
+            yield from _results(done)
+    finally:  # also when interrupted: the clips under way are finished, the others dropped
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _results(futures: Iterable[Future[None]]) -> Iterator[None]:
+    for future in futures:
+        yield future.result()
+
+
+def _start_worker() -> None:
+    """An interrupt is the parent's to handle, and a worker does not outlive its parent."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_leave_with, args=(parent.sentinel,), daemon=True).start()
+
+
+def _leave_with(sentinel: int) -> None:
+    connection.wait([sentinel])
+    os._exit(1)
+
+
+def write_clip(spec: ClipSpec, path: Path) -> None:
+    """Draws one clip into a file, which appears only when it is whole."""
+    partial = _partial(path)
+    try:
+        encode(draw_clip(plan_clip(spec)), partial)
+        os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def encode(frames: NDArray[np.uint8], path: Path) -> None:
+    """Writes frames `[T, H, W, 3]` as H.264 in mp4, on one thread."""
+    with av.open(str(path), "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=Fraction(FRAME_RATE), options=_ENCODER)
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = "yuv420p"
+        stream.thread_count = 1
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+
+
+def _write_annotations(path: Path, clips: Iterable[Entry]) -> None:
+    rows = [
+        (clip.file_name, clip.class_name, count_frames(clip.spec), clip.spec.label)
+        for clip in clips
+    ]
+    partial = _partial(path)
+    with partial.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(CSV_HEADER)
+        writer.writerows(rows)
+    os.replace(partial, path)
+
+
+def _replace_text(path: Path, text: str) -> None:
+    partial = _partial(path)
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)
+
+
+def _remove_abandoned(root: Path) -> None:
+    """Removes what a killed run was writing; a living one takes less than a second a file."""
+    for partial in root.rglob("*.part"):
+        if time.time() - partial.stat().st_mtime > ABANDONED_SEC:
+            partial.unlink(missing_ok=True)
+
+
+def _partial(path: Path) -> Path:
+    """Where a file is written before it takes its place: another one for each process."""
+    return path.with_name(f"{path.name}.{os.getpid()}.part")

@@ -1,0 +1,87 @@
+"""The whole way on generated clips: generate, train, test, predict."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from pathlib import Path
+
+from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch.callbacks import TQDMProgressBar
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from torch_geometric.nn import GATv2Conv
+
+from taghead.data import SynthGym
+from taghead.head import TAGHead
+from taghead.prediction import predict_videos, print_table
+from taghead.report import TestReport
+from taghead.training import ClassificationTask
+from taghead.video import Preprocessing
+
+
+def demo(
+    root: str = "data/synthgym",
+    output: str = "runs/demo",
+    epochs: int = 8,
+    num_train: int = 1440,
+    num_val: int = 90,
+    num_test: int = 270,
+    seed: int = 0,
+    num_workers: int = 1,
+) -> None:
+    """Generates clips of a gymnast, trains a small model on them, tests it and predicts one clip.
+
+    Args:
+        root: Where the clips go; they are kept, and used again.
+        output: Where checkpoint, metrics and pictures go.
+        epochs: Times that training sees each clip.
+        num_train: Clips to train on.
+        num_val: Clips to validate on after each epoch.
+        num_test: Clips to test on, unseen in training.
+        seed: Seed of the weights and of the order of the clips.
+        num_workers: Processes that read clips beside the training process.
+    """
+    start = time.monotonic()
+    seed_everything(seed, workers=True, verbose=False)
+    data = SynthGym(
+        root,
+        num_train=num_train,
+        num_val=num_val,
+        num_test=num_test,
+        preprocessing=Preprocessing(num_frames=16, resize=48, crop=48, flip=0.0, random_crop=False),
+        num_workers=num_workers,
+    )
+    head = partial(
+        TAGHead,
+        positions="factorised",
+        encoder_layers=1,
+        encoder_heads=4,
+        encoder_channels=192,
+        conv=partial(GATv2Conv, heads=2, concat=False, add_self_loops=False),
+    )
+    task = ClassificationTask(
+        data.class_names, data.preprocessing, backbone="r2plus1d_tiny", head=head, warmup=0.15
+    )
+    folder = Path(output)
+    trainer = Trainer(
+        accelerator="auto",
+        devices=1,
+        max_epochs=epochs,
+        gradient_clip_val=1.0,
+        deterministic=True,
+        logger=[CSVLogger(folder, "", ""), TensorBoardLogger(folder, "", "")],
+        callbacks=[TestReport(str(folder)), TQDMProgressBar(refresh_rate=5)],
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        log_every_n_steps=10,
+    )
+    trainer.fit(task, data)
+    trainer.save_checkpoint(folder / "model.ckpt")
+    trainer.test(task, data, verbose=False)
+    clip = data.clips["test"][0]
+    print(f"\nOne clip of the test split; its class is {clip.class_name}:")
+    print_table(list(predict_videos(task.model, [clip.path], top=3)))
+    print(
+        f"{time.monotonic() - start:.0f} s in all. In {folder}: model.ckpt, metrics.json, "
+        f"predictions.csv, confusion_matrix.png, contact_sheet.png"
+    )

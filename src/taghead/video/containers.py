@@ -1,0 +1,118 @@
+"""Is a file as long, and as whole, as its container says?
+
+Demuxers end quietly where a truncated file ends, and pass over damaged parts of Matroska and AVI
+files, as if the video were shorter. The sizes that a container states about itself tell.
+"""
+
+import mmap
+from collections.abc import Iterator
+from pathlib import Path
+
+from taghead.errors import VideoError
+
+_SEGMENT, _CLUSTER = 0x18538067, 0x1F43B675  # Matroska element IDs
+
+
+def check_complete(path: Path) -> None:
+    """Refuse an MP4, Matroska, WebM or AVI file that is shorter than its container says.
+
+    Matroska and AVI files are also walked block by block, to see that their parts join up.
+    Other containers, and parts of unknown length (a live recording), state nothing to check.
+
+    Raises:
+        VideoError: If bytes are missing, or if elements do not join up.
+    """
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        try:
+            stated = _stated_length(data)
+        except _DisjointedError as error:
+            raise VideoError(f"{path}: damaged: the container breaks at byte {error}") from None
+        if stated > len(data):
+            raise VideoError(f"{path}: truncated: it has {len(data)} of {stated} bytes")
+
+
+class _DisjointedError(Exception):
+    """An element is no element, or passes the end of the one around it; says at which byte."""
+
+
+def _stated_length(data: mmap.mmap) -> int:
+    if data[:4] == b"\x1a\x45\xdf\xa3":
+        return _stated_matroska(data)
+    if data[:4] == b"RIFF" and data[8:12] == b"AVI ":
+        return _stated_avi(data)
+    if data[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"):
+        return _stated_mp4(data)
+    return 0
+
+
+def _stated_mp4(data: mmap.mmap) -> int:
+    start = stated = 0
+    while start + 8 <= len(data):
+        size, kind = int.from_bytes(data[start : start + 4], "big"), data[start + 4 : start + 8]
+        if size == 1:  # a 64-bit size follows
+            size = int.from_bytes(data[start + 8 : start + 16], "big")
+        if size < 8:  # 0: up to the end of the file
+            break
+        start += size
+        if kind in (b"mdat", b"moov", b"moof"):  # anything else may be rubbish at the end
+            stated = start
+    return stated
+
+
+def _stated_avi(data: mmap.mmap) -> int:
+    stated = int.from_bytes(data[4:8], "little")  # some writers count the 8 bytes before it too
+    if stated <= len(data):
+        _walk_riff(data, 12, min(8 + stated, len(data)))
+    return stated
+
+
+def _walk_riff(data: mmap.mmap, start: int, end: int) -> None:
+    while start + 8 <= end:
+        kind, size = data[start : start + 4], int.from_bytes(data[start + 4 : start + 8], "little")
+        after = start + 8 + size
+        if after > end or not kind.isascii():
+            raise _DisjointedError(start)
+        if kind == b"LIST" and data[start + 8 : start + 12] in (b"movi", b"rec "):
+            _walk_riff(data, start + 12, after)
+        start = after + size % 2
+
+
+def _stated_matroska(data: mmap.mmap) -> int:
+    for kind, start, end in _elements(data, 0, None):
+        if kind != _SEGMENT:
+            continue
+        if end is None or end > len(data):
+            return end or 0
+        for child, child_start, child_end in _elements(data, start, end):
+            if child == _CLUSTER and child_end is not None:
+                for _ in _elements(data, child_start, child_end):
+                    pass
+        return end  # what follows may be rubbish
+    return 0
+
+
+def _elements(
+    data: mmap.mmap, start: int, limit: int | None
+) -> Iterator[tuple[int, int, int | None]]:
+    """ID, first byte and end of each EBML element; the end is None, and the last, if unknown."""
+    while start < (len(data) if limit is None else limit):
+        first = start
+        kind, start = _number(data, start, marked=True)
+        size, after = _number(data, start, marked=False)
+        unknown = size == (1 << 7 * (after - start)) - 1
+        end = None if unknown else after + size
+        if end is not None and limit is not None and end > limit:
+            raise _DisjointedError(first)
+        yield kind, after, end
+        if end is None:
+            return
+        start = end
+
+
+def _number(data: mmap.mmap, start: int, marked: bool) -> tuple[int, int]:
+    """A number of 1 to 8 bytes, whose first set bit tells its length, and where it ends."""
+    length = 9 - data[start].bit_length() if start < len(data) else 9
+    if length > 8 or start + length > len(data):
+        raise _DisjointedError(start)
+    value = int.from_bytes(data[start : start + length], "big")
+    return (value if marked else value & ((1 << 7 * length) - 1)), start + length

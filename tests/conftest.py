@@ -1,0 +1,21 @@
+"""Fixtures that several test modules share."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from taghead.data.synthetic import write_dataset
+
+
+@pytest.fixture(autouse=True)
+def seed() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Generated clips: 36 to train, 18 to validate, 18 to test, one at least of each class."""
+    root = tmp_path_factory.mktemp("synthgym")
+    write_dataset(root, splits={"train": 36, "val": 18, "test": 18}, num_workers=2, progress=False)
+    return root

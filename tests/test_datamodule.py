@@ -1,0 +1,145 @@
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from taghead.data import SynthGym, VideoDataModule
+from taghead.errors import DataError, VideoError
+from taghead.video import Preprocessing
+
+SMALL = Preprocessing(num_frames=4, resize=32, crop=32, flip=0.0, random_crop=False)
+
+
+def module(root: Path, **options: object) -> VideoDataModule:
+    defaults = {
+        "root": str(root / "videos"),
+        "train": str(root / "train.csv"),
+        "val": str(root / "val.csv"),
+        "test": str(root / "test.csv"),
+        "preprocessing": SMALL,
+        "batch_size": 8,
+        "num_workers": 0,
+    }
+    return VideoDataModule(**{**defaults, **options})  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def copy(dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return shutil.copytree(dataset, tmp_path / "clips")
+
+
+def first_clip(root: Path, split: str = "train") -> Path:
+    row = pd.read_csv(root / f"{split}.csv").iloc[0]
+    return root / "videos" / row["Class"] / row["FileName"]
+
+
+def test_every_clip_once_in_the_order_of_the_file(dataset: Path) -> None:
+    data = module(dataset)
+    data.setup("test")
+    batches = list(data.test_dataloader())
+    assert batches[0][0].shape == (8, 3, 4, 32, 32)
+    assert torch.cat([index for _, _, index in batches]).tolist() == list(range(18))
+    table = pd.read_csv(dataset / "test.csv")
+    assert torch.cat([label for _, label, _ in batches]).tolist() == table["ClassEncoded"].tolist()
+    assert [data.class_names[i] for i in table["ClassEncoded"]] == table["Class"].tolist()
+    assert data.counts("test") == (18, 18)
+
+
+def test_training_draws_every_clip_in_another_order_each_time(dataset: Path) -> None:
+    data = module(dataset, batch_size=9)
+    data.setup("fit")
+    orders = [
+        torch.cat([index for _, _, index in data.train_dataloader()]).tolist() for _ in range(2)
+    ]
+    assert orders[0] != orders[1]
+    assert sorted(orders[0]) == sorted(orders[1]) == list(range(36))
+
+
+def test_missing_clips_stop_before_training(copy: Path) -> None:
+    bad = first_clip(copy)
+    bad.unlink()
+    with pytest.raises(DataError, match=f"{bad}: no such video file, listed in {copy}/train.csv"):
+        module(copy).setup("fit")
+    bad.touch()
+    with pytest.raises(DataError, match=f"{bad}: the file is empty"):
+        module(copy).setup("fit")
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_an_unreadable_clip_stops_with_its_name(copy: Path, num_workers: int) -> None:
+    bad = first_clip(copy, "test")
+    bad.write_bytes(bad.read_bytes()[: bad.stat().st_size // 2])
+    data = module(copy, num_workers=num_workers)
+    data.setup("test")
+    with pytest.raises(VideoError, match=f"{bad}: truncated"):
+        list(data.test_dataloader())
+
+
+def test_excluded_clips_are_counted_and_listed(
+    copy: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first_clip(copy, "train").unlink()
+    half = first_clip(copy, "val")
+    half.write_bytes(half.read_bytes()[: half.stat().st_size // 2])
+    data = module(copy, on_error="exclude")
+    data.setup("fit")
+    assert data.counts("train") == (35, 36)
+    assert data.counts("val") == (17, 18)
+    assert "train: 35 of 36 clips are used" in caplog.text
+    table = pd.read_csv("excluded.csv")
+    assert table["path"].tolist() == [str(first_clip(copy, "train")), str(half)]
+    assert table["split"].tolist() == ["train", "val"]
+    assert table["reason"].str.contains("no such video file|truncated").all()
+    batches = list(data.val_dataloader())
+    assert sum(len(label) for _, label, _ in batches) == 17
+
+
+def test_nothing_left_is_an_error(copy: Path) -> None:
+    for path in (copy / "videos").rglob("val_*.mp4"):
+        path.write_text("no video")
+    with pytest.raises(DataError, match=r"val.csv: none of its 18 clips can be read"):
+        module(copy, on_error="exclude").setup("fit")
+
+
+def test_an_unknown_class_in_the_test_split_stops_training(copy: Path) -> None:
+    text = (copy / "test.csv").read_text()
+    name = first_clip(copy, "test").parent.name
+    (copy / "test.csv").write_text(text.replace(f",{name},", ",handstand,"))
+    with pytest.raises(DataError, match=r"test.csv: unknown class 'handstand'"):
+        module(copy).setup("fit")
+
+
+def test_without_a_test_split_testing_is_an_error(dataset: Path) -> None:
+    data = module(dataset, test=None)
+    data.setup("test")
+    with pytest.raises(DataError, match=r"data.test: no annotation file"):
+        data.test_dataloader()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"on_error": "skip"}, r"on_error must be raise or exclude \(got 'skip'\)"),
+        ({"batch_size": 0}, r"batch_size must be at least 1 .*got 0"),
+        ({"num_workers": -1}, r"num_workers at least 0 .*-1"),
+    ],
+)
+def test_mistakes_are_named(dataset: Path, options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        module(dataset, **options)
+
+
+def test_synthgym_writes_its_clips_once(tmp_path: Path) -> None:
+    data = SynthGym(
+        str(tmp_path / "clips"), num_train=4, num_val=2, num_test=2, preprocessing=SMALL
+    )
+    assert len(data.class_names) == 18
+    data.prepare_data()
+    videos = sorted((tmp_path / "clips").rglob("*.mp4"))
+    written = [path.stat().st_mtime_ns for path in videos]
+    assert len(videos) == 8
+    data.prepare_data()
+    assert [path.stat().st_mtime_ns for path in videos] == written

@@ -1,0 +1,54 @@
+from pathlib import Path
+
+import pytest
+from numbered import packets_of, write_video
+
+from taghead.errors import VideoError
+from taghead.video import VideoReader
+from taghead.video.containers import check_complete
+
+FILES = ["a.mp4", "a.mkv", "a.avi"]
+
+
+@pytest.fixture(scope="module", params=FILES)
+def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("containers") / request.param
+    return write_video(path, 40, container_options={"movflags": "faststart"})
+
+
+def test_a_whole_file_passes(whole: Path) -> None:
+    check_complete(whole)
+
+
+@pytest.mark.parametrize("where", ["between packets", "in a packet", "in the last packet"])
+def test_a_truncated_file_is_refused(whole: Path, tmp_path: Path, where: str) -> None:
+    packet = packets_of(whole)[-1 if "last" in where else 25]
+    end = packet.pos + (0 if where == "between packets" else 9)
+    path = tmp_path / whole.name
+    path.write_bytes(whole.read_bytes()[:end])
+    with pytest.raises(VideoError, match=rf"^{path}: truncated: it has {end} of \d+ bytes$"):
+        VideoReader(path)
+
+
+def test_rubbish_behind_the_video_is_passed_over(whole: Path, tmp_path: Path) -> None:
+    path = tmp_path / whole.name
+    path.write_bytes(whole.read_bytes() + bytes(100) + b"rubbish" * 20)
+    check_complete(path)
+
+
+def test_a_live_recording_states_no_length(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "live.mkv", 20, container_options={"live": "1"})
+    check_complete(path)
+    assert len(VideoReader(path)) == 20
+
+
+@pytest.mark.parametrize(("name", "codec"), [("a.webm", "libvpx"), ("a.avi", "libx264")])
+def test_damage_that_the_demuxer_passes_over(tmp_path: Path, name: str, codec: str) -> None:
+    path = write_video(tmp_path / name, 60, codec)
+    data = bytearray(path.read_bytes())
+    start = packets_of(path)[30].pos
+    data[start - 8 : start + 8] = b"\xff\x00" * 8
+    path.write_bytes(data)
+    assert len(packets_of(path)) < 60
+    with pytest.raises(VideoError, match=rf"^{path}: damaged: the container breaks at byte \d+$"):
+        VideoReader(path)

@@ -1,0 +1,75 @@
+from pathlib import Path
+from types import SimpleNamespace
+
+import av
+import numpy as np
+import pytest
+from av.video.reformatter import ColorRange
+
+from taghead.errors import VideoError
+from taghead.video.conversion import Converter, Orientation
+
+BT601, BT709 = 6, 1  # AVColorSpace
+
+
+def flat_frame(
+    pix_fmt: str, values: tuple[int, ...], color_range: int, colorspace: int = BT601
+) -> av.VideoFrame:
+    frame = av.VideoFrame(48, 32, pix_fmt)
+    dtype = np.uint16 if "10" in pix_fmt else np.uint8
+    for plane, value in zip(frame.planes, values, strict=True):
+        plane.update(np.full(plane.buffer_size // dtype().itemsize, value, dtype).tobytes())
+    frame.color_range, frame.colorspace = color_range, colorspace
+    return frame
+
+
+def shown(frame: av.VideoFrame) -> list[int]:
+    convert = Converter(frame.height, frame.width, Orientation(Path("x"), frame))
+    picture = convert(frame)
+    assert (picture == picture[0, 0]).all()
+    return picture[0, 0].tolist()
+
+
+LIMITED, FULL = ColorRange.MPEG, ColorRange.JPEG
+
+
+@pytest.mark.parametrize(
+    ("pix_fmt", "values", "color_range", "expected"),
+    [
+        ("yuv420p", (235, 128, 128), LIMITED, 255),
+        ("yuv420p", (16, 128, 128), LIMITED, 0),
+        ("yuv420p", (235, 128, 128), ColorRange.UNSPECIFIED, 255),
+        ("yuv420p", (235, 128, 128), FULL, 235),
+        ("yuvj420p", (235, 128, 128), FULL, 235),
+        ("yuv444p", (235, 128, 128), LIMITED, 255),
+        ("yuv420p10le", (940, 512, 512), LIMITED, 255),
+        ("yuv420p10le", (64, 512, 512), LIMITED, 0),
+        ("gray", (235,), LIMITED, 255),
+        ("gray", (16,), LIMITED, 0),
+        ("gray", (235,), FULL, 235),
+        ("gray10le", (940,), LIMITED, 255),
+    ],
+)
+def test_levels(pix_fmt: str, values: tuple[int, ...], color_range: int, expected: int) -> None:
+    assert shown(flat_frame(pix_fmt, values, color_range)) == [expected] * 3
+
+
+@pytest.mark.parametrize(
+    ("colorspace", "kr", "kb"), [(BT601, 0.299, 0.114), (BT709, 0.2126, 0.0722)]
+)
+@pytest.mark.parametrize("pix_fmt", ["yuv420p", "yuv444p", "yuv420p10le"])
+def test_colours(pix_fmt: str, colorspace: int, kr: float, kb: float) -> None:
+    y, u, v = 110, 100, 150
+    luma, blue, red = (y - 16) / 219, (u - 128) / 224, (v - 128) / 224
+    r, b = luma + 2 * (1 - kr) * red, luma + 2 * (1 - kb) * blue
+    g = (luma - kr * r - kb * b) / (1 - kr - kb)
+    scale = 4 if "10" in pix_fmt else 1
+    frame = flat_frame(pix_fmt, (y * scale, u * scale, v * scale), LIMITED, colorspace)
+    np.testing.assert_allclose(shown(frame), np.array([r, g, b]) * 255, atol=3)
+
+
+def test_refuses_a_slanted_picture() -> None:
+    matrix = np.array([60000, 20000, 0, -20000, 60000, 0, 0, 0, 1 << 30], np.int32)
+    frame = SimpleNamespace(side_data={"DISPLAYMATRIX": matrix})
+    with pytest.raises(VideoError, match=r"^clip\.mp4: .*multiple of 90 degrees$"):
+        Orientation(Path("clip.mp4"), frame)

@@ -1,0 +1,143 @@
+import json
+import pickle
+from dataclasses import FrozenInstanceError, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numbered import numbers_of
+from PIL import Image
+
+from taghead.errors import VideoError
+from taghead.video import Preprocessing, VideoReader, uniform_indices
+
+
+@pytest.fixture(scope="module")
+def frames(h264: Path) -> torch.Tensor:
+    """Frames `[T, 3, 120, 160]` of a real video."""
+    return torch.from_numpy(VideoReader(h264).read(range(0, 80, 10))).permute(0, 3, 1, 2)
+
+
+def pixels(clip: torch.Tensor, preprocessing: Preprocessing) -> np.ndarray:
+    """A normalised clip back in 0..255, `[T, H, W, 3]`."""
+    mean, std = (torch.tensor(x).view(3, 1, 1, 1) for x in (preprocessing.mean, preprocessing.std))
+    return ((clip * std + mean) * 255).permute(1, 2, 3, 0).numpy()
+
+
+def test_against_a_plain_reference(frames: torch.Tensor) -> None:
+    preprocessing = Preprocessing(mean=(0.4, 0.45, 0.5), std=(0.2, 0.225, 0.25), resize=96, crop=80)
+    clip = preprocessing.test_transform()(frames)
+    assert clip.shape == (3, 8, 80, 80)
+    assert clip.dtype == torch.float32
+    assert clip.is_contiguous()
+    for shown, frame in zip(pixels(clip, preprocessing), frames.permute(0, 2, 3, 1), strict=True):
+        resized = Image.fromarray(frame.numpy()).resize((128, 96), Image.Resampling.BILINEAR)
+        reference = np.asarray(resized, np.float32)[8:88, 24:104]
+        assert np.abs(shown - reference).max() < 1.01  # a rounding to uint8
+
+
+def test_layout_in_memory_does_not_matter(frames: torch.Tensor) -> None:
+    transform = Preprocessing(resize=96, crop=80).test_transform()
+    assert torch.equal(transform(frames), transform(frames.contiguous()))
+
+
+@pytest.mark.parametrize("size", [(200, 100), (100, 200), (40, 50), (113, 167)])
+def test_any_size_in(size: tuple[int, int]) -> None:
+    frames = torch.zeros(4, 3, *size, dtype=torch.uint8)
+    preprocessing = Preprocessing()
+    for transform in (preprocessing.train_transform(), preprocessing.test_transform()):
+        assert transform(frames).shape == (3, 4, 112, 112)
+
+
+def test_training_without_chance_is_testing(frames: torch.Tensor) -> None:
+    calm = Preprocessing(resize=96, crop=80, flip=0.0, random_crop=False)
+    assert torch.equal(calm.train_transform()(frames), calm.test_transform()(frames))
+    flipped = replace(calm, flip=1.0).train_transform()(frames)
+    assert torch.equal(flipped, calm.test_transform()(frames).flip(-1))
+
+
+def test_frames_of_a_clip_are_treated_alike() -> None:
+    still = torch.randint(0, 256, (1, 3, 120, 160), dtype=torch.uint8).expand(6, -1, -1, -1)
+    transform = Preprocessing(resize=96, crop=80).train_transform()
+    clips = [transform(still) for _ in range(20)]
+    for clip in clips:
+        assert torch.equal(clip, clip[:, :1].expand_as(clip))
+    assert not any(torch.equal(clips[0], clip) for clip in clips[1:])
+
+
+def test_random_crops_and_flips() -> None:
+    """On a ramp, the values at the border of a crop tell its place, size and direction."""
+    ramp = torch.arange(128, dtype=torch.uint8).expand(2, 3, 128, 128)
+    preprocessing = Preprocessing(mean=(0.0,) * 3, std=(1.0,) * 3)
+    transform = preprocessing.train_transform()
+    torch.manual_seed(0)
+    rows = [transform(ramp)[0, 0, 50] * 255 for _ in range(200)]
+    widths = np.array([(row[-1] - row[0]).item() for row in rows])
+    assert 70 < (widths < 0).sum() < 130
+    sides = np.abs(widths)
+    assert sides.min() >= 128 * 0.5**0.5 - 3
+    assert sides.max() <= 128
+    assert np.ptp(sides) > 20
+
+
+def test_seeding(h264: Path) -> None:
+    preprocessing = Preprocessing(num_frames=8, resize=64, crop=48)
+
+    def load(seed: int, train: bool) -> torch.Tensor:
+        torch.manual_seed(seed)
+        return preprocessing.load(h264, train=train)
+
+    assert torch.equal(load(1, True), load(1, True))
+    assert not torch.equal(load(1, True), load(2, True))
+    assert torch.equal(load(1, False), load(2, False))
+
+
+def test_load_reads_the_uniform_frames(h264: Path) -> None:
+    preprocessing = Preprocessing(num_frames=16, resize=120, crop=120)
+    clip = preprocessing.load(h264)
+    indices = uniform_indices(90, 16)
+    frames = torch.from_numpy(VideoReader(h264).read(indices)).permute(0, 3, 1, 2)
+    assert torch.equal(clip, preprocessing.test_transform()(frames))
+    assert clip.shape == (3, 16, 120, 120)
+    long = Preprocessing(num_frames=100, resize=120, crop=112).load(h264)
+    assert long.shape == (3, 100, 112, 112)
+    assert numbers_of(frames.permute(0, 2, 3, 1).numpy()) == indices.tolist()
+
+
+def test_load_names_the_file(tmp_path: Path) -> None:
+    with pytest.raises(VideoError, match=r"nothing\.mp4: no such file"):
+        Preprocessing().load(tmp_path / "nothing.mp4")
+
+
+def test_json_and_pickle() -> None:
+    preprocessing = Preprocessing(num_frames=64, mean=(0.1, 0.2, 0.3), random_crop=False)
+    assert Preprocessing.from_dict(json.loads(json.dumps(preprocessing.to_dict()))) == preprocessing
+    assert Preprocessing.from_dict({"crop": 64}) == Preprocessing(crop=64)
+    assert isinstance(hash(Preprocessing.from_dict({"mean": [0.1, 0.2, 0.3]})), int)
+    pickle.loads(pickle.dumps(preprocessing.train_transform()))
+    with pytest.raises(FrozenInstanceError):
+        preprocessing.crop = 3  # type: ignore[misc]
+
+
+def test_unknown_arguments_are_refused_by_name() -> None:
+    with pytest.raises(ValueError, match="preprocessing has no centre, size"):
+        Preprocessing.from_dict({"size": 3, "crop": 112, "centre": True})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"num_frames": 0}, r"num_frames must be a positive integer \(got 0\)"),
+        ({"num_frames": 1.5}, r"num_frames must be a positive integer \(got 1.5\)"),
+        ({"crop": True}, r"crop must be a positive integer \(got True\)"),
+        ({"resize": -3}, r"resize must be a positive integer \(got -3\)"),
+        ({"resize": 100}, r"resize must be at least crop = 112 \(got 100\)"),
+        ({"mean": (0.5,)}, r"mean must be 3 numbers \(got \(0.5,\)\)"),
+        ({"std": (0.2, 0.0, 0.2)}, r"std must be 3 positive numbers \(got \(0.2, 0.0, 0.2\)\)"),
+        ({"flip": 1.1}, r"flip must be a probability from 0 to 1 \(got 1.1\)"),
+    ],
+)
+def test_arguments_are_checked(arguments: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Preprocessing(**arguments)
