@@ -13,7 +13,7 @@ from taghead import operators
 from taghead.graph import grid_of, to_tokens
 from taghead.grid import Grid, Relation, as_relation
 from taghead.message_passing import MessagePassingLayer, Mode, RelationAggregation, TypedOperator
-from taghead.operators import Operator, OperatorFactory, as_operator
+from taghead.operators import Engine, Operator, OperatorFactory, as_operator
 from taghead.positions import PositionalEncoding
 from taghead.readout import AttentionReadout, MeanReadout
 
@@ -56,6 +56,8 @@ class TAGHead(nn.Module):
         graph_dropout: Dropout after the nonlinearity.
         graph_residual: Whether each layer's input is added to its output.
         readout: `mean`, as in the paper, or `attention`, a learned weighted mean.
+        engine: How operators run: `dense`, as tensor algebra on the grid; `pyg`, on edge lists; or
+            `auto`, dense where the operator and its options allow it. The numbers are the same.
 
     Shapes:
         - **feature_map** `[B, in_channels, T, H, W]`
@@ -89,6 +91,7 @@ class TAGHead(nn.Module):
         graph_dropout: float = 0.1,
         graph_residual: bool = True,
         readout: Literal["mean", "attention"] = "mean",
+        engine: Engine = "auto",
     ) -> None:
         options = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
         super().__init__()
@@ -108,9 +111,11 @@ class TAGHead(nn.Module):
             encoder_norm=(encoder_norm, ("pre", "post")),
             graph_norm=(graph_norm, ("pre", "post", None)),
             readout=(readout, ("mean", "attention")),
+            engine=(engine, get_args(Engine)),
         )
         self.in_channels = in_channels
         self.num_classes = num_classes
+        self.engine = engine
         self.relations = tuple(map(as_relation, relations))
 
         self.projection = (
@@ -191,7 +196,7 @@ class TAGHead(nn.Module):
         def run(
             conv: MessagePassing, x: Tensor, relations: Sequence[Relation], x_0: Tensor
         ) -> Tensor:
-            return operators.propagate(conv, x, grid, relations, x_0)
+            return operators.propagate(conv, x, grid, relations, x_0, engine=self.engine)
 
         x_0 = x
         for layer in self.layers:

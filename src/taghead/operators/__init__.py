@@ -1,6 +1,16 @@
 """Message-passing operators on a grid: one function, through which every operator runs."""
 
 from taghead.operators.factory import Operator, OperatorFactory, as_operator
-from taghead.operators.propagate import propagate, run
+from taghead.operators.propagate import Engine, attention_weights, propagate, run
+from taghead.operators.registry import supports
 
-__all__ = ["Operator", "OperatorFactory", "as_operator", "propagate", "run"]
+__all__ = [
+    "Engine",
+    "Operator",
+    "OperatorFactory",
+    "as_operator",
+    "attention_weights",
+    "propagate",
+    "run",
+    "supports",
+]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from functools import cache, lru_cache
-from typing import Any, NamedTuple
+from functools import cache
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -13,6 +13,12 @@ from torch_geometric.nn import MessagePassing
 
 from taghead.graph import repeat_edges
 from taghead.grid import Grid, Relation
+from taghead.operators.constants import keep
+from taghead.operators.kernel import Tokens, class_of
+from taghead.operators.neighbourhood import Neighbourhood, neighbourhood
+from taghead.operators.registry import KERNELS, supports
+
+Engine = Literal["auto", "dense", "pyg"]
 
 
 class BatchedEdges(NamedTuple):
@@ -30,28 +36,104 @@ def propagate(
     grid: Grid,
     relations: Sequence[Relation],
     x_0: Tensor | None = None,
+    *,
+    edge_attr: Tensor | None = None,
+    engine: Engine = "auto",
 ) -> Tensor:
     """Runs one operator on the union of the given relations, for a batch of clips.
 
     Args:
-        conv: Any PyG operator. Its `forward` gets the arguments that it names.
+        conv: Any PyG operator.
         x: The tokens.
         grid: The grid that they lie on.
         relations: The edge sets; an edge's `edge_type` is its place here.
         x_0: What went into the first layer, for operators that ask for it (GCN2Conv, FAConv).
+        edge_attr: Edge features, one row for all edges of a relation.
+        engine: `dense`, tensor algebra on the grid; `pyg`, the operator's own `forward` on an edge
+            list, which gets the arguments that it names; or `auto`, dense where it is supported.
 
     Shapes:
         - **x**, **x_0** `[B, N, C]`
+        - **edge_attr** `[R, D]`, R relations
         - **output** `[B, N, C_out]`
 
     Raises:
-        ValueError: If the operator needs an argument that a grid of tokens does not have.
+        ValueError: If the operator needs an argument that a grid of tokens does not have, or has
+            no dense way and `dense` was asked for.
     """
-    batch_size, num_nodes, _ = x.shape
-    edges = batched_edges(grid, tuple(relations), batch_size, x.device)
+    if edge_attr is not None and len(edge_attr) != len(relations):
+        raise ValueError(
+            f"edge_attr must have one row for each of {len(relations)} relations "
+            f"(got {len(edge_attr)})"
+        )
     x_0 = x if x_0 is None else x_0
-    out = run(conv, x.flatten(0, 1), x_0=x_0.flatten(0, 1), **edges._asdict())
-    return out.unflatten(0, (batch_size, num_nodes))
+    if engine not in get_args(Engine):
+        raise ValueError(f"engine must be one of {get_args(Engine)} (got {engine!r})")
+    if engine != "pyg":
+        hood, reason = _dense_way(conv, grid, tuple(relations))
+        if hood is not None:
+            return _run_densely(conv, hood, x, x_0, edge_attr)
+        if engine == "dense":
+            raise ValueError(f"engine dense: {conv} has no dense way: {reason}")
+    edges = batched_edges(grid, tuple(relations), x.size(0), x.device)
+    available = edges._asdict() | {"x_0": x_0.flatten(0, 1)}
+    if edge_attr is not None:
+        available["edge_attr"] = edge_attr[edges.edge_type]
+    out = run(conv, x.flatten(0, 1), **available)
+    return out.unflatten(0, x.shape[:2])
+
+
+def attention_weights(
+    conv: MessagePassing,
+    x: Tensor,
+    grid: Grid,
+    relations: Sequence[Relation],
+    *,
+    edge_attr: Tensor | None = None,
+) -> Tensor:
+    """The weights that an attentive operator gives to the edges, before any dropout.
+
+    They come in the order of a batch of the grid's edges, sorted by target, then source; those of
+    the self-loops that an operator adds follow, one for every token.
+
+    Shapes:
+        - **x** `[B, N, C]`
+        - **output** `[B*E, H]`, or `[B*E + B*N, H]` with self-loops
+
+    Raises:
+        ValueError: If the operator has no attention weights, or no dense way.
+    """
+    hood, reason = _dense_way(conv, grid, tuple(relations))
+    kernel = KERNELS.get(class_of(conv))
+    if hood is None or kernel is None or kernel.attention is None:
+        raise ValueError(f"{conv} shows no attention weights{': ' * bool(reason)}{reason}")
+    x = x.unflatten(1, (hood.frames, hood.positions))
+    attention = kernel.attention(conv, Tokens(x, x, edge_attr), hood)
+    return attention.hood.in_edge_order(attention.weights)
+
+
+def _dense_way(
+    conv: MessagePassing, grid: Grid, relations: tuple[Relation, ...]
+) -> tuple[Neighbourhood | None, str]:
+    """The neighbourhood to run an operator on, or the reason why there is none."""
+    supported, reason = supports(conv)
+    if not supported:
+        return None, reason
+    hood = neighbourhood(grid, relations)
+    if hood is None:
+        names = ", ".join(relation.name for relation in relations)
+        return None, f"one of the relations {names} has no dense neighbourhood"
+    return hood, ""
+
+
+def _run_densely(
+    conv: MessagePassing, hood: Neighbourhood, x: Tensor, x_0: Tensor, edge_attr: Tensor | None
+) -> Tensor:
+    kernel, size = KERNELS[class_of(conv)], (hood.frames, hood.positions)
+    if not kernel.edge_attr:
+        edge_attr = None
+    tokens = Tokens(x.unflatten(1, size), x_0.unflatten(1, size), edge_attr)
+    return kernel.run(conv, tokens, hood).flatten(1, 2)
 
 
 def run(conv: MessagePassing, x: Tensor, **available: Tensor) -> Tensor:
@@ -86,7 +168,7 @@ def forward_arguments(cls: type[Any]) -> tuple[tuple[str, ...], tuple[str, ...]]
     return tuple(p.name for p in parameters), required
 
 
-@lru_cache(maxsize=32)
+@keep(maxsize=32)
 def batched_edges(
     grid: Grid, relations: tuple[Relation, ...], batch_size: int, device: torch.device
 ) -> BatchedEdges:

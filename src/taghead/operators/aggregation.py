@@ -1,0 +1,290 @@
+"""PyG's aggregations over a neighbourhood, for messages that depend on the source alone.
+
+A message may also depend on its edge's relation, and have a part that depends on the target alone:
+
+.. math:: \\mathbf{y}_i = \\mathrm{aggr}_{j \\to i} (\\mathbf{u}_i + \\mathbf{v}^{r(j, i)}_j)
+
+None of these needs a tensor with a row for every edge.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch_geometric.nn.aggr import (
+    Aggregation,
+    DegreeScalerAggregation,
+    MaxAggregation,
+    MeanAggregation,
+    MinAggregation,
+    MultiAggregation,
+    PowerMeanAggregation,
+    SoftmaxAggregation,
+    StdAggregation,
+    SumAggregation,
+    VarAggregation,
+)
+
+from taghead.operators.kernel import Rule, class_of
+from taghead.operators.neighbourhood import Neighbourhood
+from taghead.operators.parts import FramePart, Part
+
+SHIFTABLE = (SumAggregation, MeanAggregation, MaxAggregation, MinAggregation)
+SPREAD = (VarAggregation, StdAggregation)
+WEIGHTED = (SoftmaxAggregation, PowerMeanAggregation)
+
+
+@dataclass(frozen=True)
+class Messages:
+    """Messages to every token: the edges in groups, each with its sources' values.
+
+    Args:
+        hood: All edges.
+        groups: Disjoint edges that make up all, and the sources' values on them.
+        targets: What is added to every message to a token.
+
+    Shapes:
+        - **values**, **targets** `[B, T, P, C]`
+    """
+
+    hood: Neighbourhood
+    groups: tuple[tuple[Neighbourhood, Tensor], ...]
+    targets: Tensor | None = None
+
+    @classmethod
+    def alike(cls, hood: Neighbourhood, values: Tensor, targets: Tensor | None = None) -> Messages:
+        """Messages that do not depend on the relation."""
+        return cls(hood, ((hood, values),), targets)
+
+    @classmethod
+    def by_relation(
+        cls, hood: Neighbourhood, values: Callable[[int], Tensor], targets: Tensor | None = None
+    ) -> Messages:
+        """Messages whose values are a function of the relation's place."""
+        places = hood.places or [0]
+        groups = tuple((hood.of_relation(place), values(place)) for place in places)
+        return cls(hood, groups, targets)
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Messages:
+        """The sources' part of the messages, with a function applied."""
+        return Messages(self.hood, tuple((hood, function(x)) for hood, x in self.groups))
+
+    def parts(self) -> Iterable[tuple[Part, Tensor]]:
+        return ((part, values) for hood, values in self.groups for part in hood.parts)
+
+    def sum(self) -> Tensor:
+        return sum((hood.sum(x) for hood, x in self.groups[1:]), start=self._first("sum"))
+
+    def mean(self) -> Tensor:
+        if len(self.groups) == 1:
+            return self._first("mean")
+        inverse = [1 / max(degree, 1) for degree in self.hood.degrees()]
+        total = self.sum()
+        return total * self.hood.per_frame(inverse, total)
+
+    def _first(self, way: str) -> Tensor:
+        hood, values = self.groups[0]
+        return getattr(hood, way)(values)
+
+
+def reduce(aggr: Aggregation, messages: Messages) -> Tensor:
+    """Aggregates messages as PyG's module would; tokens without an edge get 0.
+
+    Shapes:
+        - **output** `[B, T, P, C]`, or a multiple of C for several aggregations
+    """
+    if isinstance(aggr, DegreeScalerAggregation):
+        return _scaled(aggr, messages)
+    if isinstance(aggr, MultiAggregation):
+        outputs = [reduce(one, messages) for one in aggr.aggrs]
+        joined = aggr.combine([out.flatten(0, -2) for out in outputs])
+        return joined.unflatten(0, outputs[0].shape[:-1])
+    if isinstance(aggr, WEIGHTED):
+        return _weighted(aggr, messages)
+    if isinstance(aggr, SPREAD):
+        return _spread(aggr, messages)
+    degrees = messages.hood.degrees()
+    if isinstance(aggr, SumAggregation):
+        out, factors = messages.sum(), degrees
+    else:
+        factors = tuple(int(degree > 0) for degree in degrees)
+        if isinstance(aggr, MeanAggregation):
+            out = messages.mean()
+        elif isinstance(aggr, MaxAggregation):
+            out = maximum(messages)
+        else:
+            out = -maximum(messages.map(torch.neg))
+    if messages.targets is None:
+        return out
+    return out + messages.targets * messages.hood.per_frame(factors, out)
+
+
+def reducible(aggr: Any, with_targets: bool = False) -> bool:
+    """Whether `reduce` knows an aggregation module.
+
+    Args:
+        aggr: The module.
+        with_targets: Whether the messages have a part that depends on the target.
+    """
+    kind = class_of(aggr)
+    if kind is MultiAggregation:
+        return all(reducible(one, with_targets) for one in aggr.aggrs)
+    if kind is DegreeScalerAggregation:
+        return reducible(aggr.aggr, with_targets)
+    if kind in SPREAD and with_targets:
+        return not (aggr if kind is VarAggregation else aggr.var_aggr).semi_grad
+    return kind in SHIFTABLE + SPREAD or (kind in WEIGHTED and not with_targets)
+
+
+SIMPLE = "sum, mean, max, min, var, std"
+REDUCIBLE = Rule(
+    f"aggr is of {SIMPLE}, softmax, powermean, or several of them",
+    lambda conv: reducible(conv.aggr_module),
+)
+REDUCIBLE_WITH_TARGETS = Rule(
+    f"aggr is of {SIMPLE}, or several of them",
+    lambda conv: reducible(conv.aggr_module, with_targets=True),
+)
+
+
+def maximum(messages: Messages) -> Tensor:
+    """The largest message, 0 where there is none; equal ones share the gradient, as in PyG."""
+    found = [_largest(part, values) for part, values in messages.parts()]
+    if not found:
+        return messages.sum()
+    value = found[0][0]
+    for other, _, _ in found[1:]:
+        value = torch.maximum(value, other)
+    if not torch.is_grad_enabled():
+        return value if all(messages.hood.degrees()) else value.masked_fill(value.isneginf(), 0.0)
+    zero = value.new_zeros(())
+    total = _add(torch.where(largest == value, sums, zero) for largest, sums, _ in found)
+    count = _add(torch.where(largest == value, number, zero) for largest, _, number in found)
+    return total / count.clamp(min=1)
+
+
+def _add(terms: Iterable[Tensor]) -> Tensor:
+    first, *others = terms
+    return sum(others, start=first)
+
+
+def _largest(part: Part, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """For every target: the largest value, the sum of the values that equal it, their number.
+
+    Only the sum has a gradient. Without gradients only the first is computed.
+    """
+    least, one, values = -math.inf, x.new_ones(()), x.detach()
+    if not isinstance(part, FramePart):
+        return part.hide(part.source(values), least), part.source(x), one
+    first = values.amax(2, keepdim=True)
+    is_first = values == first
+    count = is_first.sum(2, keepdim=True)
+    if part.loops:
+        sums = x.masked_fill(~is_first, 0.0).sum(2, keepdim=True)
+        return first.expand_as(x), sums.expand_as(x), count.to(x).expand_as(x)
+    # a token that is alone at the top sees the second largest value
+    rest = values.masked_fill(is_first, least)
+    second = rest.amax(2, keepdim=True)
+    alone = is_first & (count == 1)
+    largest = torch.where(alone, second, first)
+    if not torch.is_grad_enabled():
+        return largest, largest, one
+    top = x.masked_fill(~is_first, 0.0)
+    is_second = (rest == second) & ~is_first
+    below = x.masked_fill(~is_second, 0.0)
+    sums = torch.where(alone, below.sum(2, keepdim=True), top.sum(2, keepdim=True) - top)
+    numbers = torch.where(alone, is_second.sum(2, keepdim=True), count - is_first.long())
+    return largest, sums, numbers.to(x)
+
+
+def _spread(aggr: VarAggregation | StdAggregation, messages: Messages) -> Tensor:
+    variance = aggr if isinstance(aggr, VarAggregation) else aggr.var_aggr
+    mean = messages.mean()
+    with torch.set_grad_enabled(torch.is_grad_enabled() and not variance.semi_grad):
+        mean_of_squares = messages.map(torch.square).mean()
+    out = mean_of_squares - mean * mean
+    if variance is aggr:
+        return out
+    least = math.sqrt(1e-5)
+    out = out.clamp(min=1e-5).sqrt()
+    return out.masked_fill(out <= least, 0.0)
+
+
+def _weighted(aggr: SoftmaxAggregation | PowerMeanAggregation, messages: Messages) -> Tensor:
+    if isinstance(aggr, SoftmaxAggregation):
+        return softmax_sum(messages, aggr.t, not aggr.learn and aggr.semi_grad)
+    power, limits = aggr.p, {"min": aggr.min_value, "max": aggr.max_value}
+    if isinstance(power, (int, float)) and power == 1:
+        return messages.mean()
+    mean = messages.map(lambda x: x.clamp(**limits).pow(power)).mean()
+    return mean.clamp(**limits).pow(1.0 / power)
+
+
+def softmax_sum(messages: Messages, t: Tensor | float, detach: bool) -> Tensor:
+    r"""The sum of the messages weighted by their softmax in each channel.
+
+    The exponentials of a frame are summed once. Each part scales them by its own largest value, and
+    a token that is alone at the top of its frame by the second largest, so that no sum without the
+    token itself loses its digits.
+
+    Args:
+        messages: The messages.
+        t: The inverse temperature, a number or one a channel.
+        detach: Whether the weights have no gradient.
+    """
+    terms = []
+    for part, values in messages.parts():
+        scores = values if isinstance(t, (int, float)) and t == 1 else values * t
+        terms.append(_exponentials(part, scores.detach() if detach else scores, values))
+    if not terms:
+        return messages.sum()
+    largest = terms[0][0]
+    for other, _, _ in terms[1:]:
+        largest = torch.maximum(largest, other)
+    largest = largest.masked_fill(largest.isneginf(), 0.0)
+    scales = [(value - largest).exp() for value, _, _ in terms]
+    total = _add(scale * sums for scale, (_, _, sums) in zip(scales, terms, strict=True))
+    norm = _add(scale * weights for scale, (_, weights, _) in zip(scales, terms, strict=True))
+    return total / (norm + 1e-16)
+
+
+def _exponentials(part: Part, scores: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """For every target: a scale, the sum of exp(score - scale), and of that times the value."""
+    least, fixed = -math.inf, scores.detach()
+    if not isinstance(part, FramePart):
+        weights = part.source((scores - fixed).exp())
+        return part.hide(part.source(fixed), least), weights, weights * part.source(values)
+    first = fixed.amax(2, keepdim=True)
+    weights = (scores - first).exp()
+    sums = weights.sum(2, keepdim=True), (weights * values).sum(2, keepdim=True)
+    if part.loops:
+        norm, total = sums
+        return first.expand_as(scores), norm.expand_as(values), total.expand_as(values)
+    is_first = fixed == first
+    alone = is_first & (is_first.sum(2, keepdim=True) == 1)
+    second = fixed.masked_fill(alone, least).amax(2, keepdim=True)
+    lower = (scores.masked_fill(alone, least) - second).exp()
+    return (
+        torch.where(alone, second, first),
+        torch.where(alone, lower.sum(2, keepdim=True), sums[0] - weights),
+        torch.where(alone, (lower * values).sum(2, keepdim=True), sums[1] - weights * values),
+    )
+
+
+def _scaled(aggr: DegreeScalerAggregation, messages: Messages) -> Tensor:
+    out = reduce(aggr.aggr, messages)
+    degree = messages.hood.per_frame(messages.hood.degrees(), out)
+    at_least_1 = degree.clamp(min=1)
+    scaled = {
+        "identity": lambda: out,
+        "amplification": lambda: out * ((degree + 1).log() / aggr.avg_deg_log),
+        "attenuation": lambda: out * (aggr.avg_deg_log / (at_least_1 + 1).log()),
+        "linear": lambda: out * (degree / aggr.avg_deg_lin),
+        "inverse_linear": lambda: out * (aggr.avg_deg_lin / at_least_1),
+    }
+    return torch.cat([scaled[name]() for name in aggr.scaler], dim=-1)

@@ -1,0 +1,229 @@
+"""Operators that weigh their neighbours: one softmax over all parts of a neighbourhood."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch_geometric.nn import (
+    AGNNConv,
+    FAConv,
+    GATConv,
+    GATv2Conv,
+    MessagePassing,
+    SuperGATConv,
+    TransformerConv,
+)
+
+from taghead.operators.edge_features import check_edge_attr, features_of_parts
+from taghead.operators.kernel import (
+    NOT_CACHED,
+    SUM_OR_MEAN,
+    Attention,
+    Kernel,
+    Rule,
+    Tokens,
+    plus,
+    takes_mean,
+)
+from taghead.operators.neighbourhood import Neighbourhood
+from taghead.operators.pairs import leaky_scores
+
+Attend = Callable[[Any, Tokens, Neighbourhood], Attention]
+Finish = Callable[[Any, Tensor, Tokens], Tensor]
+
+
+def heads_of(x: Tensor, heads: int) -> Tensor:
+    """`[B, T, P, H*C]` -> `[B, T, H, P, C]`."""
+    return x.unflatten(-1, (heads, -1)).transpose(2, 3)
+
+
+def joined(conv: Any, out: Tensor) -> Tensor:
+    """`[B, T, H, P, C]` -> the heads' concatenation or mean, `[B, T, P, ...]`."""
+    return out.transpose(2, 3).flatten(-2) if conv.concat else out.mean(2)
+
+
+def attend(conv: Any, attention: Attention, dropout: float = 0.0) -> Tensor:
+    """The neighbours' values, weighted and summed, or averaged if the operator does so.
+
+    Shapes:
+        - **output** `[B, T, H, P, C]`
+    """
+    hood, weights, values = attention
+    out = hood.mix(F.dropout(weights, dropout, conv.training), values)
+    if not takes_mean(conv):
+        return out
+    inverse = [1 / max(degree, 1) for degree in hood.degrees()]
+    return out * hood.per_frame(inverse, out)
+
+
+def scored(hood: Neighbourhood, values: Sequence[Tensor], scores: Sequence[Tensor]) -> Attention:
+    """Attention with the softmax of each part's scores."""
+    return Attention(hood, hood.softmax(scores, values[0]), values)
+
+
+def edge_terms(conv: Any, hood: Neighbourhood, tokens: Tokens, fill: Any = None) -> list[Tensor]:
+    """Each part's edge features as the operator projects them, `[1 or T, H, 1, C]`."""
+    assert tokens.edge_attr is not None
+    features = features_of_parts(hood, tokens.edge_attr, fill)
+    return [conv.lin_edge(e).unflatten(-1, (conv.heads, -1)).unsqueeze(2) for e in features]
+
+
+def alike(x: Tensor, hood: Neighbourhood) -> list[Tensor]:
+    """The same values for every part; one copy if there is none, which still tells the shape."""
+    return [x] * max(len(hood.parts), 1)
+
+
+def _with_loops(conv: Any, tokens: Tokens, hood: Neighbourhood) -> Neighbourhood:
+    if not conv.add_self_loops:
+        return hood
+    return hood.with_self_loops(apart=tokens.edge_attr is not None)
+
+
+def gat_attention(conv: GATConv, tokens: Tokens, hood: Neighbourhood) -> Attention:
+    if conv.lin_edge is None:
+        tokens = tokens._replace(edge_attr=None)
+    hood = _with_loops(conv, tokens, hood)
+    if conv.lin is None:
+        sources = heads_of(conv.lin_src(tokens.x), conv.heads)
+        targets = heads_of(conv.lin_dst(tokens.x), conv.heads)
+    else:
+        sources = targets = heads_of(conv.lin(tokens.x), conv.heads)
+    of_source = (sources * conv.att_src.unsqueeze(2)).sum(-1)  # [B, T, H, P]
+    of_target = (targets * conv.att_dst.unsqueeze(2)).sum(-1)
+    scores = [part.add(of_target, of_source) for part in hood.parts]
+    if tokens.edge_attr is not None:
+        terms = edge_terms(conv, hood, tokens, conv.fill_value)
+        of_edge = [(e * conv.att_edge.unsqueeze(2)).sum(-1, keepdim=True) for e in terms]
+        scores = [score + e for score, e in zip(scores, of_edge, strict=True)]
+    scores = [F.leaky_relu(score, conv.negative_slope) for score in scores]
+    return scored(hood, alike(sources, hood), scores)
+
+
+def gatv2_attention(conv: GATv2Conv, tokens: Tokens, hood: Neighbourhood) -> Attention:
+    if tokens.edge_attr is not None:
+        check_edge_attr(conv, conv.lin_edge is not None, tokens.edge_attr)
+    hood = _with_loops(conv, tokens, hood)
+    sources = heads_of(conv.lin_l(tokens.x), conv.heads)
+    targets = sources if conv.share_weights else heads_of(conv.lin_r(tokens.x), conv.heads)
+    of_targets = alike(targets, hood)
+    if tokens.edge_attr is not None:
+        terms = edge_terms(conv, hood, tokens, conv.fill_value)
+        of_targets = [targets + e for e in terms]
+    att = conv.att.transpose(0, 1)  # [H, 1, C]
+    scores = [
+        leaky_scores(part, target, sources, att, conv.negative_slope)
+        for part, target in zip(hood.parts, of_targets, strict=False)
+    ]
+    return scored(hood, alike(sources, hood), scores)
+
+
+def gat_finish(conv: GATConv | GATv2Conv, out: Tensor, tokens: Tokens) -> Tensor:
+    out = joined(conv, out)
+    if conv.res is not None:
+        out = out + conv.res(tokens.x)
+    return plus(out, conv.bias)
+
+
+def super_gat_attention(conv: SuperGATConv, tokens: Tokens, hood: Neighbourhood) -> Attention:
+    hood = _with_loops(conv, tokens, hood)
+    x = heads_of(conv.lin(tokens.x), conv.heads)
+    scores = [part.dot(x, x) for part in hood.parts]
+    if conv.attention_type == "MX":
+        of_source = (x * conv.att_l.unsqueeze(2)).sum(-1)
+        of_target = (x * conv.att_r.unsqueeze(2)).sum(-1)
+        sums = [part.add(of_target, of_source) for part in hood.parts]
+        scores = [total * dot.sigmoid() for total, dot in zip(sums, scores, strict=True)]
+    else:
+        scores = [dot / math.sqrt(conv.out_channels) for dot in scores]
+    scores = [F.leaky_relu(score, conv.negative_slope) for score in scores]
+    return scored(hood, alike(x, hood), scores)
+
+
+def super_gat_finish(conv: SuperGATConv, out: Tensor, tokens: Tokens) -> Tensor:
+    return plus(joined(conv, out), conv.bias)
+
+
+def transformer_attention(conv: TransformerConv, tokens: Tokens, hood: Neighbourhood) -> Attention:
+    check_edge_attr(conv, conv.lin_edge is not None, tokens.edge_attr)
+    query = heads_of(conv.lin_query(tokens.x) / math.sqrt(conv.out_channels), conv.heads)
+    key = heads_of(conv.lin_key(tokens.x), conv.heads)
+    value = heads_of(conv.lin_value(tokens.x), conv.heads)
+    values = alike(value, hood)
+    scores = [part.dot(query, key) for part in hood.parts]
+    if tokens.edge_attr is not None and hood.parts:
+        terms = edge_terms(conv, hood, tokens)
+        of_edge = [(query * e).sum(-1, keepdim=True) for e in terms]
+        scores = [score + e for score, e in zip(scores, of_edge, strict=True)]
+        values = [value + e for e in terms]
+    return scored(hood, values, scores)
+
+
+def transformer_finish(conv: TransformerConv, out: Tensor, tokens: Tokens) -> Tensor:
+    out = joined(conv, out)
+    if not conv.root_weight:
+        return out
+    root = conv.lin_skip(tokens.x)
+    if conv.lin_beta is None:
+        return out + root
+    beta = conv.lin_beta(torch.cat([out, root, out - root], dim=-1)).sigmoid()
+    return beta * root + (1 - beta) * out
+
+
+def agnn_attention(conv: AGNNConv, tokens: Tokens, hood: Neighbourhood) -> Attention:
+    hood = _with_loops(conv, tokens, hood)
+    x = tokens.x.unsqueeze(2)
+    direction = F.normalize(x, p=2.0, dim=-1)
+    scores = [part.dot(conv.beta * direction, direction) for part in hood.parts]
+    return scored(hood, alike(x, hood), scores)
+
+
+def fa_attention(conv: FAConv, tokens: Tokens, hood: Neighbourhood) -> Attention:
+    """Its weights may be negative, and are not those that PyG shows: those are not normalised."""
+    hood = _with_loops(conv, tokens, hood)
+    of_source, of_target = conv.att_l(tokens.x), conv.att_r(tokens.x)
+    scores = [
+        part.hide(part.add(*(a.movedim(-1, 2) for a in (of_target, of_source))).tanh(), 0.0)
+        for part in hood.parts
+    ]
+    scale = hood.per_frame([degree**-0.5 if degree else 0.0 for degree in hood.degrees()], tokens.x)
+    x = (tokens.x * scale).unsqueeze(2)
+    weights = torch.cat(scores, dim=-1) if scores else x[..., :0]
+    return Attention(hood, weights * scale.unsqueeze(1), alike(x, hood))
+
+
+def fa_finish(conv: FAConv, out: Tensor, tokens: Tokens) -> Tensor:
+    return out.squeeze(2) + conv.eps * tokens.x_0
+
+
+def _kernel(
+    attention: Attend, finish: Finish, *rules: Rule, dropout: bool = True, edge_attr: bool = False
+) -> Kernel:
+    def run(conv: Any, tokens: Tokens, hood: Neighbourhood) -> Tensor:
+        found = attention(conv, tokens, hood)
+        return finish(conv, attend(conv, found, conv.dropout if dropout else 0.0), tokens)
+
+    return Kernel(run, (SUM_OR_MEAN, *rules), edge_attr, attention)
+
+
+KERNELS: dict[type[MessagePassing], Kernel] = {
+    GATConv: _kernel(gat_attention, gat_finish, edge_attr=True),
+    GATv2Conv: _kernel(gatv2_attention, gat_finish, edge_attr=True),
+    SuperGATConv: _kernel(
+        super_gat_attention,
+        super_gat_finish,
+        Rule("it is in evaluation (training samples edges)", lambda conv: not conv.training),
+    ),
+    TransformerConv: _kernel(transformer_attention, transformer_finish, edge_attr=True),
+    AGNNConv: _kernel(agnn_attention, lambda conv, out, tokens: out.squeeze(2), dropout=False),
+    FAConv: _kernel(
+        fa_attention,
+        fa_finish,
+        NOT_CACHED,
+        Rule("normalize is True", lambda conv: conv.normalize),
+    ),
+}

@@ -1,0 +1,225 @@
+"""Functions of every pair of tokens of a frame that are more than an inner product.
+
+Written out they need a tensor `[B, T, P, P, C]`. In eager mode the functions here do without; a
+compiler fuses the written-out form, so that is what it gets.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+from torch_geometric.nn.aggr import (
+    MaxAggregation,
+    MeanAggregation,
+    MinAggregation,
+    SumAggregation,
+)
+
+from taghead.operators.kernel import Rule, class_of
+from taghead.operators.linear_map import zeros_from
+from taghead.operators.neighbourhood import Neighbourhood
+from taghead.operators.parts import FramePart, Part
+
+CHUNK = 2**20  # numbers of a pairwise tensor that are held at a time
+Pair = Callable[..., Tensor]
+"""A message from the features of its target and those of its source, row by row."""
+
+WAYS: dict[type, Literal["sum", "mean", "max", "min"]] = {
+    SumAggregation: "sum",
+    MeanAggregation: "mean",
+    MaxAggregation: "max",
+    MinAggregation: "min",
+}
+PAIRWISE = Rule("aggr is sum, mean, max or min", lambda conv: class_of(conv.aggr_module) in WAYS)
+
+
+def leaky_scores(part: Part, targets: Tensor, sources: Tensor, att: Tensor, slope: float) -> Tensor:
+    r"""GATv2's scores :math:`\sum_c a_c \, \mathrm{LeakyReLU}(z_c)`, `z` a target plus a source.
+
+    As LeakyReLU is a multiple of z plus a multiple of its absolute value, they are a sum of inner
+    products and of two L1 distances, between the features scaled by the positive and by the
+    negative part of a.
+
+    Shapes:
+        - **targets**, **sources** `[B, T, H, P, C]`
+        - **att** `[H, 1, C]`
+        - **output** `[B, T, H, P, K]`
+    """
+    if not isinstance(part, FramePart):
+        z = F.leaky_relu(targets + part.source(sources), slope)
+        return (z * att).sum(-1, keepdim=True)
+    if torch.compiler.is_compiling():
+        z = F.leaky_relu(targets.unsqueeze(-2) + sources.unsqueeze(-3), slope)
+        return (z * att.unsqueeze(-2)).sum(-1)
+    linear = part.add((targets * att).sum(-1), (sources * att).sum(-1))
+    positive, negative = att.relu(), (-att).relu()
+    distance = torch.cdist(targets * positive, -sources * positive, p=1.0)
+    distance = distance - torch.cdist(targets * negative, -sources * negative, p=1.0)
+    return (1 + slope) / 2 * linear + (1 - slope) / 2 * distance
+
+
+def reduce_pairs(
+    hood: Neighbourhood,
+    aggr: Any,
+    function: Pair,
+    targets: Sequence[Sequence[Tensor]],
+    sources: Sequence[Sequence[Tensor]],
+    like: Tensor,
+) -> Tensor:
+    """Aggregates a function of every pair of neighbours; tokens without an edge get 0.
+
+    Args:
+        hood: The edges.
+        aggr: One of the modules that `PAIRWISE` names.
+        function: The message.
+        targets: Its first arguments, for each part.
+        sources: Its other arguments, for each part.
+        like: Tells the output's shape where there is no part.
+
+    Shapes:
+        - **targets**, **sources** `[B, T, P, C]`
+        - **output** `[B, T, P, C_out]`
+    """
+    way = WAYS[class_of(aggr)]
+    if not hood.parts:
+        return zeros_from(like)
+    if way == "min":
+        return -reduce_pairs(
+            hood, MaxAggregation(), lambda *x: -function(*x), targets, sources, like
+        )
+    largest = way == "max"
+    terms = []
+    for part, of_target, of_source in zip(hood.parts, targets, sources, strict=True):
+        if isinstance(part, FramePart):
+            terms.append(_reduce_frames(part, largest, function, of_target, of_source))
+        else:
+            message = function(*of_target, *map(part.source, of_source))
+            terms.append(part.hide(message, -math.inf if largest else 0.0))
+    degrees = hood.degrees()
+    if largest:
+        out = torch.stack(terms).amax(0) if len(terms) > 1 else terms[0]
+        return out if all(degrees) else out.masked_fill(out.isneginf(), 0.0)
+    out = sum(terms[1:], start=terms[0])
+    if way == "sum":
+        return out
+    return out * hood.per_frame([1 / max(degree, 1) for degree in degrees], out)
+
+
+def _reduce_frames(
+    part: FramePart,
+    largest: bool,
+    function: Pair,
+    targets: Sequence[Tensor],
+    sources: Sequence[Tensor],
+) -> Tensor:
+    """Reduces over each frame's pairs, a few frames at a time, once more for gradients."""
+    num_targets = len(targets)
+
+    def reduce(*features: Tensor) -> Tensor:
+        pairs = [x.unsqueeze(2) for x in features[:num_targets]]
+        pairs += [x.unsqueeze(1) for x in features[num_targets:]]
+        message = function(*pairs)  # [frames, P, P, C]
+        hidden = -math.inf if largest else 0.0
+        message = part.hide(message.movedim(-1, 1), hidden)
+        return (message.amax(-1) if largest else message.sum(-1)).movedim(1, -1)
+
+    frames = [x.flatten(0, 1) for x in (*targets, *sources)]
+    shape = frames[0].shape
+    count = max(1, CHUNK // (shape[1] * shape[1] * shape[2]))
+    if torch.compiler.is_compiling() or count >= shape[0]:
+        return reduce(*frames).unflatten(0, targets[0].shape[:2])
+    chunks = zip(*(x.split(count) for x in frames), strict=True)
+    if torch.is_grad_enabled():
+        out = [checkpoint(reduce, *chunk, use_reentrant=False) for chunk in chunks]
+    else:
+        out = [reduce(*chunk) for chunk in chunks]
+    return torch.cat(out).unflatten(0, targets[0].shape[:2])
+
+
+def gated_sum(keys: Tensor, queries: Tensor, values: Tensor) -> Tensor:
+    r"""Each token's gated sum over the others of its frame.
+
+    .. math:: \sum_{j \neq i} \sigma(\mathbf{k}_i + \mathbf{q}_j) \, \mathbf{v}_j
+
+    Shapes:
+        - **keys**, **queries**, **values**, **output** `[B, T, P, C]`
+    """
+    if torch.compiler.is_compiling():
+        gates = torch.sigmoid(keys.unsqueeze(3) + queries.unsqueeze(2))
+        return (gates * values.unsqueeze(2)).sum(3) - torch.sigmoid(keys + queries) * values
+    frames = (x.flatten(0, 1) for x in (keys, queries, values))
+    return _GatedSum.apply(*frames).unflatten(0, keys.shape[:2])
+
+
+class _GatedSum(torch.autograd.Function):
+    """The gated sums of frames `[F, P, C]`, one frame at a time, forward and backward."""
+
+    @staticmethod
+    def forward(keys: Tensor, queries: Tensor, values: Tensor) -> Tensor:
+        out = torch.empty_like(keys)
+        gates = _frame_buffer(keys)
+        for frame, (k, q, v) in enumerate(zip(keys, queries, values, strict=True)):
+            torch.add(k.unsqueeze(1), q.unsqueeze(0), out=gates).sigmoid_()
+            torch.sum(gates.mul_(v), 1, out=out[frame])
+        return out.sub_(torch.sigmoid(keys + queries).mul_(values))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
+        keys, queries, values = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            return _gated_sum_gradients(grad, keys, queries, values)
+        return _GatedSum.by_frame(grad, keys, queries, values)
+
+    @staticmethod
+    def by_frame(grad: Tensor, keys: Tensor, queries: Tensor, values: Tensor) -> tuple[Tensor, ...]:
+        gradients = tuple(torch.empty_like(keys) for _ in range(3))
+        gates, products = _frame_buffer(keys), _frame_buffer(keys)
+        for frame, (g, k, q, v) in enumerate(zip(grad, keys, queries, values, strict=True)):
+            of_key, of_query, of_value = (gradient[frame] for gradient in gradients)
+            torch.add(k.unsqueeze(1), q.unsqueeze(0), out=gates).sigmoid_()
+            torch.mul(gates, g.unsqueeze(1), out=products)
+            torch.sum(products, 0, out=of_value)
+            products.mul_(gates.neg_().add_(1)).mul_(v)
+            torch.sum(products, 1, out=of_key)
+            torch.sum(products, 0, out=of_query)
+        gates = torch.sigmoid(keys + queries)
+        own = gates * (1 - gates) * values * grad
+        for gradient, surplus in zip(gradients, (own, own, gates * grad), strict=True):
+            gradient.sub_(surplus)
+        return gradients
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple, *inputs: Tensor) -> tuple[Tensor, int]:
+        size = info.batch_size
+        batched = [
+            x.unsqueeze(0).expand(size, *x.shape) if dim is None else x.movedim(dim, 0)
+            for x, dim in zip(inputs, in_dims, strict=True)
+        ]
+        out = _GatedSum.apply(*(x.flatten(0, 1) for x in batched))
+        return out.unflatten(0, (size, -1)), 0
+
+
+def _frame_buffer(x: Tensor) -> Tensor:
+    """Space for all pairs of one frame, `[P, P, C]`."""
+    return x.new_empty(x.shape[1], *x.shape[1:])
+
+
+def _gated_sum_gradients(
+    grad: Tensor, keys: Tensor, queries: Tensor, values: Tensor
+) -> tuple[Tensor, ...]:
+    """The same gradients, written so that they can be derived again."""
+    gates = torch.sigmoid(keys.unsqueeze(2) + queries.unsqueeze(1))
+    others = 1 - torch.eye(keys.shape[1], dtype=keys.dtype, device=keys.device).unsqueeze(-1)
+    products = others * gates * grad.unsqueeze(2)
+    slopes = products * (1 - gates) * values.unsqueeze(1)
+    return slopes.sum(2), slopes.sum(1), products.sum(1)
