@@ -7,6 +7,8 @@ import torch
 
 from taghead.data.synthetic import write_dataset
 
+torch.set_num_threads(1)  # the tests' tensors are small: a second thread costs more than it gives
+
 
 @pytest.fixture(autouse=True)
 def seed() -> None:

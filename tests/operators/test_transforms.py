@@ -87,8 +87,21 @@ def test_autocast(case):
     torch.testing.assert_close(out.float(), expected, rtol=0.1, atol=0.1)
 
 
+def cdist_differentiates_twice() -> bool:
+    """Whether this torch has the second derivative of the L1 distance, as 2.15 does."""
+    x = torch.randn(2, 3, requires_grad=True)
+    (grad,) = torch.autograd.grad(torch.cdist(x, x.detach(), p=1.0).sum(), x, create_graph=True)
+    try:
+        grad.square().sum().backward()
+    except NotImplementedError:
+        return False
+    return True
+
+
 @pytest.mark.parametrize("case", DIFFERENTIABLE, ids=str)
 def test_double_backward(case):
+    if case.cls is GATv2Conv and not cdist_differentiates_twice():
+        pytest.skip("this torch has no second derivative of cdist, which GATv2's scores use")
     conv = case.build().double()
     edge_attr = edge_features(case, 2, torch.float64)
     grid = Grid(2, 1, 2)
