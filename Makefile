@@ -5,12 +5,13 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 SEED ?= 0
 
-.PHONY: help install demo test lint bench clean
+.PHONY: help install demo test test-scatter lint bench clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo     train and test a small model on generated clips, with pictures"
 	@echo "make test     run the tests"
+	@echo "make test-scatter  compile torch-scatter and test the operators with it"
 	@echo "make lint     check style and types"
 	@echo "make bench    run the benchmarks"
 	@echo "make install  create $(VENV) and install the package"
@@ -29,6 +30,13 @@ demo: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest
+
+# PyG uses torch-scatter where it is installed; it comes as source and takes minutes to compile
+test-scatter: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade setuptools wheel
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation \
+		-c constraints.txt -e ".[scatter]"
+	$(BIN)/python -m pytest tests/operators
 
 lint: $(READY)
 	$(BIN)/ruff check .
