@@ -52,6 +52,7 @@ def test_numbered_classes_need_not_be_sorted(tmp_path: Path) -> None:
         (["a.mp4,x,9,0", "b.mp4,y,9,0"], "ClassEncoded 0 stands with two of Class: x and y"),
         (["a.mp4,x,9,0", ",x,9,0"], "line 3: FileName is empty"),
         (["a.mp4,,9,0"], "line 2: Class is empty"),
+        (["a.mp4,x,9,0", "", "b.mp4,x,9,?"], "line 4: ClassEncoded must be a number"),
         ([], "no clips, only a header"),
         (["a.mp4,x,9,0,1"], "its lines have more values than its header has columns"),
         (["a.mp4,x,9,0", "b.mp4,y,9,1,1"], "not a readable CSV file: .*line 3"),
@@ -68,7 +69,9 @@ def test_wrong_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"missing.csv: no such annotation file"):
         read_annotations(tmp_path / "missing.csv", "videos")
     csv = write(tmp_path / "train.csv", "a.mp4,x", header="FileName,Class\n")
-    with pytest.raises(DataError, match=r"column TotalFrames is missing \(found FileName, Class\)"):
+    with pytest.raises(
+        DataError, match=r"column TotalFrames is missing \(found 'FileName', 'Class'\)"
+    ):
         read_annotations(csv, "videos")
     (tmp_path / "empty.csv").write_text("")
     with pytest.raises(DataError, match=r"empty.csv: not a readable CSV file"):
@@ -92,6 +95,9 @@ def test_classes_of_a_split_are_those_of_training(tmp_path: Path) -> None:
 
 
 def test_numbers_have_no_gap(tmp_path: Path) -> None:
+    csv = write(tmp_path / "train.csv", "a.mp4,x,9,0", "b.mp4,x,9,0")
+    with pytest.raises(DataError, match=r"needs at least two classes \(found only 'x'\)"):
+        class_names(csv, read_annotations(csv, "v"))
     csv = write(tmp_path / "train.csv", "a.mp4,x,9,0", "b.mp4,y,9,3")
     with pytest.raises(
         DataError, match=r"count 0 to 3 without a gap \(2 missing, the first is 1\)"

@@ -232,6 +232,45 @@ def test_an_option_that_does_not_fit_is_told_in_a_line(dataset: Path) -> None:
         )
 
 
+def test_checkpoints_that_do_not_fit_are_told_in_a_line(dataset: Path, folder: Path) -> None:
+    fit(dataset)
+    checkpoint = folder / "runs/synthgym/version_0/checkpoints/last.ckpt"
+    with pytest.raises(SystemExit, match=r"^error: nowhere.ckpt: no such checkpoint$"):
+        fit(dataset, "--ckpt_path=nowhere.ckpt")
+    (folder / "text.ckpt").write_text("hello")
+    with pytest.raises(SystemExit, match=r"^error: text.ckpt: not a checkpoint: "):
+        fit(dataset, "--ckpt_path=text.ckpt")
+    with pytest.raises(SystemExit, match=r"last.ckpt: a checkpoint of another model: .*model.head"):
+        fit(dataset, f"--ckpt_path={checkpoint}", "--model.head.channels=32")
+    clip = next((dataset / "videos").rglob("*.mp4"))
+    with pytest.raises(SystemExit, match=r"^error: device must be one of this machine \(got 'foo'"):
+        main(["predict", str(clip), f"--model={checkpoint}", "--device=foo"])
+    with pytest.raises(SystemExit, match=r"^error: nowhere: no such model"):
+        main(["predict", str(clip), "--model=nowhere"])
+    with pytest.raises(SystemExit, match=r"^error: .*Is a directory"):
+        main(["predict", str(clip), f"--model={checkpoint}", f"--output={folder}"])
+
+
+def test_the_reason_survives_the_libraries_around_it(dataset: Path) -> None:
+    with pytest.raises(SystemExit, match=r"^error: resize must be at least crop = 64 \(got 32\)$"):
+        fit(dataset, "--data.preprocessing.crop=64")
+
+
+def test_the_report_counts_what_was_tested(dataset: Path, folder: Path) -> None:
+    fit(dataset)
+    run = folder / "runs/synthgym/version_0"
+    main(
+        [
+            "test",
+            f"--config={run}/config.yaml",
+            f"--ckpt_path={run}/checkpoints/last.ckpt",
+            "--trainer.limit_test_batches=2",
+        ]
+    )
+    metrics = json.loads((folder / "runs/synthgym/version_1/test/metrics.json").read_text())
+    assert (metrics["num_clips"], metrics["num_listed"]) == (12, 18)
+
+
 def test_help_and_unknown_commands(capsys: pytest.CaptureFixture[str]) -> None:
     main([])
     assert "taghead fit --config" in capsys.readouterr().out

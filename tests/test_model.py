@@ -97,3 +97,26 @@ def test_a_file_that_is_no_checkpoint_is_named(tmp_path: Path, content: bytes) -
     with pytest.raises(DataError, match=r"model.ckpt: not a checkpoint of this package") as error:
         VideoClassifier.from_checkpoint(path)
     assert "\n" not in str(error.value)
+
+
+def test_a_config_imports_nothing_that_is_not_imported_already(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "stranger.py").write_text("raise SystemExit('this code must not run')")
+    monkeypatch.syspath_prepend(tmp_path)
+    model().save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["head"]["conv"] = {"class_path": "stranger.Conv"}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(DataError, match="import 'stranger' first"):
+        VideoClassifier.from_pretrained(tmp_path)
+
+
+def test_a_head_of_its_own_class_is_not_saved_as_another(tmp_path: Path) -> None:
+    class MyHead(TAGHead):
+        pass
+
+    backbone = build_backbone("r2plus1d_tiny")
+    classifier = VideoClassifier(backbone, MyHead(backbone.channels, 3, (2, 4, 4)))
+    with pytest.raises(ValueError, match="head: a MyHead cannot be written to a file"):
+        classifier.save_pretrained(tmp_path)

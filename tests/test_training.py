@@ -10,6 +10,7 @@ from torch_geometric.nn import SAGEConv
 
 from taghead import TAGHead, VideoClassifier
 from taghead.data import ClipDataset, SynthGym
+from taghead.errors import DataError
 from taghead.training import ClassificationTask, warmup_cosine
 from taghead.video import Preprocessing
 
@@ -140,6 +141,58 @@ def test_label_smoothing_reaches_the_loss() -> None:
     expected = torch.nn.functional.cross_entropy(logits, label, label_smoothing=0.2)
     torch.testing.assert_close(smooth.eval().training_step(batch, 0), expected)
     assert not torch.isclose(plain.training_step(batch, 0), expected)
+
+
+def test_a_backbone_learning_rate_of_zero_freezes_the_backbone(
+    dataset: Path, tmp_path: Path
+) -> None:
+    model = task(backbone_learning_rate=0.0)
+    before = {name: p.clone() for name, p in model.model.named_parameters()}
+    trainer(tmp_path, max_epochs=1, limit_val_batches=0).fit(model, data(dataset))
+    for name, parameter in model.model.named_parameters():
+        assert torch.equal(parameter, before[name]) == name.startswith("backbone"), name
+
+
+def test_an_operator_given_as_a_function_trains_and_keeps_its_weights(
+    dataset: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    head = partial(TAGHead, encoder_layers=0, conv=lambda i, o: SAGEConv(i, o))
+    model = ClassificationTask([str(i) for i in range(18)], SMALL, "r2plus1d_tiny", head=head)
+    run = trainer(tmp_path, max_epochs=1, limit_train_batches=1, limit_val_batches=1)
+    run.fit(model, data(dataset))
+    run.save_checkpoint(tmp_path / "model.ckpt")
+    assert "no config to load it from" in caplog.text
+    assert torch.load(tmp_path / "model.ckpt", weights_only=True)["state_dict"]
+    with pytest.raises(DataError, match=r"model.ckpt: not a checkpoint of this package"):
+        VideoClassifier.from_checkpoint(tmp_path / "model.ckpt")
+
+
+def test_a_checkpoint_of_other_classes_is_refused(dataset: Path, tmp_path: Path) -> None:
+    model, module = task(), data(dataset)
+    run = trainer(tmp_path, max_epochs=1, limit_train_batches=1, limit_val_batches=0)
+    run.fit(model, module)
+    run.save_checkpoint(tmp_path / "model.ckpt")
+    names = [f"class {i}" for i in (1, 0, *range(2, 18))]
+    head = partial(TAGHead, encoder_layers=0, conv=SAGEConv, graph_dropout=0.0)
+    other = ClassificationTask(names, SMALL, "r2plus1d_tiny", head=head)
+    with pytest.raises(DataError, match="classes are not those of the data"):
+        trainer(tmp_path).test(
+            other, module, ckpt_path=tmp_path / "model.ckpt", weights_only=True, verbose=False
+        )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"learning_rate": -1.0}, r"learning_rate must not be negative \(got -1.0\)"),
+        ({"backbone_learning_rate": -1.0}, "backbone_learning_rate must not be negative"),
+        ({"weight_decay": -1.0}, "weight_decay must not be negative"),
+        ({"label_smoothing": 2.0}, r"label_smoothing must be at least 0 and below 1 \(got 2.0\)"),
+    ],
+)
+def test_mistakes_are_named(options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        task(**options)
 
 
 def test_warmup_is_a_part() -> None:

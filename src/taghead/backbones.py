@@ -179,6 +179,8 @@ def _weights(name: str, weights: str | Path, model: nn.Module) -> dict[str, Tens
             state = torch.load(weights, map_location="cpu", weights_only=True)
         except Exception as error:
             raise DataError(f"{weights}: not a readable state dict: {error}") from error
+        if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+            raise DataError(f"{weights}: not a state dict: it must map names to tensors")
         wanted = _without_classifier(model.state_dict())
         given = _without_classifier(state)
         wrong = [k for k in wanted if k not in given or given[k].shape != wanted[k].shape]

@@ -7,6 +7,8 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from taghead import __version__
+
 USAGE = """usage: taghead COMMAND ...
 
 Train and use graph heads on 3D video backbones.
@@ -22,22 +24,33 @@ Train and use graph heads on 3D video backbones.
 """
 
 
+# what PyG does at import, how Lightning is called, and two loggers that share a folder: none of it
+# concerns a user
+HARMLESS = (
+    r".*torch\.jit\.script.*",
+    r"LightningCLI's args parameter.*",
+    r"Experiment logs directory .* exists and is not empty.*",
+    r".*isinstance\(treespec, LeafSpec\).*",
+)
+
+
 def main(args: Sequence[str] | None = None) -> None:
     """Runs one command; an error that the user can mend is told in a line, with exit code 1."""
     args = list(sys.argv[1:] if args is None else args)
     if not args or args[0] in ("-h", "--help"):
         print(USAGE, end="")
         return
-    # what PyG does at import, and how this function calls Lightning, does not concern a user
-    warnings.filterwarnings("ignore", message=r".*torch\.jit\.script.*")
-    warnings.filterwarnings("ignore", message=r"LightningCLI's args parameter.*")
+    if args[0] == "--version":
+        print(__version__)
+        return
+    for message in HARMLESS:
+        warnings.filterwarnings("ignore", message=message)
     from taghead.errors import DataError
 
     try:
         _run(args)
-    except DataError as error:
-        # an error from a data-loading process arrives with its traceback: the last line says it
-        raise SystemExit(f"error: {_last_line(error)}") from None
+    except (DataError, OSError) as error:
+        raise SystemExit(f"error: {_reason(error)}") from None
 
 
 def _run(args: list[str]) -> None:
@@ -84,10 +97,11 @@ def _lightning(args: list[str]) -> None:
     from lightning.pytorch import Trainer
     from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
     from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+    from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
     from taghead.data import VideoDataModule
     from taghead.errors import DataError
-    from taghead.training import ClassificationTask
+    from taghead.training import ClassificationTask, check_checkpoint
 
     class TagheadCLI(LightningCLI):
         """Lightning's command line, where the data say the classes and the size of clips."""
@@ -95,6 +109,13 @@ def _lightning(args: list[str]) -> None:
         def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
             for name in ("class_names", "preprocessing"):
                 parser.link_arguments(f"data.{name}", f"model.{name}", apply_on="instantiate")
+
+        def _parse_ckpt_path(self) -> None:
+            try:
+                super()._parse_ckpt_path()
+            except Exception as error:  # pickle, zip files and torch raise types of their own
+                path = self.config[self.config.subcommand].ckpt_path
+                raise DataError(f"{path}: not a checkpoint: {_reason(error)}") from error
 
         @staticmethod
         def subcommands() -> dict[str, set[str]]:
@@ -113,9 +134,11 @@ def _lightning(args: list[str]) -> None:
         def instantiate_classes(self) -> None:
             try:
                 super().instantiate_classes()
-            except ValueError as error:  # an argument that breaks its rule
-                raise DataError(str(error)) from error
+            except (ValueError, MisconfigurationException) as error:  # an argument breaks its rule
+                raise DataError(_reason(error)) from error
             options = self.config_init[self.subcommand]
+            if options.get("ckpt_path") not in (None, "best", "last", "hpc"):
+                check_checkpoint(options["ckpt_path"], self.model)
             if options.get("weights_only") is None:
                 options["weights_only"] = True  # a checkpoint may come from anywhere
 
@@ -132,6 +155,15 @@ def _first_line(function: Callable[..., Any]) -> str:
     return (function.__doc__ or "").splitlines()[0]
 
 
-def _last_line(error: Exception) -> str:
-    lines = [line for line in str(error).splitlines() if line.strip()] or [repr(error)]
-    return lines[-1].removeprefix(f"{type(error).__module__}.{type(error).__name__}: ")
+def _reason(error: BaseException) -> str:
+    """An error in one line: the innermost one's, where libraries have wrapped it."""
+    text = str(error)
+    if "DataLoader worker" in text:  # it arrives with its traceback, whose last line says it
+        last = text.strip().splitlines()[-1]
+        return last.removeprefix(f"{type(error).__module__}.{type(error).__name__}: ")
+    while "\n" in str(error).strip():
+        inner = error.__cause__ or error.__context__
+        if inner is None:
+            break
+        error = inner
+    return " ".join(str(error).split()) or repr(error)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from functools import partial
 from pathlib import Path
 
+import torch
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
@@ -29,6 +31,7 @@ def demo(
     num_test: int = 270,
     seed: int = 0,
     num_workers: int = 1,
+    num_threads: int = 1,
 ) -> None:
     """Generates clips of a gymnast, trains a small model on them, tests it and predicts one clip.
 
@@ -41,9 +44,14 @@ def demo(
         num_test: Clips to test on, unseen in training.
         seed: Seed of the weights and of the order of the clips.
         num_workers: Processes that read clips beside the training process.
+        num_threads: Threads of the training process; sums, and with them the numbers, depend on it.
     """
+    for name, number in {"epochs": epochs, "num_train": num_train, "num_test": num_test}.items():
+        if number < 1:
+            raise ValueError(f"{name} must be a positive integer (got {number})")
     start = time.monotonic()
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    torch.set_num_threads(num_threads)
     seed_everything(seed, workers=True, verbose=False)
     data = SynthGym(
         root,
@@ -87,11 +95,13 @@ def demo(
     )
     trainer.fit(task, data)
     trainer.save_checkpoint(folder / "model.ckpt")
+    settings = {"seed": seed, "epochs": epochs, "num_train": num_train, **task.model.config()}
+    (folder / "config.json").write_text(json.dumps(settings, indent=2) + "\n")
     trainer.test(task, data, verbose=False)
     clip = data.clips["test"][0]
     print(f"\nOne clip of the test split; its class is {clip.class_name}:")
     print_table(list(predict_videos(task.model, [clip.path], top=3)))
     print(
-        f"{time.monotonic() - start:.0f} s in all. In {folder}: model.ckpt, metrics.json, "
-        f"predictions.csv, confusion_matrix.png, contact_sheet.png"
+        f"{time.monotonic() - start:.0f} s in all. In {folder}: model.ckpt, config.json, "
+        f"metrics.json, predictions.csv, confusion_matrix.png, contact_sheet.png"
     )

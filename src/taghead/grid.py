@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch_geometric.utils import sort_edge_index
 
 EdgeRule = Callable[["Grid"], Tensor]
 """Edges of one relation on a grid: `[2, E]` (source, target), sorted by target, then source."""
@@ -81,11 +80,13 @@ class Grid:
         parts = [self.edge_index(relation) for relation in relations]
         if not parts:
             return torch.empty(2, 0, dtype=torch.long), torch.empty(0, dtype=torch.long)
-        sizes = torch.tensor([part.size(1) for part in parts])
-        edge_type = torch.repeat_interleave(torch.arange(len(parts)), sizes)
-        return sort_edge_index(
-            torch.cat(parts, dim=1), edge_type, num_nodes=self.num_nodes, sort_by_row=False
-        )
+        keys = [
+            (target * self.num_nodes + source) * len(parts) + edge_type
+            for edge_type, (source, target) in enumerate(parts)
+        ]
+        key = torch.cat(keys).sort().values
+        edge, edge_type = key // len(parts), key % len(parts)
+        return torch.stack([edge % self.num_nodes, edge // self.num_nodes]), edge_type
 
 
 def intra_frame_edges(grid: Grid) -> Tensor:

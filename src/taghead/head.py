@@ -211,8 +211,11 @@ class TAGHead(nn.Module):
         """The arguments that make this head again, as JSON can hold them.
 
         Raises:
-            ValueError: If the operator was given as a function, which no file can hold.
+            ValueError: If the operator was given as a function, or the head is of a class of its
+                own: no file can hold them.
         """
+        if type(self) is not TAGHead:
+            raise ValueError(f"head: a {type(self).__name__} cannot be written to a file")
         grid = [self.grid.frames, self.grid.height, self.grid.width]
         relations = [relation.name for relation in self.relations]
         conv = self.operator.to_config()

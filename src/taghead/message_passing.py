@@ -69,6 +69,12 @@ class TypedOperator(nn.Module):
                 name = type(self.conv).__name__
                 raise ValueError(f"mode edge_type: {name} takes no edge_type; use union instead")
         for conv in self.modules():
+            if mode != "edge_type" and getattr(conv, "num_relations", 1) > 1:
+                name = type(conv).__name__
+                raise ValueError(
+                    f"mode {mode}: {name} tells relations apart; use edge_type instead"
+                )
+        for conv in self.modules():
             if isinstance(conv, MessagePassing):
                 _check_width(conv, channels, width)
 

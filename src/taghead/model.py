@@ -51,6 +51,8 @@ class VideoClassifier(nn.Module):
                 f"head: in_channels must be the backbone's {backbone.channels} "
                 f"(got {head.in_channels})"
             )
+        if isinstance(class_names, str) or len(set(class_names or [])) != len(class_names or []):
+            raise ValueError(f"class_names must be a list of distinct names (got {class_names!r})")
         if class_names is not None and len(class_names) != head.num_classes:
             raise ValueError(
                 f"class_names must have {head.num_classes} names (got {len(class_names)})"
@@ -110,7 +112,7 @@ class VideoClassifier(nn.Module):
         config_file, weights_file = Path(folder) / CONFIG, Path(folder) / WEIGHTS
         try:
             model = cls.from_config(json.loads(config_file.read_text()))
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except Exception as error:  # whatever a file that is no config makes of it
             raise DataError(f"{config_file}: not a model's config: {error}") from error
         try:
             model.load_state_dict(load_file(weights_file))

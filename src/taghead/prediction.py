@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 from collections.abc import Iterator, Sequence
@@ -12,6 +13,7 @@ from typing import Literal
 import torch
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from taghead.errors import DataError, VideoError
 from taghead.model import VideoClassifier
@@ -46,6 +48,8 @@ def load_model(path: str | Path) -> VideoClassifier:
         DataError: If it is neither, or does not say how videos become clips.
     """
     path = Path(path)
+    if not path.exists():
+        raise DataError(f"{path}: no such model")
     model = (
         VideoClassifier.from_pretrained(path)
         if path.is_dir()
@@ -63,7 +67,7 @@ def predict_videos(
     """Predicts videos one by one; one that cannot be read is told, and the next follows.
 
     Args:
-        model: A model with class names and preprocessing.
+        model: A model with class names and preprocessing; it is set to evaluation.
         videos: The video files.
         top: How many classes to give for each.
         device: Where the model runs.
@@ -94,6 +98,7 @@ def predict(
     format: Literal["table", "jsonl"] = "table",
     output: str | None = None,
     device: str = "auto",
+    modules: list[str] | None = None,
 ) -> None:
     """Prints the most probable classes of video files.
 
@@ -104,6 +109,7 @@ def predict(
         format: Print a `table`, or `jsonl`, one line of JSON a video.
         output: A file to which the JSON lines are written as well.
         device: Where the model runs: `auto`, `cpu`, `cuda`, ...
+        modules: Python modules to import first: where operators of your own are defined.
 
     Raises:
         ValueError: If an argument breaks its rule.
@@ -111,8 +117,12 @@ def predict(
     """
     if top < 1:
         raise ValueError(f"top must be a positive integer (got {top})")
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = _checked_device(device)
+    if output:
+        Path(output).parent.mkdir(parents=True, exist_ok=True)
+        Path(output).touch()
+    for module in modules or []:
+        importlib.import_module(module)
     predictions = []
     for prediction in predict_videos(load_model(model), videos, top, device):
         predictions.append(prediction)
@@ -121,7 +131,6 @@ def predict(
     if format == "table":
         print_table(predictions)
     if output:
-        Path(output).parent.mkdir(parents=True, exist_ok=True)
         Path(output).write_text("".join(f"{p.to_json()}\n" for p in predictions))
     failed = [p for p in predictions if p.error]
     for prediction in failed[:-1]:
@@ -131,13 +140,33 @@ def predict(
         raise VideoError(f"{failed[-1].error}{many}")
 
 
+def _checked_device(name: str) -> str:
+    """A device that is there.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.zeros(1, device=name)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"device must be one of this machine (got {name!r}): {reason}") from error
+    return name
+
+
 def print_table(predictions: Sequence[Prediction]) -> None:
     """Prints predictions as a table."""
-    table = Table("video", "class", "probability")
+    table = Table()
+    for name in ("video", "class"):
+        table.add_column(name, overflow="fold")
+    table.add_column("probability")
     for prediction in predictions:
         if prediction.error:
-            table.add_row(prediction.video, "cannot be read", "")
+            table.add_row(Text(prediction.video), "cannot be read", "")
         for rank, (name, probability) in enumerate(prediction.classes):
-            table.add_row("" if rank else prediction.video, name, f"{probability:.1%}")
+            video = Text("" if rank else prediction.video)
+            table.add_row(video, Text(name), f"{probability:.1%}")
         table.add_section()
     Console().print(table)

@@ -56,12 +56,12 @@ class TestReport(Callback):
         joined = {name: torch.cat([out[name] for out in self.outputs]) for name in self.outputs[0]}
         table = predictions_table(data.clips["test"], data.class_names, **joined)
         table.to_csv(folder / "predictions.csv", index=False)
-        used, listed = data.counts("test")
         metrics = {
             name.removeprefix("test/"): round(float(value), 6)
             for name, value in trainer.callback_metrics.items()
-            if name.startswith("test/")
+            if name.startswith("test/") and not name.startswith("test/num_")
         }
+        used, listed = len(table), data.counts("test")[1]
         summary = {**metrics, "num_clips": used, "num_listed": listed}
         (folder / "metrics.json").write_text(json.dumps(summary, indent=2) + "\n")
         confusion_matrix(table, data.class_names, folder / "confusion_matrix.png")
@@ -108,8 +108,8 @@ def confusion_matrix(table: pd.DataFrame, class_names: Sequence[str], path: Path
     figure = Figure(figsize=(size, size * 0.9), layout="constrained")
     axes = figure.subplots()
     image = axes.imshow(matrix.numpy(), cmap="Blues", vmin=0, vmax=1)
-    axes.set_xticks(range(len(class_names)), class_names, rotation=90)
-    axes.set_yticks(range(len(class_names)), class_names)
+    axes.set_xticks(range(len(class_names)), class_names, rotation=90, parse_math=False)
+    axes.set_yticks(range(len(class_names)), class_names, parse_math=False)
     axes.set_xlabel("predicted class")
     axes.set_ylabel("class")
     figure.colorbar(image, label="part of the class's clips", shrink=0.7)
@@ -143,6 +143,7 @@ def contact_sheet(
             f"{predicted} ({probability:.0%}): {verdict}",
             loc="left",
             fontsize=9,
+            parse_math=False,
             color="black" if name == predicted else "firebrick",
         )
     figure.savefig(path, dpi=100)

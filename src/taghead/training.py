@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 import torch
 from lightning.pytorch import LightningModule
@@ -15,9 +17,11 @@ from torch.nn import functional as F
 from torch.optim.lr_scheduler import LambdaLR
 
 from taghead.backbones import build_backbone
+from taghead.data.datamodule import VideoDataModule
+from taghead.errors import DataError
 from taghead.grid import Grid
 from taghead.head import TAGHead
-from taghead.metrics import video_metrics
+from taghead.metrics import MeanClassAccuracy, video_metrics
 from taghead.model import VideoClassifier
 from taghead.video import Preprocessing
 
@@ -35,6 +39,8 @@ else:
 
         def __call__(self, in_channels: int, num_classes: int, grid: Grid) -> TAGHead: ...
 
+
+log = logging.getLogger(__name__)
 
 Batch = tuple[Tensor, Tensor, Tensor]
 """Clips `[B, 3, T, H, W]`, labels `[B]`, indices of the clips in their split `[B]`."""
@@ -79,8 +85,16 @@ class ClassificationTask(LightningModule):
         channels_last: bool = True,
     ) -> None:
         super().__init__()
-        if not 0 <= warmup < 1:
-            raise ValueError(f"warmup must be at least 0 and below 1 (got {warmup})")
+        for name, value in {"warmup": warmup, "label_smoothing": label_smoothing}.items():
+            if not 0 <= value < 1:
+                raise ValueError(f"{name} must be at least 0 and below 1 (got {value})")
+        for name, rate in {
+            "learning_rate": learning_rate,
+            "backbone_learning_rate": backbone_learning_rate or 0.0,
+            "weight_decay": weight_decay,
+        }.items():
+            if rate < 0:
+                raise ValueError(f"{name} must not be negative (got {rate})")
         network = build_backbone(backbone, backbone_weights)
         grid = network.grid(preprocessing.num_frames, preprocessing.crop)
         self.model = VideoClassifier(
@@ -93,7 +107,7 @@ class ClassificationTask(LightningModule):
             self.model.backbone.to(memory_format=torch.channels_last_3d)
         self.optimizer = optimizer
         self.learning_rates = {
-            "backbone": backbone_learning_rate or learning_rate,
+            "backbone": learning_rate if backbone_learning_rate is None else backbone_learning_rate,
             "head": learning_rate,
         }
         self.weight_decay = weight_decay
@@ -122,6 +136,7 @@ class ClassificationTask(LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         self.log_dict(self.val_metrics.compute(), prog_bar=True)
+        self.log_dict(self._clip_counts("val"))
         self.val_metrics.reset()
 
     def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
@@ -132,7 +147,18 @@ class ClassificationTask(LightningModule):
 
     def on_test_epoch_end(self) -> None:
         self.log_dict(self.test_metrics.compute())
+        self.log_dict(self._clip_counts("test"))
         self.test_metrics.reset()
+
+    def _clip_counts(self, split: Literal["val", "test"]) -> dict[str, float]:
+        """How many clips the numbers are of, and of how many listed ones."""
+        metrics = self.val_metrics if split == "val" else self.test_metrics
+        mca = cast(MeanClassAccuracy, metrics["mca"])
+        counts = {f"{split}/num_clips": float(mca.total.sum())}
+        data = getattr(self.trainer, "datamodule", None)
+        if isinstance(data, VideoDataModule):
+            counts[f"{split}/num_listed"] = float(data.counts(split)[1])
+        return counts
 
     def predict_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         return self(batch).softmax(dim=1)
@@ -145,6 +171,8 @@ class ClassificationTask(LightningModule):
         ]
         cls = torch.optim.Adam if self.optimizer == "adam" else torch.optim.AdamW
         optimizer = cls(groups)
+        if math.isinf(self.trainer.estimated_stepping_batches):
+            raise DataError("trainer: max_epochs or max_steps must be given (got no end)")
         num_steps = int(self.trainer.estimated_stepping_batches)
         schedule = LambdaLR(optimizer, partial(warmup_cosine, self.warmup, num_steps))
         return {
@@ -153,7 +181,19 @@ class ClassificationTask(LightningModule):
         }
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["video_classifier"] = self.model.config()
+        try:
+            checkpoint["video_classifier"] = self.model.config()
+        except ValueError as error:  # an operator given as a function: the weights are saved
+            log.warning("the checkpoint holds weights, but no config to load it from: %s", error)
+            checkpoint["video_classifier"] = None
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        saved = (checkpoint.get("video_classifier") or {}).get("class_names")
+        if saved is not None and saved != self.model.class_names:
+            raise DataError(
+                f"the checkpoint's classes are not those of the data: {saved[:3]}... "
+                f"instead of {(self.model.class_names or [])[:3]}..."
+            )
 
 
 def warmup_cosine(warmup: float, num_steps: int, step: int) -> float:
@@ -183,3 +223,29 @@ def _parameter_groups(module: nn.Module, rate: float, weight_decay: float) -> li
         {"params": decayed, "lr": rate, "weight_decay": weight_decay},
         {"params": plain, "lr": rate, "weight_decay": 0.0},
     ]
+
+
+def check_checkpoint(path: str, task: ClassificationTask) -> None:
+    """Checks that a checkpoint fits a task, before anything is started with it.
+
+    Raises:
+        DataError: If the file is missing, no checkpoint, or one of another model.
+    """
+    if not Path(path).is_file():
+        raise DataError(f"{path}: no such checkpoint")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["state_dict"]
+        shapes = {key: value.shape for key, value in state.items()}
+    except Exception as error:  # pickle, zip files and torch raise types of their own
+        reason = (str(error) or repr(error)).splitlines()[0]
+        raise DataError(f"{path}: not a checkpoint: {reason}") from error
+    wanted = {key: value.shape for key, value in task.state_dict().items()}
+    for key in sorted(wanted.keys() | shapes.keys()):
+        if wanted.get(key) != shapes.get(key):
+            has, needs = (
+                "nothing" if shape is None else list(shape)
+                for shape in (shapes.get(key), wanted.get(key))
+            )
+            raise DataError(
+                f"{path}: a checkpoint of another model: {key} is {has}, the model has {needs}"
+            )

@@ -95,10 +95,14 @@ def test_a_function_cannot_be_written_to_a_file() -> None:
         (lambda: Operator(pyg.RGCNConv)(8, 8), "RGCNConv cannot be built: .*num_relations"),
         (lambda: as_operator(3), r"conv must be .*\(got 3\)"),
         (
-            lambda: Operator.from_config({"class_path": "os.system"}),
+            lambda: Operator.from_config({"class_path": "os.path.join"}),
             "must be a MessagePassing class",
         ),
-        (lambda: Operator.from_config({"class_path": "no.such.Conv"}), "no class no.such.Conv"),
+        (lambda: Operator.from_config({"class_path": "no.such.Conv"}), "import 'no.such' first"),
+        (
+            lambda: Operator.from_config({"class_path": "torch_geometric.nn.NoConv"}),
+            "no class torch_geo",
+        ),
     ],
 )
 def test_mistakes_are_named(make: object, message: str) -> None:

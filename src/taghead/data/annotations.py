@@ -42,9 +42,10 @@ def read_annotations(csv: str | Path, root: str | Path) -> list[Clip]:
     """
     csv, root = Path(csv), Path(root)
     table = _read_table(csv)
-    for row, line in enumerate(table["ClassEncoded"], start=2):
-        if not line.isdecimal():
-            raise DataError(f"{csv}: line {row}: ClassEncoded must be a number (got {line!r})")
+    for row, value in table["ClassEncoded"].items():
+        if not value.isdecimal():
+            line = int(str(row)) + 2
+            raise DataError(f"{csv}: line {line}: ClassEncoded must be a number (got {value!r})")
     labels = table["ClassEncoded"].astype(int)
     for one, other in (("ClassEncoded", "Class"), ("Class", "ClassEncoded")):
         names = table.assign(ClassEncoded=labels).groupby(one)[other].unique()
@@ -62,9 +63,11 @@ def class_names(csv: str | Path, clips: list[Clip]) -> list[str]:
     """The name of every class, by its number, as the training split gives them.
 
     Raises:
-        DataError: If the numbers are not 0, 1, ... without a gap.
+        DataError: If there is one class only, or the numbers are not 0, 1, ... without a gap.
     """
     names = {clip.label: clip.class_name for clip in clips}
+    if len(names) < 2:
+        raise DataError(f"{csv}: needs at least two classes (found only {clips[0].class_name!r})")
     gaps = sorted(set(range(max(names) + 1)) - names.keys())
     if gaps:
         raise DataError(
@@ -94,7 +97,7 @@ def check_classes(csv: str | Path, clips: list[Clip], names: list[str]) -> None:
 def _read_table(csv: Path) -> pd.DataFrame:
     try:
         # a class may be called "None", "nan" or "007": every value stays the text that it is
-        table = pd.read_csv(csv, dtype=str, keep_default_na=False)
+        table = pd.read_csv(csv, dtype=str, keep_default_na=False, skip_blank_lines=False)
     except FileNotFoundError as error:
         raise DataError(f"{csv}: no such annotation file") from error
     except (OSError, ValueError) as error:  # pandas' own errors are ValueErrors
@@ -102,9 +105,11 @@ def _read_table(csv: Path) -> pd.DataFrame:
         raise DataError(f"{csv}: not a readable CSV file: {reason}") from error
     if not isinstance(table.index, pd.RangeIndex):  # pandas took the first values for an index
         raise DataError(f"{csv}: its lines have more values than its header has columns")
+    table = table.fillna("")
+    table = table[(table != "").any(axis=1)]  # blank lines keep the numbers of those after them
     missing = [column for column in COLUMNS if column not in table]
     if missing:
-        found = ", ".join(table.columns)
+        found = ", ".join(map(repr, table.columns))
         raise DataError(f"{csv}: column {missing[0]} is missing (found {found})")
     if table.empty:
         raise DataError(f"{csv}: no clips, only a header")

@@ -120,8 +120,6 @@ class VideoDataModule(LightningDataModule):
             ClipDataset(self.clips[split], self.preprocessing, train=is_train),
             batch_size=self.batch_size,
             shuffle=is_train,
-            # a last batch of one clip would break batch norms
-            drop_last=is_train and len(self.clips[split]) > self.batch_size,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
         )
@@ -146,7 +144,11 @@ class VideoDataModule(LightningDataModule):
     def _report_excluded(self) -> None:
         """Lists the clips that are left out in a file, and says how many."""
         rows = [
-            {"split": split, "path": str(bad.clip.path), "reason": bad.reason}
+            {
+                "split": split,
+                "path": str(bad.clip.path),
+                "reason": bad.reason.removeprefix(f"{bad.clip.path}: "),
+            }
             for split, unreadable in self.excluded.items()
             for bad in unreadable
         ]

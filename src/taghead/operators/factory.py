@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import sys
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -110,10 +111,15 @@ class Operator:
     def from_config(cls, config: dict[str, Any]) -> Operator:
         """The operator of a class path and options.
 
+        A config may come from anywhere, and importing a module runs it: only PyG's modules and
+        those that are imported already are looked into.
+
         Raises:
             ValueError: If the path does not lead to a `MessagePassing` class.
         """
         module, _, name = config["class_path"].rpartition(".")
+        if module.split(".")[0] != "torch_geometric" and module not in sys.modules:
+            raise ValueError(f"conv: import {module!r} first: {name} is not one of PyG's operators")
         try:
             found = getattr(importlib.import_module(module), name)
         except (ImportError, AttributeError, ValueError) as error:
