@@ -49,11 +49,30 @@ from torch_geometric.nn import (
 )
 
 from taghead.graph import from_tokens, to_data
-from taghead.grid import INTRA_FRAME, RELATIONS, TIME_ALIGNED, Grid
+from taghead.grid import (
+    FUTURE,
+    INTRA_FRAME,
+    PAST,
+    RELATIONS,
+    TIME_ALIGNED,
+    Grid,
+    spatial_window,
+    time_aligned,
+)
 from taghead.operators import propagate
 
 WIDTH, OUT, EDGE = 6, 4, 3
-RELATION_SETS = {"intra": (INTRA_FRAME,), "time": (TIME_ALIGNED,), "union": RELATIONS}
+TYPES = 4  # relations that typed operators are built for
+FIRST_SETS = {"intra": (INTRA_FRAME,), "time": (TIME_ALIGNED,), "union": RELATIONS}
+RELATION_SETS = FIRST_SETS | {
+    "reach 2": (time_aligned(reach=2),),
+    "past": (PAST,),
+    "future": (FUTURE,),
+    "window": (spatial_window(1),),
+    "directed": (INTRA_FRAME, PAST, FUTURE),
+    "window and time": (spatial_window(1), time_aligned(reach=2)),
+    "twice": (spatial_window(1), INTRA_FRAME, TIME_ALIGNED, PAST),  # edges of several relations
+}
 AGGREGATIONS = ("sum", "mean", "max", "min", "var", "std", "softmax", "powermean")
 
 
@@ -79,7 +98,10 @@ def case(cls: type[MessagePassing], *arguments: Any, edge_width: int = 0, **opti
     def build() -> MessagePassing:
         made = [a() if callable(a) and not isinstance(a, type) else a for a in arguments]
         named = {k: v() if inspect.isfunction(v) else v for k, v in options.items()}
-        return cls(*made, **named).eval()
+        conv = cls(*made, **named).eval()
+        if hasattr(conv, "l2"):  # RGATConv leaves it uninitialised
+            nn.init.constant_(conv.l2, 0.3)
+        return conv
 
     words = [f"{name}={_word(value)}" for name, value in options.items()]
     return Case(cls, ", ".join([*map(_word, arguments), *words]), build, edge_width)
@@ -279,9 +301,9 @@ def _cases() -> list[Case]:
     out += [case(FAConv, WIDTH, **o) for o in [*ends, alone, {"eps": 0.0}]]
     bases = [{}, {"num_bases": 3}, {"num_blocks": 2}, {"root_weight": False}, {"bias": False}]
     out += [
-        case(RGCNConv, *wide, 2, aggr=a, **o) for a, o in product(["mean", "sum", "max"], bases)
+        case(RGCNConv, *wide, TYPES, aggr=a, **o) for a, o in product(["mean", "sum", "max"], bases)
     ]
-    out += [case(FastRGCNConv, *wide, 2, aggr=a, **o) for a, o in product(["mean", "sum"], bases)]
+    out += [case(FastRGCNConv, *wide, TYPES, aggr=a, **o) for a, o in product(["mean", "sum"], bases)]
     ways = product(
         ["across-relation", "within-relation"],
         [("additive-self-attention", 1), ("multiplicative-self-attention", 2)],
@@ -291,7 +313,7 @@ def _cases() -> list[Case]:
         case(
             RGATConv,
             *wide,
-            2,
+            TYPES,
             heads=2,
             attention_mechanism=way,
             attention_mode=mode,
@@ -301,7 +323,7 @@ def _cases() -> list[Case]:
         for way, (mode, dim), mod in ways
     ]
     out += [
-        case(RGATConv, *wide, 2, heads=2, **o)
+        case(RGATConv, *wide, TYPES, heads=2, **o)
         for o in [
             {"concat": False},
             {"num_bases": 3},

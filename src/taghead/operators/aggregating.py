@@ -32,7 +32,7 @@ from taghead.operators.aggregation import (
 from taghead.operators.edge_features import check_edge_attr
 from taghead.operators.kernel import Kernel, Rule, Tokens, class_of, plus, rows, takes_mean
 from taghead.operators.linear_map import zeros_from
-from taghead.operators.neighbourhood import Neighbourhood
+from taghead.operators.neighbourhood import Neighbourhood, number, present
 from taghead.operators.networks import ROWWISE, after_sum, run_steps, split_linear, steps_of
 from taghead.operators.pairs import PAIRWISE, gated_sum, reduce_pairs
 from taghead.operators.parts import FramePart
@@ -136,9 +136,7 @@ def edge(conv: EdgeConv, tokens: Tokens, hood: Neighbourhood) -> Tensor:
     )
     if last is None:
         return out
-    degrees = hood.degrees()
-    counts = [float(degree > 0) for degree in degrees] if takes_mean(conv) else degrees
-    return after_sum(last, out, hood.per_frame(counts, out))
+    return after_sum(last, out, hood.per_token(present if takes_mean(conv) else number, out))
 
 
 def _is_linear(step: Any) -> bool:

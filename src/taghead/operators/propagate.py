@@ -123,7 +123,7 @@ def _dense_way(
     if hood is None:
         names = ", ".join(relation.name for relation in relations)
         return None, f"one of the relations {names} has no dense neighbourhood"
-    return hood, ""
+    return hood.transposed if conv.flow == "target_to_source" else hood, ""
 
 
 def _run_densely(
