@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any
 
@@ -71,6 +71,7 @@ RELATION_SETS = FIRST_SETS | {
     "window": (spatial_window(1),),
     "directed": (INTRA_FRAME, PAST, FUTURE),
     "window and time": (spatial_window(1), time_aligned(reach=2)),
+    "window and directed": (spatial_window(1), PAST),
     "twice": (spatial_window(1), INTRA_FRAME, TIME_ALIGNED, PAST),  # edges of several relations
 }
 AGGREGATIONS = ("sum", "mean", "max", "min", "var", "std", "softmax", "powermean")
@@ -303,7 +304,9 @@ def _cases() -> list[Case]:
     out += [
         case(RGCNConv, *wide, TYPES, aggr=a, **o) for a, o in product(["mean", "sum", "max"], bases)
     ]
-    out += [case(FastRGCNConv, *wide, TYPES, aggr=a, **o) for a, o in product(["mean", "sum"], bases)]
+    out += [
+        case(FastRGCNConv, *wide, TYPES, aggr=a, **o) for a, o in product(["mean", "sum"], bases)
+    ]
     ways = product(
         ["across-relation", "within-relation"],
         [("additive-self-attention", 1), ("multiplicative-self-attention", 2)],
@@ -332,7 +335,25 @@ def _cases() -> list[Case]:
             {"aggr": "mean"},
         ]
     ]
-    return out
+    for cls in (GATConv, GATv2Conv):
+        out += [
+            case(cls, *wide, edge_width=EDGE, edge_dim=EDGE, fill_value=f, flow="target_to_source")
+            for f in ("mean", "max")
+        ]
+    turned = {c.cls for c in out if "target_to_source" in c.options}
+    first = {c.cls: c for c in reversed(out)}
+    return out + [_turned(first[cls]) for cls in first if cls not in turned]
+
+
+def _turned(case: Case) -> Case:
+    """The same with messages from targets to sources, for classes that take no `flow`."""
+
+    def build() -> MessagePassing:
+        conv = case.build()
+        conv.flow = "target_to_source"
+        return conv
+
+    return replace(case, options=f"{case.options}, turned", build=build)
 
 
 CASES = _cases()
