@@ -84,7 +84,7 @@ class TAGHead(nn.Module):
         encoder_dropout: float = 0.1,
         conv: OperatorFactory | None = None,
         mode: Mode = "per_relation",
-        relations: Sequence[str] = ("intra_frame", "time_aligned"),
+        relations: Sequence[str | tuple[str, str, str]] = ("intra_frame", "time_aligned"),
         relation_aggr: RelationAggregation = "sum",
         graph_layers: int = 1,
         graph_norm: Literal["pre", "post"] | None = "pre",

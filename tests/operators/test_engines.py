@@ -41,7 +41,7 @@ from taghead.grid import (
     time_aligned,
 )
 from taghead.head import TAGHead
-from taghead.operators import attention_weights, propagate, supports
+from taghead.operators import attention_weights, parts, propagate, supports
 
 GRID = Grid(3, 2, 3)
 
@@ -194,7 +194,11 @@ def test_state_dicts_move_between_engines(conv):
         (spatial_window(1), INTRA_FRAME, PAST, TIME_ALIGNED),
     ],
 )
-def test_attention_weights_come_in_the_order_of_edges(cls, loops, flow, relations):
+@pytest.mark.parametrize("pairs_per_slot", [0, 9])
+def test_attention_weights_come_in_the_order_of_edges(
+    cls, loops, flow, relations, pairs_per_slot, monkeypatch
+):
+    monkeypatch.setattr(parts, "PAIRS_PER_SLOT", pairs_per_slot)
     conv = cls(WIDTH, OUT, heads=2, add_self_loops=loops)
     conv.flow = flow
     x = torch.randn(2, GRID.num_nodes, WIDTH)
@@ -223,6 +227,13 @@ RELATION = st.one_of(
 @given(st.data())
 def test_any_size(data):
     size = st.integers(1, 4)
+    frames_from = data.draw(st.sampled_from([0, 6]))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(parts, "PAIRS_PER_SLOT", frames_from)
+        compare_any_size(data, size)
+
+
+def compare_any_size(data, size):
     grid = Grid(data.draw(size), data.draw(size), data.draw(size))
     batch, width, heads = data.draw(size), data.draw(size), data.draw(size)
     relations = data.draw(st.lists(RELATION, max_size=3).map(tuple))

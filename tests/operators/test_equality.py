@@ -18,7 +18,7 @@ from cases import (
 )
 
 from taghead.grid import RELATIONS, Grid
-from taghead.operators import Operator, pairs, supports
+from taghead.operators import Operator, pairs, parts, supports
 from taghead.operators.registry import KERNELS
 
 GRID = Grid(3, 2, 3)
@@ -55,6 +55,15 @@ def test_equal_to_pyg(case, name, compared):
 def test_equal_to_pyg_in_single_precision(name):
     for case in {case.cls: case for case in CASES}.values():
         compare(case, GRID, name, torch.float32, 1e-5)
+
+
+@pytest.mark.parametrize("name", ["window", "window and directed", "twice"])
+def test_windows_slot_by_slot(name, monkeypatch):
+    """Attentive operators in frames that are large beside the window."""
+    monkeypatch.setattr(parts, "PAIRS_PER_SLOT", 0)
+    for case in CASES:
+        if KERNELS[case.cls].attention is not None:
+            compare(case, GRID, name, torch.float64, 1e-10)
 
 
 @pytest.mark.parametrize("grid", EDGE_CASES, ids=str)

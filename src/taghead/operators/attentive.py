@@ -209,7 +209,7 @@ def _kernel(
     attention: Attend, finish: Finish, *rules: Rule, dropout: bool = True, edge_attr: bool = False
 ) -> Kernel:
     def run(conv: Any, tokens: Tokens, hood: Neighbourhood) -> Tensor:
-        found = attention(conv, tokens, hood)
+        found = attention(conv, tokens, hood.framed)
         return finish(conv, attend(conv, found, conv.dropout if dropout else 0.0), tokens)
 
     return Kernel(run, (SUM_OR_MEAN, *rules), edge_attr, attention)

@@ -34,7 +34,7 @@ class Features(NamedTuple):
 def general(conv: GeneralConv, tokens: Tokens, hood: Neighbourhood) -> Tensor:
     check_edge_attr(conv, conv.in_edge_channels is not None, tokens.edge_attr)
     if conv.attention:
-        out = attend(conv, general_attention(conv, tokens, hood)).mean(2)
+        out = attend(conv, general_attention(conv, tokens, hood.framed)).mean(2)
         target = _features(conv, tokens).target
         if target is not None:  # every message holds it, and a token's weights sum to 1
             out = out + target.mean(2) * hood.per_token(share if takes_mean(conv) else present, out)

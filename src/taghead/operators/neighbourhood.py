@@ -15,7 +15,16 @@ from torch import Tensor
 from taghead.grid import Grid, Relation
 from taghead.operators.constants import constants
 from taghead.operators.linear_map import LinearMap, apply, zeros_from
-from taghead.operators.parts import FRAME, SHIFT, WINDOW, Part, add_loops, parts_of
+from taghead.operators.parts import (
+    FRAME,
+    SHIFT,
+    WINDOW,
+    Part,
+    add_loops,
+    framed,
+    hidden_slots,
+    parts_of,
+)
 from taghead.operators.window_map import WindowMap, apply_windows
 
 Recipe = Callable[..., Any]
@@ -78,6 +87,13 @@ class Neighbourhood:
         """The same with every edge turned around: what `flow="target_to_source"` works on."""
         parts = tuple(part.transposed for part in self.parts)
         return Neighbourhood(self.size, parts, not self.is_transposed)
+
+    @property
+    def framed(self) -> Neighbourhood:
+        """The same for operators that weigh pairs by inner products: small windows as frames."""
+        if not self.has_windows:
+            return self
+        return replace(self, parts=tuple(framed(self.parts, self.size)))
 
     def with_self_loops(self, apart: bool = False) -> Neighbourhood:
         """The same with an edge from every token to itself.
@@ -298,8 +314,10 @@ def edge_slots(
         if kind == FRAME:
             positions = size[1] * size[2]
             source = places[0][:, None] * positions + np.arange(positions)
-            if not value[0]:
-                source[nodes, nodes % positions] = -1
+            loops, window = value
+            if not loops:
+                (hidden,) = hidden_slots(*size[1:], window)
+                source[hidden[nodes % positions]] = -1
         else:
             found = places + np.array(value)[:, None]
             inside = ((found >= 0) & (found < np.array(size)[:, None])).all(0)
@@ -308,9 +326,9 @@ def edge_slots(
         relations.append(np.full(source.shape[1], relation))
     source, relation_of_slot = np.concatenate(sources, 1), np.concatenate(relations)
     target = nodes[:, None]
-    loops = np.flatnonzero(source == target)
+    own = np.flatnonzero(source == target)
     slots = np.flatnonzero((source >= 0) & (source != target))
     target, column = np.divmod(slots, source.shape[1])
     ends = [source.ravel()[slots], target]
     order = np.lexsort([relation_of_slot[column], *(ends[::-1] if is_transposed else ends)])
-    return slots[order], loops if loops.size else None
+    return slots[order], own if own.size else None

@@ -19,25 +19,31 @@ from taghead.operators.constants import constants
 
 LOOP = -1  # stands for the relation of a self-loop that an operator adds
 FRAME, SHIFT, WINDOW = range(3)  # kinds of parts in keys
+PAIRS_PER_SLOT = 6  # how many pairs of a frame cost as much as one slot of a window
 
 
 @dataclass(frozen=True)
 class FramePart:
-    """All tokens of a token's frame.
+    """All tokens of a token's frame, or those in a window around it.
 
     Args:
-        frames: Frames of the grid, T.
-        positions: Positions of a frame, P.
+        size: Frames, rows and columns of the grid.
         relation: The relation's place among those given.
         loops: Whether a token is its own neighbour.
+        window: The radius of the spatial window; 0 for the whole frame.
     """
 
-    frames: int
-    positions: int
+    size: tuple[int, int, int]
     relation: int
     loops: bool = False
+    window: int = 0
 
     order = 0  # sources come in the order of their frames
+
+    @property
+    def positions(self) -> int:
+        """Positions of a frame, P."""
+        return self.size[1] * self.size[2]
 
     @property
     def num_slots(self) -> int:
@@ -46,12 +52,12 @@ class FramePart:
     @property
     def key(self) -> tuple[int, ...]:
         """What the part adds to the sum over the edges, as plain values for cached recipes."""
-        return FRAME, int(self.loops)
+        return (WINDOW, self.relation, self.window) if self.window else (FRAME, int(self.loops))
 
     @property
     def slots(self) -> tuple[int, ...]:
         """The part's slots, as plain values for cached recipes."""
-        return self.key
+        return FRAME, int(self.loops), self.window
 
     @property
     def transposed(self) -> FramePart:
@@ -66,9 +72,10 @@ class FramePart:
         """Writes a value where there is no edge; `scores` is `[..., P, P]`."""
         if self.loops:
             return scores
-        (own,) = constants(own_slot, (self.positions,), scores.dtype, scores.device)
-        assert own is not None
-        return scores.masked_fill(own, value)
+        arguments = (*self.size[1:], self.window)
+        (hidden,) = constants(hidden_slots, arguments, scores.dtype, scores.device)
+        assert hidden is not None
+        return scores.masked_fill(hidden, value)
 
     def dot(self, targets: Tensor, sources: Tensor) -> Tensor:
         """Inner products of targets and sources: two `[B, T, H, P, C]` -> `[B, T, H, P, P]`."""
@@ -175,14 +182,14 @@ def _padding(offset: int) -> list[int]:
 def parts_of(grid: Grid, relation: Relation, place: int) -> list[Part] | None:
     """The parts of one relation, none of them without edges; None if it has no dense form."""
     frames, height, width = size = (grid.frames, grid.height, grid.width)
-    rule, positions = relation.edges, grid.num_positions
+    rule = relation.edges
     if isinstance(rule, TimeEdges):
         return [ShiftPart(size, place, (offset, 0, 0)) for offset in rule.offsets(frames)]
     if isinstance(rule, WindowEdges) and rule.radius < max(height, width) - 1:
         offsets = rule.offsets(height, width)
         return [ShiftPart(size, place, (0, *offset), rule.radius) for offset in offsets]
     if isinstance(rule, WindowEdges) or rule is intra_frame_edges:
-        return [FramePart(frames, positions, place)] if positions > 1 else []
+        return [FramePart(size, place)] if grid.num_positions > 1 else []
     return None
 
 
@@ -196,14 +203,33 @@ def add_loops(parts: Iterable[Part], size: tuple[int, int, int], apart: bool) ->
     """
     parts = list(parts)
     for i, part in enumerate(parts):
-        if isinstance(part, FramePart) and not apart:
+        if isinstance(part, FramePart) and not part.window and not apart:
             return [*parts[:i], replace(part, loops=True), *parts[i + 1 :]]
     return [*parts, ShiftPart(size, LOOP, (0, 0, 0))]
 
 
-def own_slot(positions: int) -> tuple[np.ndarray]:
-    """Recipe: a token's own slot among its frame's, `[P, P]`."""
-    return (np.eye(positions, dtype=bool),)
+def framed(parts: Iterable[Part], size: tuple[int, int, int]) -> list[Part]:
+    """The parts with those of each window as one part of its frame, where that is faster.
+
+    Inner products of all pairs of a frame are one matrix product: cheaper than a window's, one by
+    one, unless the frame has many times more positions than the window.
+    """
+    found: list[Part] = []
+    for part in parts:
+        if isinstance(part, ShiftPart) and part.window:
+            side = 2 * part.window + 1
+            if size[1] * size[2] <= PAIRS_PER_SLOT * side * side:
+                part = FramePart(size, part.relation, window=part.window)
+        if part not in found or not isinstance(part, FramePart):
+            found.append(part)
+    return found
+
+
+def hidden_slots(height: int, width: int, window: int) -> tuple[np.ndarray]:
+    """Recipe: a token's own slot among its frame's, and those outside its window, `[P, P]`."""
+    rows, columns = np.divmod(np.arange(height * width), width)
+    distance = np.maximum(abs(rows[:, None] - rows), abs(columns[:, None] - columns))
+    return ((distance == 0) | (distance > (window or distance.max())),)
 
 
 def outside_grid(size: tuple[int, int, int], offset: tuple[int, int, int]) -> tuple[np.ndarray]:

@@ -108,7 +108,7 @@ def attention_weights(
     if hood is None or kernel is None or kernel.attention is None:
         raise ValueError(f"{conv} shows no attention weights{': ' * bool(reason)}{reason}")
     x = x.unflatten(1, (hood.frames, hood.positions))
-    attention = kernel.attention(conv, Tokens(x, x, edge_attr), hood)
+    attention = kernel.attention(conv, Tokens(x, x, edge_attr), hood.framed)
     return attention.hood.in_edge_order(attention.weights)
 
 

@@ -98,7 +98,7 @@ def _softmax(conv: RGATConv, hood: Neighbourhood, scores: list[Tensor], like: Te
 
 
 def rgat(conv: RGATConv, tokens: Tokens, hood: Neighbourhood) -> Tensor:
-    attention = rgat_attention(conv, tokens, hood)
+    attention = rgat_attention(conv, tokens, hood.framed)
     weights = attention.weights
     if conv.mod == "f-additive":
         weights = torch.where(weights > 0, weights + 1, weights)
