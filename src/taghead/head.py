@@ -48,8 +48,8 @@ class TAGHead(nn.Module):
         mode: How relations meet operators: `per_relation`, an operator for each, their outputs
             joined by `relation_aggr`; `union`, one on all edges, as in the paper; `edge_type`, one
             on all edges that is told each edge's relation; `none`, no graph: the control.
-        relations: The edge sets: `intra_frame`, `time_aligned`, `past`, `future`, the latter three
-            also as `time_aligned(reach=2)`, and `spatial_window(radius=1)`; or `Relation`s.
+        relations: The edge sets: `intra_frame`, `time_aligned`, `past`, `future` (these three also
+            as `past(reach=2)`), `spatial_window(radius=1)`; or a `Relation` of any edges.
         relation_aggr: How the relations' outputs meet in mode `per_relation`.
         graph_layers: Message-passing layers.
         graph_norm: LayerNorm before the operator (`pre`), after the sum (`post`), or none.

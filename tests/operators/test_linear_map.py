@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from taghead.grid import PAST, Grid, spatial_window
 from taghead.operators.linear_map import LinearMap, apply
-from taghead.operators.neighbourhood import Neighbourhood, adjacency
+from taghead.operators.neighbourhood import Neighbourhood
+from taghead.operators.recipes import adjacency
 from taghead.operators.window_map import WindowMap, apply_windows
 
 NUMBERS = st.floats(-2, 2, width=32)

@@ -32,10 +32,11 @@ from taghead.operators.aggregation import (
 from taghead.operators.edge_features import check_edge_attr
 from taghead.operators.kernel import Kernel, Rule, Tokens, class_of, plus, rows, takes_mean
 from taghead.operators.linear_map import zeros_from
-from taghead.operators.neighbourhood import Neighbourhood, number, present
+from taghead.operators.neighbourhood import Neighbourhood
 from taghead.operators.networks import ROWWISE, after_sum, run_steps, split_linear, steps_of
 from taghead.operators.pairs import PAIRWISE, gated_sum, reduce_pairs
 from taghead.operators.parts import FramePart
+from taghead.operators.recipes import number, present
 
 
 def sage(conv: SAGEConv, tokens: Tokens, hood: Neighbourhood) -> Tensor:

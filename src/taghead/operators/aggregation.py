@@ -31,8 +31,9 @@ from torch_geometric.nn.aggr import (
 )
 
 from taghead.operators.kernel import Rule, class_of
-from taghead.operators.neighbourhood import Neighbourhood, inverse, number, present
+from taghead.operators.neighbourhood import Neighbourhood
 from taghead.operators.parts import FramePart, Part
+from taghead.operators.recipes import inverse, number, present
 
 SHIFTABLE = (SumAggregation, MeanAggregation, MaxAggregation, MinAggregation)
 SPREAD = (VarAggregation, StdAggregation)

@@ -31,8 +31,9 @@ from taghead.operators.kernel import (
     plus,
     takes_mean,
 )
-from taghead.operators.neighbourhood import Neighbourhood, inverse
+from taghead.operators.neighbourhood import Neighbourhood
 from taghead.operators.pairs import leaky_scores
+from taghead.operators.recipes import inverse
 
 Attend = Callable[[Any, Tokens, Neighbourhood], Attention]
 Finish = Callable[[Any, Tensor, Tokens], Tensor]

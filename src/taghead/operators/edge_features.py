@@ -10,8 +10,9 @@ from torch import Tensor
 from torch_geometric.nn import MessagePassing
 
 from taghead.operators.constants import constants
-from taghead.operators.neighbourhood import Neighbourhood, adjacency
+from taghead.operators.neighbourhood import Neighbourhood
 from taghead.operators.parts import LOOP
+from taghead.operators.recipes import adjacency
 
 FillValue = float | Tensor | str | None
 

@@ -14,8 +14,9 @@ from taghead.operators.aggregation import Messages, reduce, reducible
 from taghead.operators.attentive import attend, heads_of, scored
 from taghead.operators.edge_features import check_edge_attr
 from taghead.operators.kernel import SUM_OR_MEAN, Attention, Kernel, Rule, Tokens, takes_mean
-from taghead.operators.neighbourhood import Neighbourhood, inverse, present
+from taghead.operators.neighbourhood import Neighbourhood
 from taghead.operators.parts import Part
+from taghead.operators.recipes import inverse, present
 
 
 class Features(NamedTuple):

@@ -33,7 +33,8 @@ from taghead.operators.aggregation import (
 )
 from taghead.operators.kernel import NOT_CACHED, SUM_OR_MEAN, Kernel, Rule, Tokens, plus, takes_mean
 from taghead.operators.linear_map import LinearMap
-from taghead.operators.neighbourhood import Neighbourhood, Polynomial
+from taghead.operators.neighbourhood import Neighbourhood
+from taghead.operators.recipes import Polynomial
 
 NO_EDGE_DROPOUT = Rule(
     "dropout is 0 in training", lambda conv: conv.dropout == 0 or not conv.training

@@ -23,8 +23,9 @@ from torch_geometric.nn.aggr import (
 
 from taghead.operators.kernel import Rule, class_of
 from taghead.operators.linear_map import zeros_from
-from taghead.operators.neighbourhood import Neighbourhood, inverse
+from taghead.operators.neighbourhood import Neighbourhood
 from taghead.operators.parts import FramePart, Part
+from taghead.operators.recipes import inverse
 
 CHUNK = 2**20  # numbers of a pairwise tensor that are held at a time
 Pair = Callable[..., Tensor]

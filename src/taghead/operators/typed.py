@@ -12,7 +12,8 @@ from taghead.operators.attentive import attend, heads_of
 from taghead.operators.edge_features import check_edge_attr
 from taghead.operators.kernel import SUM_OR_MEAN, Attention, Kernel, Tokens, plus
 from taghead.operators.linear_map import zeros_from
-from taghead.operators.neighbourhood import Neighbourhood, number
+from taghead.operators.neighbourhood import Neighbourhood
+from taghead.operators.recipes import number
 
 
 def rgcn(conv: RGCNConv, tokens: Tokens, hood: Neighbourhood) -> Tensor:
