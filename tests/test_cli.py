@@ -11,6 +11,7 @@ import yaml
 from PIL import Image
 
 from taghead.cli import main
+from taghead.model import VideoClassifier
 
 CONFIG = Path(__file__).parents[1] / "experiments" / "synthgym.yaml"
 SMALL = [
@@ -71,6 +72,31 @@ def test_swapping_the_operator_is_one_flag(dataset: Path, folder: Path, swap: li
     assert conv["class_path"] == f"torch_geometric.nn.{swap[0]}"
     saved = yaml.safe_load((run / "config.yaml").read_text())
     assert saved["model"]["head"]["init_args"]["conv"]["class_path"].endswith(swap[0])
+
+
+def test_relations_are_a_list_of_names(dataset: Path, folder: Path) -> None:
+    relations = ["intra_frame", "past", "time_aligned(reach=2)", "spatial_window(radius=1)"]
+    fit(dataset, f"--model.head.relations=[{', '.join(relations)}]")
+    run = folder / "runs/synthgym/version_0"
+    saved = yaml.safe_load((run / "config.yaml").read_text())
+    assert saved["model"]["head"]["init_args"]["relations"] == relations
+    checkpoint = torch.load(run / "checkpoints/last.ckpt", weights_only=True)
+    assert checkpoint["video_classifier"]["head"]["relations"] == relations
+    model = VideoClassifier.from_checkpoint(run / "checkpoints/last.ckpt")
+    assert [relation.expression for relation in model.head.relations] == relations
+
+
+@pytest.mark.parametrize(
+    ("relations", "message"),
+    [
+        ("[past, sideways]", "relation must be one of intra_frame, .*spatial_window.*'sideways'"),
+        ("[spatial_window(reach=1)]", r"no argument 'reach'; it has spatial_window\(radius=R\)"),
+        ("[past, past]", "no name may contain another's .*'past' and 'past'"),
+    ],
+)
+def test_relations_that_do_not_exist(dataset: Path, relations: str, message: str) -> None:
+    with pytest.raises(SystemExit, match=message):
+        fit(dataset, f"--model.head.relations={relations}")
 
 
 def test_without_a_graph(dataset: Path, folder: Path) -> None:

@@ -7,7 +7,20 @@ from torch_geometric.data import Batch, Data, HeteroData
 from torch_geometric.nn import HeteroConv, SAGEConv
 
 from taghead.graph import from_tokens, to_data, to_feature_map, to_hetero_data, to_tokens
-from taghead.grid import INTRA_FRAME, RELATIONS, TIME_ALIGNED, Grid
+from taghead.grid import (
+    FUTURE,
+    INTRA_FRAME,
+    PAST,
+    RELATIONS,
+    TIME_ALIGNED,
+    Grid,
+    custom,
+    spatial_window,
+    time_aligned,
+)
+
+RING = custom("ring", lambda grid: torch.arange(grid.num_nodes).expand(2, -1))
+OTHERS = (spatial_window(1), PAST, FUTURE, time_aligned(2), RING)
 
 
 def assert_equal(one: Any, other: Any) -> None:
@@ -23,22 +36,22 @@ def assert_equal(one: Any, other: Any) -> None:
         assert one == other
 
 
-def single_data(feature_map: Tensor) -> Data:
+def single_data(feature_map: Tensor, relations: Any = RELATIONS) -> Data:
     """The graph of one clip `[C, T, H, W]`, built node by node and edge by edge."""
     _, t, h, w = feature_map.shape
     grid = Grid(t, h, w)
-    edge_index, edge_type = grid.typed_edges(RELATIONS)
+    edge_index, edge_type = grid.typed_edges(relations)
     x = torch.stack([feature_map[:, i, j, k] for i, j, k in grid.positions().tolist()])
     return Data(
         x=x, edge_index=edge_index, pos=grid.positions().to(feature_map), edge_type=edge_type
     )
 
 
-def single_hetero_data(feature_map: Tensor) -> HeteroData:
-    data = single_data(feature_map)
+def single_hetero_data(feature_map: Tensor, relations: Any = RELATIONS) -> HeteroData:
+    data = single_data(feature_map, relations)
     graph = HeteroData()
     graph["token"].x, graph["token"].pos = data.x, data.pos
-    for number, relation in enumerate(RELATIONS):
+    for number, relation in enumerate(relations):
         graph[tuple(relation)].edge_index = data.edge_index[:, data.edge_type == number]
     return graph
 
@@ -49,10 +62,13 @@ def single_hetero_data(feature_map: Tensor) -> HeteroData:
 @pytest.mark.parametrize(
     "shape", [(3, 5, 2, 3, 2), (1, 4, 3, 2, 2), (2, 3, 1, 2, 2), (2, 3, 2, 1, 1)]
 )
-def test_a_batch_equals_pygs_own(build: Any, single: Any, shape: tuple[int, ...]) -> None:
+@pytest.mark.parametrize("relations", [RELATIONS, OTHERS], ids=["paper", "others"])
+def test_a_batch_equals_pygs_own(
+    build: Any, single: Any, shape: tuple[int, ...], relations: Any
+) -> None:
     feature_map = torch.randn(shape)
-    batch = build(feature_map)
-    expected = Batch.from_data_list([single(clip) for clip in feature_map])
+    batch = build(feature_map, relations)
+    expected = Batch.from_data_list([single(clip, relations) for clip in feature_map])
     assert type(batch) is type(expected)
     assert_equal(batch.to_dict(), expected.to_dict())
     assert_equal(batch._slice_dict, expected._slice_dict)
@@ -62,7 +78,13 @@ def test_a_batch_equals_pygs_own(build: Any, single: Any, shape: tuple[int, ...]
         zip(batch.to_data_list(), expected.to_data_list(), strict=True)
     ):
         assert_equal(one.to_dict(), other.to_dict())
-        assert_equal(batch[number].to_dict(), single(feature_map[number]).to_dict())
+        assert_equal(batch[number].to_dict(), single(feature_map[number], relations).to_dict())
+
+
+def test_relations_of_one_name_are_refused() -> None:
+    feature_map = torch.randn(2, 3, 2, 2, 2)
+    with pytest.raises(ValueError, match="got 'past' and 'past'"):
+        to_hetero_data(feature_map, [PAST, PAST])
 
 
 @pytest.mark.parametrize("build", [to_data, to_hetero_data])

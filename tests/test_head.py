@@ -1,3 +1,4 @@
+import json
 from functools import partial
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch_geometric.explain import AttentionExplainer, Explainer, GNNExplainer
 
 from taghead import Grid, TAGHead
 from taghead.graph import from_tokens, to_hetero_data
+from taghead.grid import PAST, custom, past, spatial_window
 
 GRID = Grid(3, 2, 2)
 MODES = [
@@ -82,6 +84,92 @@ def test_pygs_explainers_take_the_graph_model_as_it_is() -> None:
         data.x_dict, data.edge_index_dict, batch_dict=data.batch_dict
     )
     assert set(learned.edge_mask_dict) == set(data.edge_types)
+
+
+OTHERS = ("intra_frame", "past", "future")
+RING = custom("ring", lambda grid: torch.arange(grid.num_nodes).roll(1).expand(2, -1))
+
+
+@pytest.mark.parametrize(
+    "relations",
+    [OTHERS, ("spatial_window(radius=1)", "time_aligned(reach=2)"), (PAST, RING), (past(12), PAST)],
+)
+@pytest.mark.parametrize(
+    ("mode", "conv"),
+    [
+        ("per_relation", partial(pyg.GATv2Conv, heads=2)),
+        ("union", pyg.SAGEConv),
+        ("edge_type", partial(pyg.RGCNConv, num_relations=3)),
+    ],
+)
+def test_heads_on_other_relations(relations: Any, mode: Any, conv: Any) -> None:
+    head = small_head(relations=relations, mode=mode, conv=conv)
+    feature_map = torch.randn(2, 8, 3, 3, 2)
+    data = to_hetero_data(from_tokens(head.encode(feature_map), Grid(3, 3, 2)), head.relations)
+    logits = head.graph_model()(data.x_dict, data.edge_index_dict, data.batch_dict)
+    torch.testing.assert_close(logits, head(feature_map))
+    head.engine = "pyg"
+    torch.testing.assert_close(logits, head(feature_map))
+
+
+def test_attention_explains_every_direction() -> None:
+    conv = partial(pyg.GATv2Conv, heads=1, add_self_loops=False)
+    head = small_head(conv=conv, relations=OTHERS, graph_norm=None)
+    tokens = head.encode(torch.randn(2, 8, 3, 2, 2))
+    data = to_hetero_data(from_tokens(tokens, GRID).detach(), head.relations)
+    explainer = Explainer(
+        head.graph_model(),
+        AttentionExplainer(),
+        explanation_type="model",
+        edge_mask_type="object",
+        model_config={
+            "mode": "multiclass_classification",
+            "task_level": "graph",
+            "return_type": "raw",
+        },
+    )
+    explanation = explainer(data.x_dict, data.edge_index_dict, batch_dict=data.batch_dict)
+    for relation, edge_index in data.edge_index_dict.items():
+        operator = head.layers[0].convs.convs[relation]
+        _, (_, alpha) = operator(data["token"].x, edge_index, return_attention_weights=True)
+        torch.testing.assert_close(explanation[relation].edge_mask, alpha.flatten())
+
+
+def test_the_direction_of_time_is_seen() -> None:
+    """Messages from the past alone: what a frame shows reaches no earlier frame."""
+    head = small_head(relations=("past",), encoder_layers=0, conv=pyg.SAGEConv)
+    x = torch.randn(1, GRID.num_nodes, 8)
+    other = torch.cat([x[:, :8], torch.randn(1, 4, 8)], dim=1)  # another last frame
+    torch.testing.assert_close(head.refine(x, GRID)[:, :8], head.refine(other, GRID)[:, :8])
+    backwards = small_head(relations=("future",), encoder_layers=0, conv=pyg.SAGEConv)
+    assert not torch.allclose(
+        backwards.refine(x, GRID)[:, :8], backwards.refine(other, GRID)[:, :8]
+    )
+
+
+def test_relations_of_one_name_do_not_share_edges() -> None:
+    def turn(step: int) -> Any:
+        def edges(grid: Grid) -> Tensor:
+            nodes = torch.arange(grid.num_nodes)
+            return torch.stack([nodes.roll(step), nodes])
+
+        return custom("ring", edges)
+
+    heads = [
+        small_head(relations=(relation,), conv=pyg.SAGEConv) for relation in (turn(1), turn(2))
+    ]
+    heads[1].load_state_dict(heads[0].state_dict())
+    x = torch.randn(1, GRID.num_nodes, 8)
+    assert not torch.allclose(heads[0].refine(x, GRID), heads[1].refine(x, GRID))
+
+
+def test_relations_in_the_config() -> None:
+    head = small_head(relations=["intra_frame", past(3), spatial_window(2)])
+    config = json.loads(json.dumps({**head.config(), "conv": None}))
+    assert config["relations"] == ["intra_frame", "past(reach=3)", "spatial_window(radius=2)"]
+    assert TAGHead(**config).relations == head.relations
+    with pytest.raises(ValueError, match="relations: 'ring' has a rule of its own, which cannot"):
+        small_head(relations=[RING]).config()
 
 
 def test_attention_explains_with_the_operators_own_weights() -> None:
@@ -221,6 +309,16 @@ def test_config_makes_the_same_head_again() -> None:
         ({"graph_layers": 0}, r"graph_layers must be a positive integer \(got 0\)"),
         ({"encoder_heads": 3}, r"encoder_heads must divide the width 8 \(got 3\)"),
         ({"relations": ("diagonal",)}, r"relation must be one of .*\(got 'diagonal'\)"),
+        ({"relations": ("past", "past")}, "no name may contain another's .got 'past' and 'past'"),
+        ({"relations": ("past(reach=0)",)}, r"past: reach must be a positive integer \(got 0\)"),
+        (
+            {
+                "relations": ("past", "future", "intra_frame"),
+                "mode": "edge_type",
+                "conv": partial(pyg.RGCNConv, num_relations=2),
+            },
+            r"num_relations must be at least the number of relations given, 3 \(got 2\)",
+        ),
         ({"positions": "sine"}, r"positions must be full or factorised \(got 'sine'\)"),
         ({"mode": "edge_type"}, "mode edge_type: GATv2Conv takes no edge_type; use union"),
         ({"conv": lambda i, o: pyg.SAGEConv(i, 2 * o)}, r"must give 8 channels \(got 16\)"),

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch_geometric.data import Batch, Data, HeteroData
 from torch_geometric.data.storage import BaseStorage
 
-from taghead.grid import RELATIONS, Grid, Relation, as_relation
+from taghead.grid import RELATIONS, Grid, Relation, combine
 
 
 def grid_of(feature_map: Tensor) -> Grid:
@@ -74,12 +74,15 @@ def to_hetero_data(feature_map: Tensor, relations: Iterable[Relation] = RELATION
         - **feature_map** `[B, C, T, H, W]`
         - **batch["token"].x** `[B*N, C]`, **batch["token"].pos** `[B*N, 3]` (t, y, x)
         - **batch[relation].edge_index** `[2, B*E]`
+
+    Raises:
+        ValueError: If one relation's name contains another's.
     """
     grid, device = grid_of(feature_map), feature_map.device
     graph = HeteroData()
     graph["token"].x = to_tokens(feature_map[:1])[0]
     graph["token"].pos = grid.positions().to(feature_map)
-    for relation in map(as_relation, relations):
+    for relation in combine(relations):
         graph[relation].edge_index = grid.edge_index(relation).to(device)
     return _repeat(graph, to_tokens(feature_map))
 

@@ -5,14 +5,50 @@ Everything here is a pure function of sizes: no feature, no parameter, no state.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-EdgeRule = Callable[["Grid"], Tensor]
-"""Edges of one relation on a grid: `[2, E]` (source, target), sorted by target, then source."""
+from taghead.edges import EdgeRule, intra_frame_edges, time_aligned_edges
+from taghead.relations import (
+    FUTURE,
+    INTRA_FRAME,
+    PAST,
+    RELATIONS,
+    TIME_ALIGNED,
+    Relation,
+    TimeAligned,
+    as_relation,
+    combine,
+    custom,
+    future,
+    past,
+    spatial_window,
+    time_aligned,
+)
+
+__all__ = [
+    "FUTURE",
+    "INTRA_FRAME",
+    "PAST",
+    "RELATIONS",
+    "TIME_ALIGNED",
+    "EdgeRule",
+    "Grid",
+    "Relation",
+    "TimeAligned",
+    "as_relation",
+    "combine",
+    "custom",
+    "future",
+    "intra_frame_edges",
+    "past",
+    "spatial_window",
+    "time_aligned",
+    "time_aligned_edges",
+]
 
 
 @dataclass(frozen=True)
@@ -74,7 +110,7 @@ class Grid:
         """The union of several relations' edges; an edge's type is its relation's place.
 
         Shapes:
-            - **edge_index** `[2, E]`, int64, sorted by target, then source
+            - **edge_index** `[2, E]`, int64, sorted by target, then source, then type
             - **edge_type** `[E]`, int64
         """
         parts = [self.edge_index(relation) for relation in relations]
@@ -87,86 +123,3 @@ class Grid:
         key = torch.cat(keys).sort().values
         edge, edge_type = key // len(parts), key % len(parts)
         return torch.stack([edge % self.num_nodes, edge // self.num_nodes]), edge_type
-
-
-def intra_frame_edges(grid: Grid) -> Tensor:
-    """Every ordered pair of distinct positions of a frame: T*P*(P-1) edges.
-
-    Shapes:
-        - **output** `[2, T*P*(P-1)]`, sorted by target, then source
-    """
-    num_positions = grid.num_positions
-    others = torch.arange(num_positions - 1)
-    # [P, P-1]: row p holds all positions but p
-    neighbours = others + (others >= torch.arange(num_positions).view(-1, 1)).long()
-    first = torch.arange(grid.frames).view(-1, 1, 1) * num_positions  # each frame's first node
-    source = (first + neighbours).flatten()
-    target = torch.arange(grid.num_nodes).repeat_interleave(num_positions - 1)
-    return torch.stack([source, target])
-
-
-def time_aligned_edges(grid: Grid) -> Tensor:
-    """The same position in adjacent frames, both directions: 2*(T-1)*P edges.
-
-    Shapes:
-        - **output** `[2, 2*(T-1)*P]`, sorted by target, then source
-    """
-    target = torch.arange(grid.num_nodes).view(-1, 1).expand(-1, 2)
-    source = target + torch.tensor([-1, 1]) * grid.num_positions
-    inside = (source >= 0) & (source < grid.num_nodes)
-    return torch.stack([source[inside], target[inside]])
-
-
-class Relation(tuple[str, str, str]):
-    """An edge type as PyG writes one, ("token", name, "token"), with the rule for its edges.
-
-    It equals, hashes and works as the plain tuple, so it can key a `HeteroData` or a `HeteroConv`.
-
-    Args:
-        name: The relation's name; no relation's name may contain another's, since PyG finds a
-            relation's modules by searching their names.
-        edges: The edges on a given grid, `[2, E]`, sorted by target, then source.
-    """
-
-    edges: EdgeRule
-
-    def __new__(cls, name: str, edges: EdgeRule) -> Relation:
-        relation = super().__new__(cls, ("token", name, "token"))
-        relation.edges = edges
-        return relation
-
-    def __getnewargs__(self) -> tuple[str, EdgeRule]:
-        return self.name, self.edges
-
-    def __eq__(self, other: object) -> bool:
-        same_name = super().__eq__(other)
-        return same_name and self.edges == other.edges if isinstance(other, Relation) else same_name
-
-    def __ne__(self, other: object) -> bool:
-        return not self == other
-
-    __hash__ = tuple.__hash__
-
-    @property
-    def name(self) -> str:
-        return self[1]
-
-
-INTRA_FRAME = Relation("intra_frame", intra_frame_edges)
-TIME_ALIGNED = Relation("time_aligned", time_aligned_edges)
-RELATIONS = (INTRA_FRAME, TIME_ALIGNED)
-
-
-def as_relation(relation: Relation | tuple[str, str, str] | str) -> Relation:
-    """The relation that a name or a plain edge type stands for.
-
-    Raises:
-        ValueError: If there is no such relation; the known ones are listed.
-    """
-    if isinstance(relation, Relation):
-        return relation
-    for known in RELATIONS:
-        if relation in (known.name, tuple(known)):
-            return known
-    names = ", ".join(known.name for known in RELATIONS)
-    raise ValueError(f"relation must be one of {names} (got {relation!r})")

@@ -11,7 +11,7 @@ from torch_geometric.nn import APPNP, GATv2Conv, MessagePassing
 
 from taghead import operators
 from taghead.graph import grid_of, to_tokens
-from taghead.grid import Grid, Relation, as_relation
+from taghead.grid import Grid, Relation, combine
 from taghead.message_passing import MessagePassingLayer, Mode, RelationAggregation, TypedOperator
 from taghead.operators import Engine, Operator, OperatorFactory, as_operator
 from taghead.positions import PositionalEncoding
@@ -48,7 +48,8 @@ class TAGHead(nn.Module):
         mode: How relations meet operators: `per_relation`, an operator for each, their outputs
             joined by `relation_aggr`; `union`, one on all edges, as in the paper; `edge_type`, one
             on all edges that is told each edge's relation; `none`, no graph: the control.
-        relations: The edge sets, by name.
+        relations: The edge sets: `intra_frame`, `time_aligned`, `past`, `future` (these three also
+            as `past(reach=2)`), `spatial_window(radius=1)`; or a `Relation` of any edges.
         relation_aggr: How the relations' outputs meet in mode `per_relation`.
         graph_layers: Message-passing layers.
         graph_norm: LayerNorm before the operator (`pre`), after the sum (`post`), or none.
@@ -83,7 +84,7 @@ class TAGHead(nn.Module):
         encoder_dropout: float = 0.1,
         conv: OperatorFactory | None = None,
         mode: Mode = "per_relation",
-        relations: Sequence[str] = ("intra_frame", "time_aligned"),
+        relations: Sequence[str | tuple[str, str, str]] = ("intra_frame", "time_aligned"),
         relation_aggr: RelationAggregation = "sum",
         graph_layers: int = 1,
         graph_norm: Literal["pre", "post"] | None = "pre",
@@ -116,7 +117,7 @@ class TAGHead(nn.Module):
         self.in_channels = in_channels
         self.num_classes = num_classes
         self.engine = engine
-        self.relations = tuple(map(as_relation, relations))
+        self.relations = combine(relations)
 
         self.projection = (
             nn.Identity() if channels == in_channels else nn.Linear(in_channels, channels)
@@ -211,13 +212,13 @@ class TAGHead(nn.Module):
         """The arguments that make this head again, as JSON can hold them.
 
         Raises:
-            ValueError: If the operator was given as a function, or the head is of a class of its
-                own: no file can hold them.
+            ValueError: If the operator or a relation was given as a function, or the head is of a
+                class of its own: no file can hold them.
         """
         if type(self) is not TAGHead:
             raise ValueError(f"head: a {type(self).__name__} cannot be written to a file")
         grid = [self.grid.frames, self.grid.height, self.grid.width]
-        relations = [relation.name for relation in self.relations]
+        relations = [relation.expression for relation in self.relations]
         conv = self.operator.to_config()
         return {**self._options, "grid": grid, "relations": relations, "conv": conv}
 

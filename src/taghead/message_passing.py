@@ -12,7 +12,7 @@ from torch_geometric.nn.conv.hetero_conv import group
 from torch_geometric.nn.module_dict import ModuleDict
 from torch_geometric.nn.resolver import activation_resolver
 
-from taghead.grid import RELATIONS, Grid, Relation
+from taghead.grid import INTRA_FRAME, Grid, Relation
 from taghead.operators import Operator, propagate
 from taghead.operators.propagate import forward_arguments
 
@@ -76,7 +76,7 @@ class TypedOperator(nn.Module):
                 )
         for conv in self.modules():
             if isinstance(conv, MessagePassing):
-                _check_width(conv, channels, width)
+                _check_width(conv, channels, width, 1 if self.convs else len(self.relations))
 
     def forward(self, x: Tensor, x_0: Tensor, run: Run) -> Tensor:
         if self.convs is None:
@@ -97,12 +97,14 @@ def _width_of_a_relation(channels: int, num_relations: int, aggr: RelationAggreg
 
 
 @torch.no_grad()
-def _check_width(conv: MessagePassing, in_channels: int, out_channels: int) -> None:
+def _check_width(
+    conv: MessagePassing, in_channels: int, out_channels: int, num_relations: int
+) -> None:
     """Runs an operator on four tokens to see that it works and how wide its output is."""
     name, was_training = type(conv).__name__, conv.training
     x = torch.zeros(1, 4, in_channels)
     try:
-        out = propagate(conv.eval(), x, Grid(2, 1, 2), RELATIONS)
+        out = propagate(conv.eval(), x, Grid(2, 1, 2), [INTRA_FRAME] * num_relations)
     except Exception as error:
         raise ValueError(f"{name} does not run on a grid of tokens: {error}") from error
     finally:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any
 
@@ -49,11 +49,31 @@ from torch_geometric.nn import (
 )
 
 from taghead.graph import from_tokens, to_data
-from taghead.grid import INTRA_FRAME, RELATIONS, TIME_ALIGNED, Grid
+from taghead.grid import (
+    FUTURE,
+    INTRA_FRAME,
+    PAST,
+    RELATIONS,
+    TIME_ALIGNED,
+    Grid,
+    spatial_window,
+    time_aligned,
+)
 from taghead.operators import propagate
 
 WIDTH, OUT, EDGE = 6, 4, 3
-RELATION_SETS = {"intra": (INTRA_FRAME,), "time": (TIME_ALIGNED,), "union": RELATIONS}
+TYPES = 4  # relations that typed operators are built for
+FIRST_SETS = {"intra": (INTRA_FRAME,), "time": (TIME_ALIGNED,), "union": RELATIONS}
+RELATION_SETS = FIRST_SETS | {
+    "reach 2": (time_aligned(reach=2),),
+    "past": (PAST,),
+    "future": (FUTURE,),
+    "window": (spatial_window(1),),
+    "directed": (INTRA_FRAME, PAST, FUTURE),
+    "window and time": (spatial_window(1), time_aligned(reach=2)),
+    "window and directed": (spatial_window(1), PAST),
+    "twice": (spatial_window(1), INTRA_FRAME, TIME_ALIGNED, PAST),  # edges of several relations
+}
 AGGREGATIONS = ("sum", "mean", "max", "min", "var", "std", "softmax", "powermean")
 
 
@@ -79,7 +99,10 @@ def case(cls: type[MessagePassing], *arguments: Any, edge_width: int = 0, **opti
     def build() -> MessagePassing:
         made = [a() if callable(a) and not isinstance(a, type) else a for a in arguments]
         named = {k: v() if inspect.isfunction(v) else v for k, v in options.items()}
-        return cls(*made, **named).eval()
+        conv = cls(*made, **named).eval()
+        if hasattr(conv, "l2"):  # RGATConv leaves it uninitialised
+            nn.init.constant_(conv.l2, 0.3)
+        return conv
 
     words = [f"{name}={_word(value)}" for name, value in options.items()]
     return Case(cls, ", ".join([*map(_word, arguments), *words]), build, edge_width)
@@ -279,9 +302,11 @@ def _cases() -> list[Case]:
     out += [case(FAConv, WIDTH, **o) for o in [*ends, alone, {"eps": 0.0}]]
     bases = [{}, {"num_bases": 3}, {"num_blocks": 2}, {"root_weight": False}, {"bias": False}]
     out += [
-        case(RGCNConv, *wide, 2, aggr=a, **o) for a, o in product(["mean", "sum", "max"], bases)
+        case(RGCNConv, *wide, TYPES, aggr=a, **o) for a, o in product(["mean", "sum", "max"], bases)
     ]
-    out += [case(FastRGCNConv, *wide, 2, aggr=a, **o) for a, o in product(["mean", "sum"], bases)]
+    out += [
+        case(FastRGCNConv, *wide, TYPES, aggr=a, **o) for a, o in product(["mean", "sum"], bases)
+    ]
     ways = product(
         ["across-relation", "within-relation"],
         [("additive-self-attention", 1), ("multiplicative-self-attention", 2)],
@@ -291,7 +316,7 @@ def _cases() -> list[Case]:
         case(
             RGATConv,
             *wide,
-            2,
+            TYPES,
             heads=2,
             attention_mechanism=way,
             attention_mode=mode,
@@ -301,7 +326,7 @@ def _cases() -> list[Case]:
         for way, (mode, dim), mod in ways
     ]
     out += [
-        case(RGATConv, *wide, 2, heads=2, **o)
+        case(RGATConv, *wide, TYPES, heads=2, **o)
         for o in [
             {"concat": False},
             {"num_bases": 3},
@@ -310,7 +335,25 @@ def _cases() -> list[Case]:
             {"aggr": "mean"},
         ]
     ]
-    return out
+    for cls in (GATConv, GATv2Conv):
+        out += [
+            case(cls, *wide, edge_width=EDGE, edge_dim=EDGE, fill_value=f, flow="target_to_source")
+            for f in ("mean", "max")
+        ]
+    turned = {c.cls for c in out if "target_to_source" in c.options}
+    first = {c.cls: c for c in reversed(out)}
+    return out + [_turned(first[cls]) for cls in first if cls not in turned]
+
+
+def _turned(case: Case) -> Case:
+    """The same with messages from targets to sources, for classes that take no `flow`."""
+
+    def build() -> MessagePassing:
+        conv = case.build()
+        conv.flow = "target_to_source"
+        return conv
+
+    return replace(case, options=f"{case.options}, turned", build=build)
 
 
 CASES = _cases()

@@ -11,6 +11,7 @@ from torch import nn
 from torch_geometric.nn import (
     APPNP,
     MLP,
+    ChebConv,
     EdgeConv,
     GATConv,
     GATv2Conv,
@@ -27,9 +28,20 @@ from torch_geometric.nn import (
 )
 
 from taghead.graph import repeat_edges
-from taghead.grid import INTRA_FRAME, RELATIONS, Grid, Relation
+from taghead.grid import (
+    INTRA_FRAME,
+    PAST,
+    RELATIONS,
+    TIME_ALIGNED,
+    Grid,
+    custom,
+    future,
+    past,
+    spatial_window,
+    time_aligned,
+)
 from taghead.head import TAGHead
-from taghead.operators import attention_weights, propagate, supports
+from taghead.operators import attention_weights, parts, propagate, supports
 
 GRID = Grid(3, 2, 3)
 
@@ -89,7 +101,7 @@ def test_unsupported_operators_fall_back_or_are_refused(name):
 
 
 def test_a_relation_without_a_dense_form_falls_back():
-    ring = Relation("ring", lambda grid: torch.arange(grid.num_nodes).repeat(2, 1))
+    ring = custom("ring", lambda grid: torch.arange(grid.num_nodes).repeat(2, 1))
     x = torch.randn(2, GRID.num_nodes, WIDTH)
     conv = GraphConv(WIDTH, OUT)
     with pytest.raises(ValueError, match="relations ring"):
@@ -171,9 +183,24 @@ def test_state_dicts_move_between_engines(conv):
 
 @pytest.mark.parametrize("loops", [True, False])
 @pytest.mark.parametrize("cls", [GATConv, GATv2Conv])
-@pytest.mark.parametrize("relations", [RELATIONS, (INTRA_FRAME,)])
-def test_attention_weights_come_in_the_order_of_edges(cls, loops, relations):
+@pytest.mark.parametrize("flow", ["source_to_target", "target_to_source"])
+@pytest.mark.parametrize(
+    "relations",
+    [
+        RELATIONS,
+        (INTRA_FRAME,),
+        (PAST, INTRA_FRAME),
+        (spatial_window(1), time_aligned(2)),
+        (spatial_window(1), INTRA_FRAME, PAST, TIME_ALIGNED),
+    ],
+)
+@pytest.mark.parametrize("pairs_per_slot", [0, 9])
+def test_attention_weights_come_in_the_order_of_edges(
+    cls, loops, flow, relations, pairs_per_slot, monkeypatch
+):
+    monkeypatch.setattr(parts, "PAIRS_PER_SLOT", pairs_per_slot)
     conv = cls(WIDTH, OUT, heads=2, add_self_loops=loops)
+    conv.flow = flow
     x = torch.randn(2, GRID.num_nodes, WIDTH)
     edge_index = repeat_edges(GRID.typed_edges(relations)[0], 2, GRID.num_nodes)
     _, (_, expected) = conv(x.flatten(0, 1), edge_index, return_attention_weights=True)
@@ -186,13 +213,30 @@ def test_no_attention_weights():
         attention_weights(GCNConv(WIDTH, OUT), x, GRID, RELATIONS)
 
 
-@settings(max_examples=60, deadline=None)
+NUMBERS = st.integers(1, 4)
+RELATION = st.one_of(
+    st.just(INTRA_FRAME),
+    st.builds(time_aligned, NUMBERS),
+    st.builds(past, NUMBERS),
+    st.builds(future, NUMBERS),
+    st.builds(spatial_window, NUMBERS),
+)
+
+
+@settings(max_examples=150, deadline=None)
 @given(st.data())
 def test_any_size(data):
     size = st.integers(1, 4)
+    frames_from = data.draw(st.sampled_from([0, 6]))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(parts, "PAIRS_PER_SLOT", frames_from)
+        compare_any_size(data, size)
+
+
+def compare_any_size(data, size):
     grid = Grid(data.draw(size), data.draw(size), data.draw(size))
     batch, width, heads = data.draw(size), data.draw(size), data.draw(size)
-    relations = data.draw(st.sampled_from([RELATIONS, RELATIONS[:1], RELATIONS[1:]]))
+    relations = data.draw(st.lists(RELATION, max_size=3).map(tuple))
     out = data.draw(size)
     conv = data.draw(
         st.sampled_from(
@@ -206,11 +250,14 @@ def test_any_size(data):
                 GATConv(width, out, heads=heads),
                 GATv2Conv(width, out, heads=heads),
                 TransformerConv(width, out, heads=heads),
-                RGCNConv(width, out, 2),
+                RGCNConv(width, out, 3),
+                ChebConv(width, out, 3),
+                EdgeConv(nn.Linear(2 * width, out)),
             ]
         )
     )
     conv = conv.double().eval()
+    conv.flow = data.draw(st.sampled_from(["source_to_target", "target_to_source"]))
     x = torch.randn(batch, grid.num_nodes, width, dtype=torch.double)
     dense = with_gradients(run, conv, x, grid, relations, "dense")
     assert_equal(dense, with_gradients(run, conv, x, grid, relations, "pyg"), 1e-10)

@@ -8,14 +8,28 @@ import pytest
 import torch
 from cases import CASES, RELATION_SETS, WIDTH, Case, edge_features, run
 from torch import nn
-from torch_geometric.nn import APPNP, GatedGraphConv, GATv2Conv, GCNConv, SAGEConv, TransformerConv
+from torch_geometric.nn import (
+    APPNP,
+    GatedGraphConv,
+    GATv2Conv,
+    GCNConv,
+    GENConv,
+    RGATConv,
+    SAGEConv,
+    TransformerConv,
+)
 
 from taghead.grid import RELATIONS, Grid
 from taghead.head import TAGHead
-from taghead.operators import Operator, propagate
+from taghead.operators import Operator, parts, propagate
 
 GRID = Grid(3, 2, 2)
 ONE_OF_EACH = list({case.cls: case for case in CASES}.values())
+SOME = [
+    case
+    for case in ONE_OF_EACH
+    if case.cls in (APPNP, GCNConv, GATv2Conv, TransformerConv, GENConv, RGATConv)
+]
 DIFFERENTIABLE = [  # linear and attentive operators
     case
     for case in ONE_OF_EACH
@@ -26,16 +40,16 @@ DIFFERENTIABLE = [  # linear and attentive operators
 class OnGrid(nn.Module):
     """An operator as a module of one argument."""
 
-    def __init__(self, case: Case, relations: str = "union") -> None:
+    def __init__(self, case: Case, relations: str = "union", grid: Grid = GRID) -> None:
         super().__init__()
         self.conv = case.build()
+        self.grid = grid
         self.relations = RELATION_SETS[relations]
         self.edge_attr = edge_features(case, len(self.relations), torch.float32)
 
     def forward(self, x):
-        return propagate(
-            self.conv, x, GRID, self.relations, 0.5 * x, edge_attr=self.edge_attr, engine="dense"
-        )
+        rest = self.grid, self.relations, 0.5 * x
+        return propagate(self.conv, x, *rest, edge_attr=self.edge_attr, engine="dense")
 
 
 def tokens(batch: int = 2, dtype: torch.dtype = torch.float32) -> torch.Tensor:
@@ -77,6 +91,26 @@ def test_vmap(case):
         torch.testing.assert_close(torch.vmap(model)(x), expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("case", SOME, ids=str)
+@pytest.mark.parametrize("pairs_per_slot", [0, 6])
+def test_windows_and_directions(case, pairs_per_slot, monkeypatch):
+    """Windows that are smaller than a frame, and edges from targets to sources."""
+    monkeypatch.setattr(parts, "PAIRS_PER_SLOT", pairs_per_slot)
+    grid, x = Grid(2, 1, 4), torch.randn(2, 8, WIDTH)
+    model = OnGrid(case, "window and directed", grid)
+    model.conv.flow = "target_to_source"
+    expected = model(x)
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(x), expected, rtol=1e-4, atol=1e-5)
+    with torch.no_grad():
+        program = torch.export.export(model, (x,))
+        torch.testing.assert_close(program.module()(x), expected, rtol=1e-4, atol=1e-5)
+        several = torch.vmap(model)(torch.stack([x, x.flip(1)]))
+        torch.testing.assert_close(several[1], model(x.flip(1)), rtol=1e-4, atol=1e-5)
+        with torch.autocast("cpu", torch.bfloat16):
+            torch.testing.assert_close(model(x).float(), expected, rtol=0.1, atol=0.1)
+
+
 @pytest.mark.parametrize("case", ONE_OF_EACH, ids=str)
 def test_autocast(case):
     model, x = OnGrid(case), tokens()
@@ -103,11 +137,14 @@ def test_double_backward(case):
     if case.cls is GATv2Conv and not cdist_differentiates_twice():
         pytest.skip("this torch has no second derivative of cdist, which GATv2's scores use")
     conv = case.build().double()
-    edge_attr = edge_features(case, 2, torch.float64)
-    grid = Grid(2, 1, 2)
+    relations = RELATION_SETS["union"]
+    if case in SOME:
+        relations = RELATION_SETS["window and directed"]
+    edge_attr = edge_features(case, len(relations), torch.float64)
+    grid = Grid(2, 1, 3 if case in SOME else 2)
 
     def function(x):
-        return run(conv, x, grid, RELATIONS, "dense", edge_attr)
+        return run(conv, x, grid, relations, "dense", edge_attr)
 
     x = torch.randn(1, grid.num_nodes, WIDTH, dtype=torch.double, requires_grad=True)
     assert torch.autograd.gradgradcheck(function, (x,))
@@ -173,6 +210,14 @@ def test_head_compiles_for_any_grid(conv):
     model = head(conv)
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
     for size in ((3, 2, 2), (4, 2, 2), (2, 3, 2), (1, 1, 1)):
+        x = torch.randn(2, 8, *size)
+        torch.testing.assert_close(compiled(x), model(x), rtol=1e-4, atol=1e-5)
+
+
+def test_head_with_windows_compiles_for_any_grid():
+    model = head(CONVS[0], relations=["spatial_window(radius=1)", "past(reach=2)"])
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    for size in ((3, 3, 3), (4, 3, 4), (1, 1, 2)):
         x = torch.randn(2, 8, *size)
         torch.testing.assert_close(compiled(x), model(x), rtol=1e-4, atol=1e-5)
 

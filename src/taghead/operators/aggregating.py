@@ -36,6 +36,7 @@ from taghead.operators.neighbourhood import Neighbourhood
 from taghead.operators.networks import ROWWISE, after_sum, run_steps, split_linear, steps_of
 from taghead.operators.pairs import PAIRWISE, gated_sum, reduce_pairs
 from taghead.operators.parts import FramePart
+from taghead.operators.recipes import number, present
 
 
 def sage(conv: SAGEConv, tokens: Tokens, hood: Neighbourhood) -> Tensor:
@@ -136,9 +137,7 @@ def edge(conv: EdgeConv, tokens: Tokens, hood: Neighbourhood) -> Tensor:
     )
     if last is None:
         return out
-    degrees = hood.degrees()
-    counts = [float(degree > 0) for degree in degrees] if takes_mean(conv) else degrees
-    return after_sum(last, out, hood.per_frame(counts, out))
+    return after_sum(last, out, hood.per_token(present if takes_mean(conv) else number, out))
 
 
 def _is_linear(step: Any) -> bool:

@@ -33,6 +33,7 @@ from torch_geometric.nn.aggr import (
 from taghead.operators.kernel import Rule, class_of
 from taghead.operators.neighbourhood import Neighbourhood
 from taghead.operators.parts import FramePart, Part
+from taghead.operators.recipes import inverse, number, present
 
 SHIFTABLE = (SumAggregation, MeanAggregation, MaxAggregation, MinAggregation)
 SPREAD = (VarAggregation, StdAggregation)
@@ -83,9 +84,8 @@ class Messages:
     def mean(self) -> Tensor:
         if len(self.groups) == 1:
             return self._first("mean")
-        inverse = [1 / max(degree, 1) for degree in self.hood.degrees()]
         total = self.sum()
-        return total * self.hood.per_frame(inverse, total)
+        return total * self.hood.per_token(inverse, total)
 
     def _first(self, way: str) -> Tensor:
         hood, values = self.groups[0]
@@ -108,20 +108,18 @@ def reduce(aggr: Aggregation, messages: Messages) -> Tensor:
         return _weighted(aggr, messages)
     if isinstance(aggr, SPREAD):
         return _spread(aggr, messages)
-    degrees = messages.hood.degrees()
     if isinstance(aggr, SumAggregation):
-        out, factors = messages.sum(), degrees
+        out = messages.sum()
+    elif isinstance(aggr, MeanAggregation):
+        out = messages.mean()
+    elif isinstance(aggr, MaxAggregation):
+        out = maximum(messages)
     else:
-        factors = tuple(int(degree > 0) for degree in degrees)
-        if isinstance(aggr, MeanAggregation):
-            out = messages.mean()
-        elif isinstance(aggr, MaxAggregation):
-            out = maximum(messages)
-        else:
-            out = -maximum(messages.map(torch.neg))
+        out = -maximum(messages.map(torch.neg))
     if messages.targets is None:
         return out
-    return out + messages.targets * messages.hood.per_frame(factors, out)
+    times = number if isinstance(aggr, SumAggregation) else present
+    return out + messages.targets * messages.hood.per_token(times, out)
 
 
 def reducible(aggr: Any, with_targets: bool = False) -> bool:
@@ -161,7 +159,7 @@ def maximum(messages: Messages) -> Tensor:
     for other, _, _ in found[1:]:
         value = torch.maximum(value, other)
     if not torch.is_grad_enabled():
-        return value if all(messages.hood.degrees()) else value.masked_fill(value.isneginf(), 0.0)
+        return value if messages.hood.reaches_all else value.masked_fill(value.isneginf(), 0.0)
     zero = value.new_zeros(())
     total = _add(torch.where(largest == value, sums, zero) for largest, sums, _ in found)
     count = _add(torch.where(largest == value, number, zero) for largest, _, number in found)
@@ -278,7 +276,7 @@ def _exponentials(part: Part, scores: Tensor, values: Tensor) -> tuple[Tensor, T
 
 def _scaled(aggr: DegreeScalerAggregation, messages: Messages) -> Tensor:
     out = reduce(aggr.aggr, messages)
-    degree = messages.hood.per_frame(messages.hood.degrees(), out)
+    degree = messages.hood.per_token(number, out)
     at_least_1 = degree.clamp(min=1)
     scaled = {
         "identity": lambda: out,

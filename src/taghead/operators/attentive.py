@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -32,6 +33,7 @@ from taghead.operators.kernel import (
 )
 from taghead.operators.neighbourhood import Neighbourhood
 from taghead.operators.pairs import leaky_scores
+from taghead.operators.recipes import inverse
 
 Attend = Callable[[Any, Tokens, Neighbourhood], Attention]
 Finish = Callable[[Any, Tensor, Tokens], Tensor]
@@ -57,8 +59,7 @@ def attend(conv: Any, attention: Attention, dropout: float = 0.0) -> Tensor:
     out = hood.mix(F.dropout(weights, dropout, conv.training), values)
     if not takes_mean(conv):
         return out
-    inverse = [1 / max(degree, 1) for degree in hood.degrees()]
-    return out * hood.per_frame(inverse, out)
+    return out * hood.per_token(inverse, out)
 
 
 def scored(hood: Neighbourhood, values: Sequence[Tensor], scores: Sequence[Tensor]) -> Attention:
@@ -67,10 +68,10 @@ def scored(hood: Neighbourhood, values: Sequence[Tensor], scores: Sequence[Tenso
 
 
 def edge_terms(conv: Any, hood: Neighbourhood, tokens: Tokens, fill: Any = None) -> list[Tensor]:
-    """Each part's edge features as the operator projects them, `[1 or T, H, 1, C]`."""
+    """Each part's edge features as the operator projects them, `[T or 1, H, P or 1, C]`."""
     assert tokens.edge_attr is not None
     features = features_of_parts(hood, tokens.edge_attr, fill)
-    return [conv.lin_edge(e).unflatten(-1, (conv.heads, -1)).unsqueeze(2) for e in features]
+    return [conv.lin_edge(e).unflatten(-1, (conv.heads, -1)).transpose(1, 2) for e in features]
 
 
 def alike(x: Tensor, hood: Neighbourhood) -> list[Tensor]:
@@ -182,6 +183,11 @@ def agnn_attention(conv: AGNNConv, tokens: Tokens, hood: Neighbourhood) -> Atten
     return scored(hood, alike(x, hood), scores)
 
 
+def inverse_root(degrees: np.ndarray) -> np.ndarray:
+    """1 over the root of the number of edges, 0 where there is none."""
+    return np.where(degrees > 0, degrees, np.inf) ** -0.5
+
+
 def fa_attention(conv: FAConv, tokens: Tokens, hood: Neighbourhood) -> Attention:
     """Its weights may be negative, and are not those that PyG shows: those are not normalised."""
     hood = _with_loops(conv, tokens, hood)
@@ -190,7 +196,7 @@ def fa_attention(conv: FAConv, tokens: Tokens, hood: Neighbourhood) -> Attention
         part.hide(part.add(*(a.movedim(-1, 2) for a in (of_target, of_source))).tanh(), 0.0)
         for part in hood.parts
     ]
-    scale = hood.per_frame([degree**-0.5 if degree else 0.0 for degree in hood.degrees()], tokens.x)
+    scale = hood.per_token(inverse_root, tokens.x)
     x = (tokens.x * scale).unsqueeze(2)
     weights = torch.cat(scores, dim=-1) if scores else x[..., :0]
     return Attention(hood, weights * scale.unsqueeze(1), alike(x, hood))
@@ -204,7 +210,7 @@ def _kernel(
     attention: Attend, finish: Finish, *rules: Rule, dropout: bool = True, edge_attr: bool = False
 ) -> Kernel:
     def run(conv: Any, tokens: Tokens, hood: Neighbourhood) -> Tensor:
-        found = attention(conv, tokens, hood)
+        found = attention(conv, tokens, hood.framed)
         return finish(conv, attend(conv, found, conv.dropout if dropout else 0.0), tokens)
 
     return Kernel(run, (SUM_OR_MEAN, *rules), edge_attr, attention)

@@ -12,6 +12,7 @@ from torch_geometric.nn import MessagePassing
 from taghead.operators.constants import constants
 from taghead.operators.neighbourhood import Neighbourhood
 from taghead.operators.parts import LOOP
+from taghead.operators.recipes import adjacency
 
 FillValue = float | Tensor | str | None
 
@@ -29,59 +30,57 @@ def features_of_parts(
 
     Shapes:
         - **edge_attr** `[R, D]`
-        - **output** `[1, D]` for each part, `[T, D]` for aggregated self-loops
+        - **output** `[1, 1, D]` for each part, `[T, P or 1, D]` for aggregated self-loops
     """
     return [
         loop_features(hood, edge_attr, fill_value)
         if part.relation == LOOP
-        else edge_attr[part.relation : part.relation + 1]
+        else edge_attr[part.relation].view(1, 1, -1)
         for part in hood.parts
     ]
 
 
 def loop_features(hood: Neighbourhood, edge_attr: Tensor, fill_value: FillValue) -> Tensor:
-    """The features of a self-loop in each frame, `[T, D]`, or in all, `[1, D]`."""
+    """The features of each token's self-loop, `[T, P or 1, D]`, or of all, `[1, 1, D]`.
+
+    PyG aggregates what arrives at a token even where the flow is from target to source.
+    """
+    row = edge_attr[:1].unsqueeze(0)
     if fill_value is None:
-        return torch.ones_like(edge_attr[:1])
+        return torch.ones_like(row)
     if isinstance(fill_value, (int, float)):
-        return torch.full_like(edge_attr[:1], fill_value)
+        return torch.full_like(row, fill_value)
     if isinstance(fill_value, Tensor):
-        return fill_value.to(edge_attr).expand_as(edge_attr[:1])
-    arguments = (*hood.key[:1], len(edge_attr), _degrees_by_relation(hood))
-    (counts,) = constants(edge_counts, arguments, edge_attr.dtype, edge_attr.device)
+        return fill_value.to(edge_attr).expand_as(row)
+    edges = hood.transposed if hood.is_transposed else hood
+    keys = tuple(edges.of_relation(i).key for i in range(len(edge_attr)))
+    (counts,) = constants(edge_counts, (keys,), edge_attr.dtype, edge_attr.device)
     assert counts is not None
     return _FILLS[fill_value](counts, edge_attr)
 
 
 def _largest(counts: Tensor, edge_attr: Tensor) -> Tensor:
     absent = (counts == 0).unsqueeze(-1)
-    largest = edge_attr.expand(len(counts), -1, -1).masked_fill(absent, -torch.inf).amax(1)
+    edges = edge_attr.expand(*counts.shape[:2], -1, -1)
+    largest = edges.masked_fill(absent, -torch.inf).amax(-2)
     return largest.masked_fill(largest.isneginf(), 0.0)
 
 
 _FILLS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "sum": torch.matmul,
     "add": torch.matmul,
-    "mean": lambda counts, e: counts @ e / counts.sum(1, keepdim=True).clamp(min=1),
+    "mean": lambda counts, e: counts @ e / counts.sum(-1, keepdim=True).clamp(min=1),
     "max": _largest,
     "min": lambda counts, e: -_largest(counts, -e),
-    "mul": lambda counts, e: (e ** counts.unsqueeze(-1)).prod(1),
+    "mul": lambda counts, e: (e ** counts.unsqueeze(-1)).prod(-2),
 }
 
 
-def _degrees_by_relation(hood: Neighbourhood) -> tuple[tuple[int, tuple[int, ...]], ...]:
-    places = [place for place in hood.places if place != LOOP]
-    return tuple((place, hood.of_relation(place).degrees()) for place in places)
-
-
-def edge_counts(
-    frames: int, relations: int, degrees: tuple[tuple[int, tuple[int, ...]], ...]
-) -> tuple[np.ndarray]:
-    """Recipe: how many edges of each relation arrive at a token of each frame, `[T, R]`."""
-    counts = np.zeros((frames, relations))
-    for place, numbers in degrees:
-        counts[:, place] = numbers
-    return (counts,)
+def edge_counts(keys: tuple[tuple, ...]) -> tuple[np.ndarray]:
+    """Recipe: how many edges of each relation arrive at each token, `[T, P or 1, R]`."""
+    degrees = [adjacency(*key).degrees() for key in keys]
+    columns = [found.reshape(len(found), -1) for found in degrees]
+    return (np.stack(np.broadcast_arrays(*columns), axis=-1),)
 
 
 def check_edge_attr(conv: MessagePassing, expected: bool, edge_attr: Tensor | None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -15,6 +16,7 @@ from taghead.operators.edge_features import check_edge_attr
 from taghead.operators.kernel import SUM_OR_MEAN, Attention, Kernel, Rule, Tokens, takes_mean
 from taghead.operators.neighbourhood import Neighbourhood
 from taghead.operators.parts import Part
+from taghead.operators.recipes import inverse, present
 
 
 class Features(NamedTuple):
@@ -33,10 +35,10 @@ class Features(NamedTuple):
 def general(conv: GeneralConv, tokens: Tokens, hood: Neighbourhood) -> Tensor:
     check_edge_attr(conv, conv.in_edge_channels is not None, tokens.edge_attr)
     if conv.attention:
-        out = attend(conv, general_attention(conv, tokens, hood)).mean(2)
+        out = attend(conv, general_attention(conv, tokens, hood.framed)).mean(2)
         target = _features(conv, tokens).target
         if target is not None:  # every message holds it, and a token's weights sum to 1
-            out = out + target.mean(2) * hood.per_frame(_total_weights(conv, hood), out)
+            out = out + target.mean(2) * hood.per_token(share if takes_mean(conv) else present, out)
     else:
         out = reduce(conv.aggr_module, _messages(conv, tokens, hood))
         out = out.unflatten(-1, (conv.heads, -1)).mean(-2)
@@ -62,9 +64,9 @@ def _features(conv: GeneralConv, tokens: Tokens) -> Features:
     return Features(source, target, edge)
 
 
-def _total_weights(conv: GeneralConv, hood: Neighbourhood) -> list[float]:
-    degrees = hood.degrees()
-    return [float(d > 0) / (max(d, 1) if takes_mean(conv) else 1) for d in degrees]
+def share(degrees: np.ndarray) -> np.ndarray:
+    """1 over the number of edges, 0 where there is none."""
+    return present(degrees) * inverse(degrees)
 
 
 def general_attention(conv: GeneralConv, tokens: Tokens, hood: Neighbourhood) -> Attention:

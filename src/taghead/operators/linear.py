@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -32,6 +34,7 @@ from taghead.operators.aggregation import (
 from taghead.operators.kernel import NOT_CACHED, SUM_OR_MEAN, Kernel, Rule, Tokens, plus, takes_mean
 from taghead.operators.linear_map import LinearMap
 from taghead.operators.neighbourhood import Neighbourhood
+from taghead.operators.recipes import Polynomial
 
 NO_EDGE_DROPOUT = Rule(
     "dropout is 0 in training", lambda conv: conv.dropout == 0 or not conv.training
@@ -47,67 +50,49 @@ def step(adjacency: LinearMap, normalize: bool, loops: bool, mean: bool) -> Line
     return one.scale_targets(1 / np.maximum(counts, 1))
 
 
-def power(adjacency: LinearMap, steps: int, loops: bool, mean: bool) -> LinearMap:
-    """Recipe: several normalised propagations."""
-    one = step(adjacency, True, loops, mean)
-    result = adjacency.identity
+def power(propagation: Polynomial, start: Any, steps: int) -> Any:
+    """Polynomial: several propagations."""
+    result = start
     for _ in range(steps):
-        result = one @ result
+        result = propagation(result)
     return result
 
 
-def plain_power(adjacency: LinearMap, steps: int, mean: bool) -> LinearMap:
-    """Recipe: several propagations without normalisation."""
-    one = step(adjacency, False, False, mean)
-    result = adjacency.identity
+def personalised(propagation: Polynomial, start: Any, steps: int, alpha: float) -> Any:
+    """Polynomial: APPNP's steps towards a personalised PageRank."""
+    result = start
     for _ in range(steps):
-        result = one @ result
+        result = (1 - alpha) * propagation(result) + alpha * start
     return result
 
 
-def personalised(
-    adjacency: LinearMap, steps: int, alpha: float, normalize: bool, loops: bool, mean: bool
-) -> LinearMap:
-    """Recipe: APPNP's steps towards a personalised PageRank."""
-    one, result = step(adjacency, normalize, loops, mean), adjacency.identity
+def average_of_powers(propagation: Polynomial, start: Any, steps: int, alpha: float) -> Any:
+    """Polynomial: SSGConv's mean of the first powers, and the tokens themselves."""
+    one, result = start, alpha * start
     for _ in range(steps):
-        result = (1 - alpha) * (one @ result) + alpha * adjacency.identity
-    return result
-
-
-def average_of_powers(
-    adjacency: LinearMap, steps: int, alpha: float, loops: bool, mean: bool
-) -> LinearMap:
-    """Recipe: SSGConv's mean of the first powers, and the tokens themselves."""
-    one, result = adjacency.identity, alpha * adjacency.identity
-    for _ in range(steps):
-        one = step(adjacency, True, loops, mean) @ one
+        one = propagation(one)
         result = result + (1 - alpha) / steps * one
     return result
 
 
-def chebyshev(
-    adjacency: LinearMap, order: int, normalization: str | None, to_source: bool, mean: bool
+def scaled_laplacian(
+    adjacency: LinearMap, normalization: str | None, to_source: bool, mean: bool
 ) -> LinearMap:
-    """Recipe: a Chebyshev polynomial of the scaled Laplacian."""
-    degrees = adjacency.degrees()
-    at_least_1 = np.maximum(degrees, 1)
+    """Recipe: ChebConv's Laplacian, scaled to [-1, 1]; PyG takes the degrees of edges' sources."""
+    degrees = adjacency.degrees() if to_source else adjacency.source_degrees()
     identity = adjacency.identity
     if normalization == "sym":
-        laplacian, largest = identity - adjacency.gcn(add_self_loops=False), 1.0
+        scale = np.where(degrees > 0, degrees, np.inf) ** -0.5
+        laplacian = identity - adjacency.scale_targets(scale).scale_sources(scale)
+        largest = 1.0
     elif normalization == "rw":
-        scale = adjacency.scale_targets if to_source else adjacency.scale_sources
-        laplacian, largest = identity - scale(1 / at_least_1), 1.0
+        scale_by = adjacency.scale_targets if to_source else adjacency.scale_sources
+        laplacian, largest = identity - scale_by(1 / np.maximum(degrees, 1)), 1.0
     else:
         laplacian = identity.scale_targets(degrees) - adjacency
         largest = degrees.max() or 1.0
     scaled = 1 / largest * laplacian - identity
-    if mean:
-        scaled = scaled.scale_targets(1 / (degrees + 1))
-    before, result = scaled, identity  # T_{-1} = T_1
-    for _ in range(order):
-        before, result = result, 2.0 * (scaled @ result) - before
-    return result
+    return scaled.scale_targets(1 / (adjacency.degrees() + 1)) if mean else scaled
 
 
 def cluster(adjacency: LinearMap, diag_lambda: float, to_source: bool, mean: bool) -> LinearMap:
@@ -115,7 +100,8 @@ def cluster(adjacency: LinearMap, diag_lambda: float, to_source: bool, mean: boo
 
     PyG computes these weights in float32 whatever the tokens' type.
     """
-    inverse = np.float32(1) / (adjacency.degrees() + 1).astype(np.float32)
+    degrees = adjacency.source_degrees() if to_source else adjacency.degrees()
+    inverse = np.float32(1) / (degrees + 1).astype(np.float32)
     own = inverse + np.float32(diag_lambda) * inverse
     scaled = adjacency.scale_sources(inverse) if to_source else adjacency.scale_targets(inverse)
     scaled = scaled + adjacency.identity.scale_targets(own)
@@ -123,8 +109,8 @@ def cluster(adjacency: LinearMap, diag_lambda: float, to_source: bool, mean: boo
 
 
 def appnp(conv: APPNP, tokens: Tokens, hood: Neighbourhood) -> Tensor:
-    options = (conv.K, conv.alpha, conv.normalize, conv.add_self_loops, takes_mean(conv))
-    return hood.linear(tokens.x, personalised, *options)
+    options = (conv.normalize, conv.add_self_loops, takes_mean(conv))
+    return hood.steps(tokens.x, personalised, (conv.K, conv.alpha), step, *options)
 
 
 def gcn(conv: GCNConv, tokens: Tokens, hood: Neighbourhood) -> Tensor:
@@ -133,31 +119,30 @@ def gcn(conv: GCNConv, tokens: Tokens, hood: Neighbourhood) -> Tensor:
 
 
 def sg(conv: SGConv, tokens: Tokens, hood: Neighbourhood) -> Tensor:
-    options = (conv.K, conv.add_self_loops, takes_mean(conv))
-    return conv.lin(hood.linear(tokens.x, power, *options))
+    options = (True, conv.add_self_loops, takes_mean(conv))
+    return conv.lin(hood.steps(tokens.x, power, (conv.K,), step, *options))
 
 
 def ssg(conv: SSGConv, tokens: Tokens, hood: Neighbourhood) -> Tensor:
-    options = (conv.K, conv.alpha, conv.add_self_loops, takes_mean(conv))
-    return conv.lin(hood.linear(tokens.x, average_of_powers, *options))
+    options = (True, conv.add_self_loops, takes_mean(conv))
+    return conv.lin(hood.steps(tokens.x, average_of_powers, (conv.K, conv.alpha), step, *options))
 
 
 def tag(conv: TAGConv, tokens: Tokens, hood: Neighbourhood) -> Tensor:
-    out = conv.lins[0](tokens.x)
-    for steps, lin in enumerate(conv.lins[1:], start=1):
-        if conv.normalize:
-            x = hood.linear(tokens.x, power, steps, False, takes_mean(conv))
-        else:
-            x = hood.linear(tokens.x, plain_power, steps, takes_mean(conv))
+    x, out = tokens.x, conv.lins[0](tokens.x)
+    for lin in conv.lins[1:]:
+        x = hood.linear(x, step, conv.normalize, False, takes_mean(conv))
         out = out + lin(x)
     return plus(out, conv.bias)
 
 
 def cheb(conv: ChebConv, tokens: Tokens, hood: Neighbourhood) -> Tensor:
     options = (conv.normalization, conv.flow == "target_to_source", takes_mean(conv))
-    out = conv.lins[0](tokens.x)
-    for order, lin in enumerate(conv.lins[1:], start=1):
-        out = out + lin(hood.linear(tokens.x, chebyshev, order, *options))
+    before, x, out = None, tokens.x, conv.lins[0](tokens.x)
+    for lin in conv.lins[1:]:
+        after = hood.linear(x, scaled_laplacian, *options)
+        before, x = x, after if before is None else 2 * after - before
+        out = out + lin(x)
     return plus(out, conv.bias)
 
 
@@ -178,10 +163,10 @@ def arma(conv: ARMAConv, tokens: Tokens, hood: Neighbourhood) -> Tensor:
 
 
 def mix_hop(conv: MixHopConv, tokens: Tokens, hood: Neighbourhood) -> Tensor:
-    outputs = []
-    for steps in conv.powers:
-        x = hood.linear(tokens.x, power, steps, conv.add_self_loops, takes_mean(conv))
-        outputs.append(conv.lins[steps](x))
+    hops = [tokens.x]
+    for _ in range(max(conv.powers)):
+        hops.append(hood.linear(hops[-1], step, True, conv.add_self_loops, takes_mean(conv)))
+    outputs = [conv.lins[steps](hops[steps]) for steps in conv.powers]
     return plus(torch.cat(outputs, dim=-1), conv.bias)
 
 

@@ -72,6 +72,15 @@ class LinearMap:
         """The sum of the weights that arrive at a node of each frame, `[T]`."""
         return self.num_positions * self.sums.sum(1) + self.nodes.sum(1)
 
+    @property
+    def transposed(self) -> LinearMap:
+        """The map with sources and targets exchanged."""
+        return LinearMap(self.sums.T, self.nodes.T, self.num_positions)
+
+    def source_degrees(self) -> np.ndarray:
+        """The sum of the weights that leave a node of each frame, `[T]`."""
+        return self.transposed.degrees()
+
     def mean(self) -> LinearMap:
         """Each node's sum over its edges, divided by their number; 0 where it has none."""
         return self.scale_targets(1 / np.maximum(self.degrees(), 1))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from operator import index
 
@@ -13,29 +13,39 @@ from torch import Tensor
 
 from taghead.grid import Grid, Relation
 from taghead.operators.constants import constants
-from taghead.operators.linear_map import LinearMap, apply, zeros_from
-from taghead.operators.parts import Part, add_loops, adjacency, parts_of
-
-Recipe = Callable[..., LinearMap]
-"""A linear map made from the sum over the edges and from plain options."""
+from taghead.operators.linear_map import apply, zeros_from
+from taghead.operators.parts import WINDOW, Part, add_loops, framed, parts_of
+from taghead.operators.recipes import (
+    Polynomial,
+    Recipe,
+    Size,
+    edge_slots,
+    edges,
+    matrices,
+    matrices_of_steps,
+    mean_of_edges,
+    of_degrees,
+    present,
+)
+from taghead.operators.window_map import apply_windows
 
 
 @dataclass(frozen=True)
 class Neighbourhood:
-    """The edges of a grid in parts, ordered as their sources are: by frame, then position.
+    """The edges of a grid in parts, each with the same number of slots at every token.
 
     Tensors of nodes are `[B, T, P, C]`, of heads `[B, T, H, P, C]`, of scores and weights
     `[B, T, H, P, K]` with one slot for each possible neighbour: K is the sum of the parts' slots.
 
     Args:
-        frames: Frames of the grid, T.
-        positions: Positions of a frame, P.
+        size: Frames, rows and columns of the grid.
         parts: The parts that have edges.
+        is_transposed: Whether targets and sources are those of the relations exchanged.
     """
 
-    frames: int
-    positions: int
+    size: Size
     parts: tuple[Part, ...]
+    is_transposed: bool = False
 
     @classmethod
     def of(cls, grid: Grid, relations: Sequence[Relation]) -> Neighbourhood | None:
@@ -46,12 +56,40 @@ class Neighbourhood:
             if found is None:
                 return None
             parts += found
-        return cls(grid.frames, grid.num_positions, tuple(sorted(parts, key=lambda p: p.order)))
+        size = (grid.frames, grid.height, grid.width)
+        return cls(size, tuple(sorted(parts, key=lambda part: part.order)))
+
+    @property
+    def frames(self) -> int:
+        """Frames of the grid, T."""
+        return self.size[0]
+
+    @property
+    def positions(self) -> int:
+        """Positions of a frame, P."""
+        return self.size[1] * self.size[2]
 
     @property
     def key(self) -> tuple:
-        """The neighbourhood as plain values, for cached recipes."""
-        return (self.frames, self.positions, tuple(part.key for part in self.parts))
+        """The sum over the edges as plain values, for cached recipes."""
+        keys: list[tuple[int, ...]] = []
+        for part in self.parts:
+            if part.key[0] != WINDOW or part.key not in keys:
+                keys.append(part.key)
+        return self.size, tuple(keys)
+
+    @property
+    def transposed(self) -> Neighbourhood:
+        """The same with every edge turned around: what `flow="target_to_source"` works on."""
+        parts = tuple(part.transposed for part in self.parts)
+        return Neighbourhood(self.size, parts, not self.is_transposed)
+
+    @property
+    def framed(self) -> Neighbourhood:
+        """The same for operators that weigh pairs by inner products: small windows as frames."""
+        if not self.has_windows:
+            return self
+        return replace(self, parts=tuple(framed(self.parts, self.size)))
 
     def with_self_loops(self, apart: bool = False) -> Neighbourhood:
         """The same with an edge from every token to itself.
@@ -59,30 +97,45 @@ class Neighbourhood:
         Args:
             apart: Whether the loops must be the last part, not a slot of their frame's part.
         """
-        parts = add_loops(self.parts, self.frames, self.positions, apart)
-        return Neighbourhood(self.frames, self.positions, tuple(parts))
+        return replace(self, parts=tuple(add_loops(self.parts, self.size, apart)))
 
     def of_relation(self, place: int) -> Neighbourhood:
         """The edges of one relation."""
         parts = tuple(part for part in self.parts if part.relation == place)
-        return Neighbourhood(self.frames, self.positions, parts)
+        return replace(self, parts=parts)
 
     @property
     def places(self) -> list[int]:
         """The places of the relations that have edges; LOOP for self-loops in their own part."""
         return sorted({part.relation for part in self.parts})
 
-    def degrees(self) -> tuple[int, ...]:
-        """The number of edges that arrive at a token of each frame."""
-        return tuple(sum(p.degree(frame) for p in self.parts) for frame in range(self.frames))
+    @property
+    def reaches_all(self) -> bool:
+        """Whether at least one edge arrives at every token."""
+        frames = range(self.frames)
+        return all(any(part.reaches(frame) for part in self.parts) for frame in frames)
 
-    def per_frame(self, numbers: Sequence[float], like: Tensor) -> Tensor:
-        """One number a frame as a tensor `[T, 1, 1]`, or `[T, 1, 1, 1]` beside heads."""
-        (tensor,) = constants(column, (tuple(numbers),), like.dtype, like.device)
+    def per_token(self, recipe: Callable[[np.ndarray], np.ndarray], like: Tensor) -> Tensor:
+        """A function of the number of edges that arrive at each token.
+
+        Args:
+            recipe: The function.
+            like: `[B, T, P, C]`, or `[B, T, H, P, C]` with heads.
+
+        Shapes:
+            - **output** `[T, P, 1]`, or `[T, 1, P, 1]`; P is 1 if it is alike at all positions
+        """
+        (tensor,) = constants(of_degrees, (recipe, self.key), like.dtype, like.device)
         assert tensor is not None
-        return tensor.view(-1, *[1] * (like.dim() - 2))
+        frames, positions = tensor.shape
+        return tensor.view(frames, *[1] * (like.dim() - 4), positions, 1)
 
     # Sums that treat all neighbours alike
+
+    @property
+    def has_windows(self) -> bool:
+        """Whether the neighbourhood tells the positions of a frame apart."""
+        return any(part.key[0] == WINDOW for part in self.parts)
 
     def linear(self, x: Tensor, recipe: Recipe, *options: float | bool | str | None) -> Tensor:
         """Applies a linear map that a recipe makes from the sum over the edges.
@@ -90,8 +143,28 @@ class Neighbourhood:
         Shapes:
             - **x**, **output** `[..., T, P, C]`
         """
-        arguments = (recipe, self.key, options)
-        return apply(constants(matrices, arguments, x.dtype, x.device), x)
+        arrays = constants(matrices, (recipe, self.key, options), x.dtype, x.device)
+        return apply_windows(arrays, self.size[1:], x) if self.has_windows else apply(arrays, x)
+
+    def steps(
+        self, x: Tensor, polynomial: Polynomial, numbers: tuple, recipe: Recipe, *options: bool
+    ) -> Tensor:
+        """Applies a polynomial of a linear map: at once, or step by step if there are windows.
+
+        Args:
+            x: The tokens.
+            polynomial: The polynomial.
+            numbers: Its other arguments.
+            recipe: Makes the linear map.
+            options: The recipe's options.
+
+        Shapes:
+            - **x**, **output** `[..., T, P, C]`
+        """
+        if self.has_windows:
+            return polynomial(lambda x: self.linear(x, recipe, *options), x, *numbers)
+        arguments = (polynomial, numbers, recipe, self.key, options)
+        return apply(constants(matrices_of_steps, arguments, x.dtype, x.device), x)
 
     def sum(self, x: Tensor) -> Tensor:
         """The sum over each token's neighbours."""
@@ -117,10 +190,7 @@ class Neighbourhood:
         pairs = zip(self.parts, scores, strict=True)
         hidden = [part.hide(score, least) for part, score in pairs]
         weights = torch.cat(hidden, dim=-1).softmax(-1)
-        degrees = self.degrees()
-        if all(degrees):
-            return weights
-        return weights * self.per_frame([float(degree > 0) for degree in degrees], weights)
+        return weights if self.reaches_all else weights * self.per_token(present, weights)
 
     def mix(self, weights: Tensor, values: Sequence[Tensor]) -> Tensor:
         """The weighted sum of the values that each part sees.
@@ -143,12 +213,14 @@ class Neighbourhood:
             - **weights** `[B, T, H, P, K]`
             - **output** `[B*E, H]`, or `[B*E + B*N, H]` with self-loops
         """
-        edges, loops = constants(edge_slots, self.key, torch.long, weights.device)
+        slots = tuple((part.relation, part.slots) for part in self.parts)
+        arguments = (self.size, slots, self.is_transposed)
+        edges, loops = constants(edge_slots, arguments, torch.long, weights.device)
         assert edges is not None
         by_node = weights.transpose(2, 3).flatten(1, 2)  # [B, N, H, K]
-        slots = by_node.transpose(2, 3).flatten(1, 2)  # [B, N*K, H]
-        listed = slots[:, edges].flatten(0, 1)
-        return listed if loops is None else torch.cat([listed, slots[:, loops].flatten(0, 1)])
+        by_slot = by_node.transpose(2, 3).flatten(1, 2)  # [B, N*K, H]
+        listed = by_slot[:, edges].flatten(0, 1)
+        return listed if loops is None else torch.cat([listed, by_slot[:, loops].flatten(0, 1)])
 
 
 def neighbourhood(grid: Grid, relations: tuple[Relation, ...]) -> Neighbourhood | None:
@@ -161,43 +233,3 @@ def neighbourhood(grid: Grid, relations: tuple[Relation, ...]) -> Neighbourhood 
 
 
 _kept = lru_cache(maxsize=256)(Neighbourhood.of)
-
-
-def matrices(recipe: Recipe, key: tuple, options: tuple) -> tuple[np.ndarray | None, ...]:
-    """The arrays of a recipe's map on the neighbourhood with this key."""
-    return recipe(adjacency(*key), *options).arrays()
-
-
-def edges(adjacency: LinearMap) -> LinearMap:
-    """Recipe: the sum over the edges."""
-    return adjacency
-
-
-def mean_of_edges(adjacency: LinearMap) -> LinearMap:
-    """Recipe: the mean over the edges."""
-    return adjacency.mean()
-
-
-def column(numbers: tuple[float, ...]) -> tuple[np.ndarray]:
-    """Recipe: numbers as an array."""
-    return (np.array(numbers, dtype=float),)
-
-
-def edge_slots(
-    frames: int, positions: int, keys: tuple[tuple[str, int], ...]
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """The slots `[N*K]` that hold edges, in order, and those that hold added self-loops."""
-    is_edge, is_loop = [], []
-    frame = np.arange(frames)[:, None, None]
-    own = np.eye(positions, dtype=bool)[None].repeat(frames, 0)
-    for kind, value in keys:
-        if kind == "frame":
-            is_edge.append(~own)
-            is_loop.append(own & bool(value))
-        else:
-            inside = (frame + value >= 0) & (frame + value < frames)
-            inside = np.broadcast_to(inside, (frames, positions, 1))
-            is_edge.append(inside & (value != 0))
-            is_loop.append(inside & (value == 0))
-    loops = np.concatenate(is_loop, -1).ravel().nonzero()[0]
-    return np.concatenate(is_edge, -1).ravel().nonzero()[0], loops if loops.size else None

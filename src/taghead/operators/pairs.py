@@ -25,6 +25,7 @@ from taghead.operators.kernel import Rule, class_of
 from taghead.operators.linear_map import zeros_from
 from taghead.operators.neighbourhood import Neighbourhood
 from taghead.operators.parts import FramePart, Part
+from taghead.operators.recipes import inverse
 
 CHUNK = 2**20  # numbers of a pairwise tensor that are held at a time
 Pair = Callable[..., Tensor]
@@ -101,14 +102,11 @@ def reduce_pairs(
         else:
             message = function(*of_target, *map(part.source, of_source))
             terms.append(part.hide(message, -math.inf if largest else 0.0))
-    degrees = hood.degrees()
     if largest:
         out = torch.stack(terms).amax(0) if len(terms) > 1 else terms[0]
-        return out if all(degrees) else out.masked_fill(out.isneginf(), 0.0)
+        return out if hood.reaches_all else out.masked_fill(out.isneginf(), 0.0)
     out = sum(terms[1:], start=terms[0])
-    if way == "sum":
-        return out
-    return out * hood.per_frame([1 / max(degree, 1) for degree in degrees], out)
+    return out if way == "sum" else out * hood.per_token(inverse, out)
 
 
 def _reduce_frames(

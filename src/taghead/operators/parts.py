@@ -1,7 +1,7 @@
-"""The parts that a dense neighbourhood is made of: a token's own frame, and frames at a distance.
+"""The parts that a dense neighbourhood is made of: a token's own frame, and tokens at a distance.
 
 Each part gives every token the same number of slots. A slot without an edge is hidden: a token's
-own slot in its frame, and the slots of a frame before the first or after the last one.
+own slot in its frame, and the slots that would lie outside the grid.
 """
 
 from __future__ import annotations
@@ -13,55 +13,69 @@ import numpy as np
 import torch.nn.functional as F
 from torch import Tensor
 
-from taghead.grid import EdgeRule, Grid, Relation, intra_frame_edges, time_aligned_edges
+from taghead.edges import TimeEdges, WindowEdges, intra_frame_edges
+from taghead.grid import Grid, Relation
 from taghead.operators.constants import constants
-from taghead.operators.linear_map import LinearMap
 
 LOOP = -1  # stands for the relation of a self-loop that an operator adds
+FRAME, SHIFT, WINDOW = range(3)  # kinds of parts in keys
+PAIRS_PER_SLOT = 6  # how many pairs of a frame cost as much as one slot of a window
 
 
 @dataclass(frozen=True)
 class FramePart:
-    """All tokens of a token's frame.
+    """All tokens of a token's frame, or those in a window around it.
 
     Args:
-        frames: Frames of the grid, T.
-        positions: Positions of a frame, P.
+        size: Frames, rows and columns of the grid.
         relation: The relation's place among those given.
         loops: Whether a token is its own neighbour.
+        window: The radius of the spatial window; 0 for the whole frame.
     """
 
-    frames: int
-    positions: int
+    size: tuple[int, int, int]
     relation: int
     loops: bool = False
+    window: int = 0
 
     order = 0  # sources come in the order of their frames
+
+    @property
+    def positions(self) -> int:
+        """Positions of a frame, P."""
+        return self.size[1] * self.size[2]
 
     @property
     def num_slots(self) -> int:
         return self.positions
 
     @property
-    def key(self) -> tuple[str, int]:
-        """The part as plain values, for cached recipes."""
-        return ("frame", int(self.loops))
+    def key(self) -> tuple[int, ...]:
+        """What the part adds to the sum over the edges, as plain values for cached recipes."""
+        return (WINDOW, self.relation, self.window) if self.window else (FRAME, int(self.loops))
 
-    def degree(self, frame: int) -> int:
-        """The number of edges that arrive at a token of a frame."""
-        return self.positions - 1 + self.loops
+    @property
+    def slots(self) -> tuple[int, ...]:
+        """The part's slots, as plain values for cached recipes."""
+        return FRAME, int(self.loops), self.window
+
+    @property
+    def transposed(self) -> FramePart:
+        """The part with its edges turned around."""
+        return self
+
+    def reaches(self, frame: int) -> bool:
+        """Whether edges of its relation arrive at every token of a frame."""
+        return True
 
     def hide(self, scores: Tensor, value: float) -> Tensor:
         """Writes a value where there is no edge; `scores` is `[..., P, P]`."""
         if self.loops:
             return scores
-        (own,) = constants(own_slot, (self.positions,), scores.dtype, scores.device)
-        assert own is not None
-        return scores.masked_fill(own, value)
-
-    def spread(self, x: Tensor) -> Tensor:
-        """Every source's values in its slot: `[B, T, H, P, C]` -> `[B, T, H, 1, P, C]`."""
-        return x.unsqueeze(-3)
+        arguments = (*self.size[1:], self.window)
+        (hidden,) = constants(hidden_slots, arguments, scores.dtype, scores.device)
+        assert hidden is not None
+        return scores.masked_fill(hidden, value)
 
     def dot(self, targets: Tensor, sources: Tensor) -> Tensor:
         """Inner products of targets and sources: two `[B, T, H, P, C]` -> `[B, T, H, P, P]`."""
@@ -78,53 +92,67 @@ class FramePart:
 
 @dataclass(frozen=True)
 class ShiftPart:
-    """The token at the same position, `offset` frames later; with offset 0 the token itself.
+    """The token `offset` away in frames, rows and columns; with offset 0 the token itself.
 
     Args:
-        frames: Frames of the grid, T.
-        positions: Positions of a frame, P.
+        size: Frames, rows and columns of the grid.
         relation: The relation's place among those given; `LOOP` for added self-loops.
-        offset: The source's frame, counted from the target's.
+        offset: The source's frame, row and column, counted from the target's.
+        window: The radius of the spatial window that this is a part of; 0 for none.
     """
 
-    frames: int
-    positions: int
+    size: tuple[int, int, int]
     relation: int
-    offset: int
+    offset: tuple[int, int, int]
+    window: int = 0
 
     num_slots = 1
 
     @property
     def order(self) -> int:
-        return self.offset
+        _, height, width = self.size
+        frame, row, column = self.offset
+        return (frame * height + row) * width + column
 
     @property
-    def key(self) -> tuple[str, int]:
-        return ("shift", self.offset)
+    def key(self) -> tuple[int, ...]:
+        """A window's parts all have the window's key."""
+        return (WINDOW, self.relation, self.window) if self.window else (SHIFT, self.offset[0])
 
-    def degree(self, frame: int) -> int:
-        return int(0 <= frame + self.offset < self.frames)
+    @property
+    def slots(self) -> tuple[int, ...]:
+        return (SHIFT, *self.offset)
+
+    @property
+    def transposed(self) -> ShiftPart:
+        frame, row, column = self.offset
+        return replace(self, offset=(-frame, -row, -column))
+
+    def reaches(self, frame: int) -> bool:
+        return 0 <= frame + self.offset[0] < self.size[0]
 
     def hide(self, scores: Tensor, value: float) -> Tensor:
-        """Writes a value where there is no edge; `scores` is `[B, T, ...]`."""
-        if self.offset == 0:
+        """Writes a value where there is no edge; `scores` is `[B, T, ..., P, C]`."""
+        if not any(self.offset):
             return scores
-        arguments = (self.frames, self.offset)
-        (outside,) = constants(outside_frames, arguments, scores.dtype, scores.device)
+        arguments = (self.size, self.offset)
+        (outside,) = constants(outside_grid, arguments, scores.dtype, scores.device)
         assert outside is not None
-        return scores.masked_fill(outside.view(-1, *[1] * (scores.dim() - 2)), value)
+        frames, positions = outside.shape  # T or 1, P or 1
+        middle = [1] * (scores.dim() - 4)
+        return scores.masked_fill(outside.view(frames, *middle, positions, 1), value)
 
     def source(self, x: Tensor) -> Tensor:
-        """Every target's source, zero where there is none: `[B, T, ...]` -> `[B, T, ...]`."""
-        if self.offset == 0:
-            return x
-        padding = [0, 0] * (x.dim() - 2) + [max(-self.offset, 0), max(self.offset, 0)]
-        kept = x[:, self.offset :] if self.offset > 0 else x[:, : self.offset]
-        return F.pad(kept, padding)
-
-    def spread(self, x: Tensor) -> Tensor:
-        """`[B, T, H, P, C]` -> `[B, T, H, P, 1, C]`."""
-        return self.source(x).unsqueeze(-2)
+        """Every target's source, zero where there is none; x is `[B, T, ..., P, C]`."""
+        frame, row, column = self.offset
+        if frame:
+            padding = [0, 0] * (x.dim() - 2) + _padding(frame)
+            x = F.pad(_kept(x, 1, frame), padding)
+        if row or column:
+            x = x.unflatten(-2, self.size[1:])
+            x = _kept(_kept(x, x.dim() - 3, row), x.dim() - 2, column)
+            x = F.pad(x, [0, 0, *_padding(column), *_padding(row)]).flatten(-3, -2)
+        return x
 
     def dot(self, targets: Tensor, sources: Tensor) -> Tensor:
         """Two `[B, T, H, P, C]` -> `[B, T, H, P, 1]`."""
@@ -132,7 +160,7 @@ class ShiftPart:
 
     def add(self, targets: Tensor, sources: Tensor) -> Tensor:
         """Two `[B, T, H, P]` -> `[B, T, H, P, 1]`."""
-        return (targets + self.source(sources)).unsqueeze(-1)
+        return targets.unsqueeze(-1) + self.source(sources.unsqueeze(-1))
 
     def mix(self, weights: Tensor, values: Tensor) -> Tensor:
         """`[B, T, H, P, 1]`, `[B, T, H, P, C]` -> `[B, T, H, P, C]`."""
@@ -141,56 +169,77 @@ class ShiftPart:
 
 Part = FramePart | ShiftPart
 
-OFFSETS: dict[EdgeRule, tuple[int, ...]] = {time_aligned_edges: (-1, 1)}
-"""The frames that a relation in time joins, counted from the target's."""
+
+def _kept(x: Tensor, dim: int, offset: int) -> Tensor:
+    """What stays of x when its dimension is read an offset later."""
+    return x.narrow(dim, max(offset, 0), x.size(dim) - abs(offset)) if offset else x
+
+
+def _padding(offset: int) -> list[int]:
+    return [max(-offset, 0), max(offset, 0)]
 
 
 def parts_of(grid: Grid, relation: Relation, place: int) -> list[Part] | None:
     """The parts of one relation, none of them without edges; None if it has no dense form."""
-    frames, positions = grid.frames, grid.num_positions
-    if relation.edges is intra_frame_edges:
-        return [FramePart(frames, positions, place)] if positions > 1 else []
-    if relation.edges not in OFFSETS:
-        return None
-    offsets = [offset for offset in OFFSETS[relation.edges] if abs(offset) < frames]
-    return [ShiftPart(frames, positions, place, offset) for offset in offsets]
+    frames, height, width = size = (grid.frames, grid.height, grid.width)
+    rule = relation.edges
+    if isinstance(rule, TimeEdges):
+        return [ShiftPart(size, place, (offset, 0, 0)) for offset in rule.offsets(frames)]
+    if isinstance(rule, WindowEdges) and rule.radius < max(height, width) - 1:
+        offsets = rule.offsets(height, width)
+        return [ShiftPart(size, place, (0, *offset), rule.radius) for offset in offsets]
+    if isinstance(rule, WindowEdges) or rule is intra_frame_edges:
+        return [FramePart(size, place)] if grid.num_positions > 1 else []
+    return None
 
 
-def add_loops(parts: Iterable[Part], frames: int, positions: int, apart: bool) -> list[Part]:
+def add_loops(parts: Iterable[Part], size: tuple[int, int, int], apart: bool) -> list[Part]:
     """The parts with a self-loop at every token: in its frame's part, if any, or as its own part.
 
     Args:
         parts: Parts without self-loops.
-        frames: Frames of the grid.
-        positions: Positions of a frame.
+        size: Frames, rows and columns of the grid.
         apart: Whether the loops must be a part of their own.
     """
     parts = list(parts)
     for i, part in enumerate(parts):
-        if isinstance(part, FramePart) and not apart:
+        if isinstance(part, FramePart) and not part.window and not apart:
             return [*parts[:i], replace(part, loops=True), *parts[i + 1 :]]
-    return [*parts, ShiftPart(frames, positions, LOOP, 0)]
+    return [*parts, ShiftPart(size, LOOP, (0, 0, 0))]
 
 
-def own_slot(positions: int) -> tuple[np.ndarray]:
-    """A token's own slot among its frame's, `[P, P]`."""
-    return (np.eye(positions, dtype=bool),)
+def framed(parts: Iterable[Part], size: tuple[int, int, int]) -> list[Part]:
+    """The parts with those of each window as one part of its frame, where that is faster.
+
+    Inner products of all pairs of a frame are one matrix product: cheaper than a window's, one by
+    one, unless the frame has many times more positions than the window.
+    """
+    found: list[Part] = []
+    for part in parts:
+        if isinstance(part, ShiftPart) and part.window:
+            side = 2 * part.window + 1
+            if size[1] * size[2] <= PAIRS_PER_SLOT * side * side:
+                part = FramePart(size, part.relation, window=part.window)
+        if part not in found or not isinstance(part, FramePart):
+            found.append(part)
+    return found
 
 
-def outside_frames(frames: int, offset: int) -> tuple[np.ndarray]:
-    """The frames that have no source at an offset, `[T]`."""
-    source = np.arange(frames) + offset
-    return ((source < 0) | (source >= frames),)
+def hidden_slots(height: int, width: int, window: int) -> tuple[np.ndarray]:
+    """Recipe: a token's own slot among its frame's, and those outside its window, `[P, P]`."""
+    rows, columns = np.divmod(np.arange(height * width), width)
+    distance = np.maximum(abs(rows[:, None] - rows), abs(columns[:, None] - columns))
+    return ((distance == 0) | (distance > (window or distance.max())),)
 
 
-def adjacency(frames: int, positions: int, keys: tuple[tuple[str, int], ...]) -> LinearMap:
-    """The sum over the edges of the parts with these keys."""
-    total = LinearMap.zero(frames, positions)
-    eye = np.eye(frames)
-    for kind, value in keys:
-        if kind == "frame":
-            part = LinearMap(eye, eye * (value - 1.0), positions)
-        else:
-            part = LinearMap(np.zeros_like(eye), np.eye(frames, k=value), positions)
-        total = total + part
-    return total
+def outside_grid(size: tuple[int, int, int], offset: tuple[int, int, int]) -> tuple[np.ndarray]:
+    """Recipe: the tokens that have no source at an offset, `[T or 1, P or 1]`."""
+    outside = [
+        (np.arange(n) + shift < 0) | (np.arange(n) + shift >= n)
+        for n, shift in zip(size, offset, strict=True)
+    ]
+    frames, rows, columns = outside
+    positions = (rows[:, None] | columns).reshape(1, -1)
+    if not any(offset[1:]):
+        return (frames[:, None],)
+    return (frames[:, None] | positions if offset[0] else positions,)

@@ -108,7 +108,7 @@ def attention_weights(
     if hood is None or kernel is None or kernel.attention is None:
         raise ValueError(f"{conv} shows no attention weights{': ' * bool(reason)}{reason}")
     x = x.unflatten(1, (hood.frames, hood.positions))
-    attention = kernel.attention(conv, Tokens(x, x, edge_attr), hood)
+    attention = kernel.attention(conv, Tokens(x, x, edge_attr), hood.framed)
     return attention.hood.in_edge_order(attention.weights)
 
 
@@ -123,7 +123,7 @@ def _dense_way(
     if hood is None:
         names = ", ".join(relation.name for relation in relations)
         return None, f"one of the relations {names} has no dense neighbourhood"
-    return hood, ""
+    return hood.transposed if conv.flow == "target_to_source" else hood, ""
 
 
 def _run_densely(

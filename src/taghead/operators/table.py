@@ -20,6 +20,31 @@ in the table. `engine="dense"` takes the dense way or raises an error that says 
 `operators.supports(conv)` tells which it would be.
 """
 
+CONCLUSION = """Beside these options all take `aggr` and `flow`, either direction. Edge features
+are given as one row per relation (`edge_attr`).
+
+## Relations
+
+| relation | from | dense |
+| --- | --- | --- |
+| `intra_frame` | the other positions of the frame | yes |
+| `time_aligned`, `time_aligned(reach=R)` | the same position, up to R frames away | yes |
+| `past`, `past(reach=R)` | the same position, up to R frames earlier | yes |
+| `future`, `future(reach=R)` | the same position, up to R frames later | yes |
+| `spatial_window(radius=R)` | up to R rows and columns away in the frame | yes |
+| `custom(name, function)`, in Python | any edges that a function of the grid gives | no |
+
+Any of them may be joined, and every operator of the table runs densely on every union of dense
+ones; with a custom relation among them it runs through PyG. `docs/algebra.md` tells how.
+
+## PyG's own way
+
+Operators that run through PyG get one edge list for the batch, sorted by target and kept between
+calls. PyG normalises (GCNConv and its kin) at every call. It takes
+[torch-scatter](https://github.com/rusty1s/pytorch_scatter) where that is installed, as of PyG 2.8
+for maxima, minima and products on a GPU; equal maxima then do not share their gradient.
+"""
+
 COLUMNS = ("operator", "options", "edge features", "dense where")
 SIZES = {"self", "kwargs", "in_channels", "out_channels", "channels"}
 
@@ -35,10 +60,9 @@ def table() -> str:
         _row(["---"] * len(COLUMNS)),
         *(_operator(cls) for cls in sorted(KERNELS, key=lambda cls: cls.__name__.lower())),
         "",
-        "Beside these options all take `aggr` and `flow`; the flow may be either, as both",
-        "relations are symmetric. Edge features are given as one row per relation (`edge_attr`).",
+        CONCLUSION,
     ]
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines)
 
 
 def _operator(cls: type[MessagePassing]) -> str:

@@ -13,6 +13,7 @@ from taghead.operators.edge_features import check_edge_attr
 from taghead.operators.kernel import SUM_OR_MEAN, Attention, Kernel, Tokens, plus
 from taghead.operators.linear_map import zeros_from
 from taghead.operators.neighbourhood import Neighbourhood
+from taghead.operators.recipes import number
 
 
 def rgcn(conv: RGCNConv, tokens: Tokens, hood: Neighbourhood) -> Tensor:
@@ -98,13 +99,12 @@ def _softmax(conv: RGATConv, hood: Neighbourhood, scores: list[Tensor], like: Te
 
 
 def rgat(conv: RGATConv, tokens: Tokens, hood: Neighbourhood) -> Tensor:
-    attention = rgat_attention(conv, tokens, hood)
-    degrees = hood.degrees()
+    attention = rgat_attention(conv, tokens, hood.framed)
     weights = attention.weights
     if conv.mod == "f-additive":
         weights = torch.where(weights > 0, weights + 1, weights)
     elif conv.mod == "f-scaled":
-        weights = weights * hood.per_frame(degrees, weights)
+        weights = weights * hood.per_token(number, weights)
     dropout = 0.0 if conv.mod in ("additive", "scaled", "f-additive", "f-scaled") else conv.dropout
     out = attend(conv, attention._replace(weights=weights), dropout)
     if conv.mod == "additive":
@@ -113,7 +113,7 @@ def rgat(conv: RGATConv, tokens: Tokens, hood: Neighbourhood) -> Tensor:
         total = heads_of(total, conv.heads).repeat_interleave(conv.dim, dim=2)
         out = out + conv.w * total
     elif conv.mod == "scaled":
-        degree = hood.per_frame(degrees, out)  # [T, 1, 1, 1]
+        degree = hood.per_token(number, out)  # [T, 1, P or 1, 1]
         hidden = (degree @ conv.l1 + conv.b1).relu()
         out = out * (hidden @ conv.l2 + conv.b2)
     return plus(_joined(conv, out), conv.bias)
