@@ -44,7 +44,8 @@ lint: $(READY)
 	$(BIN)/mypy
 
 bench: $(READY)
-	$(BIN)/python benchmarks/graph.py
+	$(BIN)/python benchmarks/operators.py --output benchmarks
+	$(BIN)/python benchmarks/head.py --output benchmarks
 
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis src/*.egg-info
