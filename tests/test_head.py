@@ -11,7 +11,7 @@ from torch_geometric.explain import AttentionExplainer, Explainer, GNNExplainer
 
 from taghead import Grid, TAGHead
 from taghead.graph import from_tokens, to_hetero_data
-from taghead.grid import PAST, custom, past, spatial_window
+from taghead.grid import PAST, RELATIONS, custom, past, spatial_window
 
 GRID = Grid(3, 2, 2)
 MODES = [
@@ -22,6 +22,17 @@ MODES = [
     ("edge_type", partial(pyg.RGCNConv, num_relations=2)),
     ("none", None),
 ]
+
+
+EXPLAIN_LOGITS: dict[str, Any] = {
+    "explanation_type": "model",
+    "edge_mask_type": "object",
+    "model_config": {
+        "mode": "multiclass_classification",
+        "task_level": "graph",
+        "return_type": "raw",
+    },
+}
 
 
 def small_head(**options: Any) -> TAGHead:
@@ -64,23 +75,13 @@ def test_the_graph_model_is_what_follows_the_transformer(
 def test_pygs_explainers_take_the_graph_model_as_it_is() -> None:
     head = small_head(graph_layers=2)
     data = to_hetero_data(from_tokens(head.encode(torch.randn(2, 8, 3, 2, 2)), GRID).detach())
-    settings = {
-        "model": head.graph_model(),
-        "explanation_type": "model",
-        "edge_mask_type": "object",
-        "model_config": {
-            "mode": "multiclass_classification",
-            "task_level": "graph",
-            "return_type": "raw",
-        },
-    }
-    explainer = Explainer(algorithm=AttentionExplainer(), **settings)
+    explainer = Explainer(head.graph_model(), AttentionExplainer(), **EXPLAIN_LOGITS)
     explanation = explainer(data.x_dict, data.edge_index_dict, batch_dict=data.batch_dict)
     for relation, edge_index in data.edge_index_dict.items():
         mask = explanation[relation].edge_mask
         assert mask.shape == (edge_index.size(1),)
         assert ((mask > 0) & (mask <= 1)).all()
-    learned = Explainer(algorithm=GNNExplainer(epochs=2), **settings)(
+    learned = Explainer(head.graph_model(), GNNExplainer(epochs=2), **EXPLAIN_LOGITS)(
         data.x_dict, data.edge_index_dict, batch_dict=data.batch_dict
     )
     assert set(learned.edge_mask_dict) == set(data.edge_types)
@@ -112,22 +113,14 @@ def test_heads_on_other_relations(relations: Any, mode: Any, conv: Any) -> None:
     torch.testing.assert_close(logits, head(feature_map))
 
 
-def test_attention_explains_every_direction() -> None:
+@pytest.mark.parametrize("relations", [RELATIONS, OTHERS], ids=["paper", "others"])
+@pytest.mark.parametrize("num_clips", [1, 2])
+def test_attention_explains_with_the_operators_own_weights(relations: Any, num_clips: int) -> None:
     conv = partial(pyg.GATv2Conv, heads=1, add_self_loops=False)
-    head = small_head(conv=conv, relations=OTHERS, graph_norm=None)
-    tokens = head.encode(torch.randn(2, 8, 3, 2, 2))
+    head = small_head(conv=conv, relations=relations, graph_norm=None)
+    tokens = head.encode(torch.randn(num_clips, 8, 3, 2, 2))
     data = to_hetero_data(from_tokens(tokens, GRID).detach(), head.relations)
-    explainer = Explainer(
-        head.graph_model(),
-        AttentionExplainer(),
-        explanation_type="model",
-        edge_mask_type="object",
-        model_config={
-            "mode": "multiclass_classification",
-            "task_level": "graph",
-            "return_type": "raw",
-        },
-    )
+    explainer = Explainer(head.graph_model(), AttentionExplainer(), **EXPLAIN_LOGITS)
     explanation = explainer(data.x_dict, data.edge_index_dict, batch_dict=data.batch_dict)
     for relation, edge_index in data.edge_index_dict.items():
         operator = head.layers[0].convs.convs[relation]
@@ -170,27 +163,6 @@ def test_relations_in_the_config() -> None:
     assert TAGHead(**config).relations == head.relations
     with pytest.raises(ValueError, match="relations: 'ring' has a rule of its own, which cannot"):
         small_head(relations=[RING]).config()
-
-
-def test_attention_explains_with_the_operators_own_weights() -> None:
-    head = small_head(conv=partial(pyg.GATv2Conv, heads=1, add_self_loops=False), graph_norm=None)
-    data = to_hetero_data(from_tokens(head.encode(torch.randn(1, 8, 3, 2, 2)), GRID).detach())
-    explainer = Explainer(
-        head.graph_model(),
-        AttentionExplainer(),
-        explanation_type="model",
-        edge_mask_type="object",
-        model_config={
-            "mode": "multiclass_classification",
-            "task_level": "graph",
-            "return_type": "raw",
-        },
-    )
-    explanation = explainer(data.x_dict, data.edge_index_dict, batch_dict=data.batch_dict)
-    for relation, edge_index in data.edge_index_dict.items():
-        conv = head.layers[0].convs.convs[relation]
-        _, (_, alpha) = conv(data["token"].x, edge_index, return_attention_weights=True)
-        torch.testing.assert_close(explanation[relation].edge_mask, alpha.flatten())
 
 
 def test_swapping_positions_within_all_frames_changes_no_logit_without_positions() -> None:
