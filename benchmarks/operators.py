@@ -25,7 +25,6 @@ from measure import (
     ratio,
     table,
     times_in_turns,
-    use_one_thread,
 )
 from torch import Tensor, nn
 from torch_geometric.nn import (
@@ -364,6 +363,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--operators", nargs="+", choices=OPERATORS, default=list(OPERATORS))
     parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument(
+        "--threads", type=int, default=1, help="more than one: wall time, on an idle machine"
+    )
     parser.add_argument("--channels", type=int, default=512)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--limit-gib", type=float, default=4.0, help="of one way, in the growth")
@@ -388,7 +390,7 @@ def main() -> None:
     args = arguments()
     warnings.filterwarnings("ignore")  # torch: sparse CSR tensors are in beta
     device = torch.device(args.device)
-    use_one_thread()
+    torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     grid, larger, growing = sizes(args.quick)
     setting = Setting(grid, args.batch_size, args.channels, device)

@@ -127,7 +127,10 @@ def _apply(x: Tensor, sums: Tensor | None, nodes: Tensor | None, diagonal: Tenso
         out = x * diagonal
     if sums is not None:
         frames = (sums @ x.sum(-2)).unsqueeze(-2)  # [..., T, 1, C]
-        out = frames.expand_as(x) if out is None else out + frames
+        if out is None:
+            out = frames.expand_as(x)
+        else:  # out is new; autograd would copy it, as the view that it is
+            out = out + frames if out.requires_grad else out.add_(frames)
     return zeros_from(x) if out is None else out
 
 
