@@ -2,6 +2,7 @@
 
 from taghead.video.reader import VideoReader, read_frames
 from taghead.video.sampling import uniform_indices
+from taghead.video.segment import Segment
 from taghead.video.transforms import Preprocessing
 
-__all__ = ["Preprocessing", "VideoReader", "read_frames", "uniform_indices"]
+__all__ = ["Preprocessing", "Segment", "VideoReader", "read_frames", "uniform_indices"]
