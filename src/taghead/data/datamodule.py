@@ -5,17 +5,20 @@ from __future__ import annotations
 import logging
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import pandas as pd
 from lightning.pytorch import LightningDataModule
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from taghead.data import synthetic
 from taghead.data.annotations import Clip, check_classes, class_names, read_annotations
 from taghead.data.clips import ClipDataset, Unreadable, find_missing, find_unreadable
 from taghead.errors import DataError
 from taghead.video import Preprocessing
+
+if TYPE_CHECKING:
+    from taghead.data.features.cache import FeatureCache
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +50,9 @@ class VideoDataModule(LightningDataModule):
         DataError: If an annotation file or, with `on_error` raise, a clip cannot be used.
         ValueError: If an argument breaks its rule.
     """
+
+    features: FeatureCache | None = None
+    """Where batches hold feature maps in place of clips: the cache that they come from."""
 
     def __init__(
         self,
@@ -114,10 +120,14 @@ class VideoDataModule(LightningDataModule):
             raise DataError("data.test: no annotation file was given for the test split")
         return self._loader("test")
 
+    def dataset(self, split: Split) -> Dataset:
+        """The clips of a split that are used, as training or a test sees them."""
+        return ClipDataset(self.clips[split], self.preprocessing, train=split == "train")
+
     def _loader(self, split: Split) -> DataLoader:
         is_train = split == "train"
         return DataLoader(
-            ClipDataset(self.clips[split], self.preprocessing, train=is_train),
+            self.dataset(split),
             batch_size=self.batch_size,
             shuffle=is_train,
             num_workers=self.num_workers,
