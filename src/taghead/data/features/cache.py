@@ -133,21 +133,30 @@ class FeatureDataset(Dataset):
 
     Args:
         split: Where they are.
-        train: Whether each time one of the clip's views is drawn at random; otherwise it is the
-            view of the test.
+        train: Whether one of a clip's views is drawn at random each time; otherwise it is the
+            first, as a test sees it.
+        views: Whether an item is all views of a clip, where there are several.
 
     Shapes:
-        - **item** feature map `[C, T, H, W]`, label, index of the clip
+        - **item** feature map `[C, T, H, W]` or views `[V, C, T, H, W]`, label, index of the clip
     """
 
-    def __init__(self, split: FeatureSplit, train: bool = False) -> None:
+    def __init__(self, split: FeatureSplit, train: bool = False, views: bool = False) -> None:
         self.split = split
         self.train = train
+        self.views = views
+
+    @property
+    def labels(self) -> list[int]:
+        """The class of each clip."""
+        return [clip.label for clip in self.split.clips]
 
     def __len__(self) -> int:
         return len(self.split)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int, int]:
-        views = self.split.views(index)
+        views, label = self.split.views(index), self.split.clips[index].label
+        if self.views and len(views) > 1:
+            return views, label, index
         view = int(torch.randint(len(views), ())) if self.train else 0
-        return views[view], self.split.clips[index].label, index
+        return views[view], label, index

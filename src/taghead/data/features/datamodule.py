@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from functools import cached_property
 
-from torch.utils.data import Dataset
-
 from taghead.data.annotations import Clip
 from taghead.data.clips import Unreadable
 from taghead.data.datamodule import Split, VideoDataModule
@@ -22,6 +20,7 @@ class FeatureDataModule(VideoDataModule):
         root: The cache's folder.
         batch_size: Feature maps in a batch.
         num_workers: Processes that read them; 0 reads in the training process.
+        class_balance: How far training evens out classes, as in `VideoDataModule`.
 
     Raises:
         DataError: If the folder holds no finished cache.
@@ -30,7 +29,9 @@ class FeatureDataModule(VideoDataModule):
 
     features: FeatureCache
 
-    def __init__(self, root: str, batch_size: int = 8, num_workers: int = 0) -> None:
+    def __init__(
+        self, root: str, batch_size: int = 8, num_workers: int = 0, class_balance: float = 0.0
+    ) -> None:
         features = FeatureCache(root)
         super().__init__(
             root,
@@ -38,6 +39,7 @@ class FeatureDataModule(VideoDataModule):
             preprocessing=features.preprocessing,
             batch_size=batch_size,
             num_workers=num_workers,
+            class_balance=class_balance,
         )
         self.features = features
 
@@ -50,8 +52,9 @@ class FeatureDataModule(VideoDataModule):
     def class_names(self) -> list[str]:
         return self.features.recipe.class_names
 
-    def dataset(self, split: Split) -> Dataset:
-        return FeatureDataset(self.features.splits[split], train=split == "train")
+    def dataset(self, split: Split) -> FeatureDataset:
+        part = self.features.splits[split]
+        return FeatureDataset(part, train=split == "train", views=split == "test")
 
     def _choose(self, split: Split) -> None:
         part = self.features.splits[split]

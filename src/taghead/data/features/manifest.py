@@ -15,6 +15,7 @@ from torch import Tensor
 
 from taghead.data.annotations import Clip
 from taghead.errors import DataError
+from taghead.video import Preprocessing
 
 FORMAT = 1
 MANIFEST, BACKBONE, EXCLUDED = "manifest.json", "backbone.safetensors", "excluded.csv"
@@ -54,7 +55,9 @@ class Recipe:
     clips: Mapping[str, Sequence[Clip]]
 
     def views(self, split: str) -> int:
-        """Views of each clip of a split."""
+        """Views of each clip of a split; in the split `test`, those that a test averages over."""
+        if split == "test":
+            return Preprocessing.from_dict(self.preprocessing).num_views
         return self.num_views if split == "train" else 1
 
     def to_dict(self) -> dict[str, Any]:

@@ -42,7 +42,10 @@ class ViewDataset(Dataset):
         num_views: int,
         seed: int,
     ) -> None:
-        self.tested = {split: ClipDataset(c, preprocessing) for split, c in clips.items()}
+        self.tested = {
+            split: ClipDataset(listed, preprocessing, views=split == "test")
+            for split, listed in clips.items()
+        }
         self.drawn = ClipDataset(clips.get("train", ()), preprocessing, train=True)
         self.num_views = num_views
         self.seed = seed
@@ -50,10 +53,11 @@ class ViewDataset(Dataset):
     def __getitem__(self, key: Key) -> tuple[Key, Tensor | str]:
         split, number = key
         try:
-            views = [self.tested[split][number][0]]
-            if split == "train":
-                views += [self._drawn(number, view) for view in range(1, self.num_views)]
-            return key, torch.stack(views)
+            seen = self.tested[split][number][0]
+            if seen.dim() == 5:  # all views of a test
+                return key, seen
+            later = range(1, self.num_views if split == "train" else 1)
+            return key, torch.stack([seen, *(self._drawn(number, view) for view in later)])
         except VideoError as error:
             return key, str(error)
 
