@@ -17,7 +17,7 @@ from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn, TimeR
 from taghead.backbones import Backbone, build_backbone
 from taghead.data.annotations import Clip
 from taghead.data.clips import find_missing
-from taghead.data.datamodule import OnError, VideoDataModule
+from taghead.data.datamodule import VideoDataModule
 from taghead.data.features.cache import FeatureCache
 from taghead.data.features.extractor import FeatureExtractor
 from taghead.data.features.manifest import Dtype, Precision, Recipe, weights_digest
@@ -114,13 +114,12 @@ def write_features(
         mixed: Precision = "16-mixed" if dtype == "float16" else "bf16-mixed"
         precision = mixed if torch.device(device).type == "cuda" else "32-true"
     data.prepare_data()
-    if data.on_error == "raise":
-        _check_files(data)
     recipe = make_recipe(backbone, data, num_views, dtype, seed, precision)
     with CacheWriter(output, recipe, shard_size * MEGABYTE) as writer:
         for message in writer.damaged:
             log.warning("%s; it is written anew", message)
-        _check_excluded(writer, data.on_error)
+        if data.on_error == "raise":
+            _check_clips(writer)
         _announce(writer)
         writer.begin(backbone)
         extractor = FeatureExtractor(backbone, recipe, device, data.batch_size, data.on_error)
@@ -211,23 +210,22 @@ def experiment(config: str | Path) -> dict[str, Any]:
     return {"data": held["data"], **{name: model[name] for name in names}}
 
 
-def _check_files(data: VideoDataModule) -> None:
-    """Checks that every listed clip is a file: known at once, and not after hours."""
-    for split, clips in data.listed.items():
-        missing = find_missing(clips)
-        if missing:
-            more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
-            raise DataError(f"{missing[0].reason}, listed in the split {split}{more}")
+def _check_clips(writer: CacheWriter) -> None:
+    """Checks what need not wait for hours: that the clips to read are files, and none is left out.
 
-
-def _check_excluded(writer: CacheWriter, on_error: OnError) -> None:
-    """Checks that an earlier run left out no clip that this one may not leave out."""
+    Raises:
+        DataError: If one is no file, or an earlier run left one out.
+    """
     for finished in writer.finished.values():
-        if finished.excluded and on_error == "raise":
+        for reason in finished.excluded.values():
             raise DataError(
                 f"{writer.root / finished.shard.file}: was written without a clip, and on_error is "
-                f"raise: {next(iter(finished.excluded.values()))}"
+                f"raise: {reason}"
             )
+    for shard in writer.missing:
+        clips = writer.recipe.clips[shard.split][shard.start : shard.stop]
+        for missing in find_missing(clips):
+            raise DataError(f"{missing.reason}, listed in the split {shard.split}")
 
 
 def _chosen_backbone(
