@@ -5,22 +5,12 @@ import pytest
 import torch
 
 from taghead.backbones import Backbone, build_backbone
-from taghead.data import SynthGym
+from taghead.data import ClipDataset, SynthGym
 from taghead.data.features import FeatureCache
 from taghead.extraction import write_features
 from taghead.video import Preprocessing
 
 SMALL = Preprocessing(num_frames=8, resize=36, crop=32, flip=0.5)
-
-
-@pytest.fixture(scope="session")
-def backbone() -> Backbone:
-    """A backbone whose batch norms have seen clips, so that its features are of usual size."""
-    torch.manual_seed(1)
-    network = build_backbone("r2plus1d_tiny")
-    for _ in range(3):
-        network(torch.randn(8, 3, 8, 32, 32))
-    return network.eval()
 
 
 @pytest.fixture(scope="session")
@@ -40,6 +30,20 @@ def data_of(dataset: Path) -> Callable[..., SynthGym]:
         return SynthGym(**{**defaults, **options})  # type: ignore[arg-type]
 
     return make
+
+
+@pytest.fixture(scope="session")
+def backbone(data_of: Callable[..., SynthGym]) -> Backbone:
+    """A backbone whose batch norms have seen the clips, so that its features tell them apart."""
+    torch.manual_seed(1)
+    network = build_backbone("r2plus1d_tiny")
+    data = data_of()
+    clips = ClipDataset(data.listed["train"], data.preprocessing)
+    batch = torch.stack([clips[i][0] for i in range(len(clips))])
+    with torch.no_grad():
+        for _ in range(25):
+            network(batch)
+    return network.eval()
 
 
 @pytest.fixture(scope="session")
