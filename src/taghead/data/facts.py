@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import av
+
+from taghead import __version__
 from taghead.data.annotations import Clip
 
 Key = tuple[str, str]
@@ -69,3 +72,9 @@ def key_of(clip: Clip, root: str | Path) -> Key:
     file, folder = clip.path.absolute(), Path(root).absolute()
     inside = file.relative_to(folder) if file.is_relative_to(folder) else file
     return inside.as_posix(), str(clip.segment or "")
+
+
+def written_by() -> str:
+    """What decides what a scan finds; facts of another one are not relied on."""
+    ffmpeg = getattr(av, "ffmpeg_version_info", "unknown")
+    return f"taghead {__version__}, PyAV {av.__version__}, FFmpeg {ffmpeg}"

@@ -9,13 +9,11 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import av
 import pyarrow as pa
 from pyarrow import parquet
 
-from taghead import __version__
-from taghead.data.annotations import Annotations, Clip
-from taghead.data.facts import Facts, Key
+from taghead.data.annotations import Annotations, Clip, Split
+from taghead.data.facts import Facts, Key, written_by
 from taghead.errors import DataError
 
 SCHEMA_VERSION = 1
@@ -42,10 +40,10 @@ class Entry:
         split: Its split.
         clip: What the annotation says of it.
         facts: What its file says.
-        same_as: Another clip of the dataset that shows the same frames, if there is one.
+        same_as: Another clip of the dataset that shows the same frames, as `<split>: <id>`.
     """
 
-    split: str
+    split: Split
     clip: Clip
     facts: Facts
     same_as: str = ""
@@ -110,12 +108,3 @@ def read_manifest(path: str | Path) -> tuple[dict[str, Any], dict[Key, Facts]]:
         )
     rows = table.select([name for name, _ in _FACTS]).to_pylist()
     return description, {facts.key: facts for facts in (Facts(**row) for row in rows) if facts.size}
-
-
-def written_by() -> str:
-    """What decides what a scan finds: a manifest of another one is not continued."""
-    return f"taghead {__version__}, PyAV {av.__version__}, FFmpeg {_ffmpeg_version()}"
-
-
-def _ffmpeg_version() -> str:
-    return getattr(av, "ffmpeg_version_info", "unknown")

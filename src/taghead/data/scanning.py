@@ -22,17 +22,17 @@ from taghead.errors import VideoError
 from taghead.video import Segment, VideoReader
 
 R = TypeVar("R")
-State = str | tuple[int, int]  # why there is no file, or its size and time
 SEGMENTS_OF_A_JOB = 32  # opening a long file takes as long as reading some segments of it
 SLOWEST_DISK = 5e6  # bytes per second, below which a file counts as hanging
 
 
 @dataclass(frozen=True)
-class Unreadable:
-    """A clip that cannot be used, and why: `<path>: <reason>`."""
+class FileState:
+    """A file's size in bytes and time of change, or why there is no video file."""
 
-    clip: Clip
-    reason: str
+    size: int = 0
+    mtime_ns: int = 0
+    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,7 @@ class Job:
 
     file: str
     path: Path
-    size: int
-    mtime_ns: int
+    state: FileState
     segments: tuple[Segment | None, ...]
     content_hash: str | None
 
@@ -74,20 +73,22 @@ def scan(
         timeout_sec: How long a clip may take, beside the time to read its file from a slow disk.
         title: What the progress bar calls them.
     """
-    states = _states(clips)
+    states = file_states(clips)
     found: dict[Key, Facts] = {}
     unread: dict[Key, Clip] = {}
     for clip in clips:
         key, state = key_of(clip, root), states[clip.path]
-        if isinstance(state, str):
-            found[key] = Facts(*key, state)
+        if state.reason:
+            found[key] = Facts(*key, state.reason)
         elif _is_fresh(known.get(key), state, hashed):
             found[key] = known[key]
         elif not clip.fault:
             unread[key] = clip
     columns = (*Progress.get_default_columns()[:3], MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), disable=not unread) as bar:
-        task = bar.add_task(f"Reading {title}", total=len(unread) + len(found), completed=len(found))
+        task = bar.add_task(
+            f"Reading {title}", total=len(unread) + len(found), completed=len(found)
+        )
         with closing(_each(_jobs(unread, states, hashed), num_workers, timeout_sec)) as results:
             for several in results:
                 if journal is not None:
@@ -100,23 +101,15 @@ def scan(
     ]
 
 
-def find_missing(clips: Sequence[Clip]) -> list[Unreadable]:
-    """The clips that are no file, or whose annotation is faulty: a look, without opening any."""
-    states = _states(clips)
-    reasons = [(clip, clip.fault or states[clip.path]) for clip in clips]
-    return [
-        Unreadable(clip, f"{clip.path}: {reason}")
-        for clip, reason in reasons
-        if isinstance(reason, str)
-    ]
+def file_states(clips: Iterable[Clip]) -> dict[Path, FileState]:
+    """The state of every clip's file: a look, without opening any."""
+    return {path: _state(path) for path in {clip.path for clip in clips}}
 
 
 def read_facts(job: Job) -> list[Facts]:
     """Opens a file and reads all frames of the segments; whatever is wrong is in the facts."""
     content_hash = _content_hash(job)
-    facts = [
-        replace(_unread(job, segment), content_hash=content_hash) for segment in job.segments
-    ]
+    facts = [replace(_unread(job, segment), content_hash=content_hash) for segment in job.segments]
     try:
         reader = VideoReader(job.path, threads=1)
     except Exception as error:  # of libraries too: whatever it is, it is this file's
@@ -172,49 +165,42 @@ def _content_hash(job: Job) -> str:
         return ""
 
 
-def _states(clips: Iterable[Clip]) -> dict[Path, State]:
-    """Of every file, why it is none, or its size and time."""
-    states: dict[Path, State] = {}
-    for clip in clips:
-        if clip.path not in states:
-            states[clip.path] = _state(clip.path)
-    return states
-
-
-def _state(path: Path) -> State:
+def _state(path: Path) -> FileState:
     try:
         if not path.exists():
             gone = [folder for folder in path.parents if not folder.exists()]
-            return f"no such video file{f' (no folder {gone[-1]})' if gone else ''}"
+            where = f" (there is no folder {gone[-1]})" if gone else ""
+            return FileState(reason=f"no such video file{where}")
         if path.is_dir():
-            return "is a directory"
+            return FileState(reason="is a directory")
         if not path.is_file():
-            return "is not a regular file"
+            return FileState(reason="is not a regular file")
         stat = path.stat()
-        return (stat.st_size, stat.st_mtime_ns) if stat.st_size else "the file is empty"
     except OSError as error:
-        return (error.strerror or str(error)).lower()
+        return FileState(reason=(error.strerror or str(error)).lower())
+    if stat.st_size == 0:
+        return FileState(reason="the file is empty")
+    return FileState(stat.st_size, stat.st_mtime_ns)
 
 
-def _is_fresh(facts: Facts | None, state: State, hashed: bool) -> bool:
+def _is_fresh(facts: Facts | None, state: FileState, hashed: bool) -> bool:
     """Whether the file is as it was, and no more is asked for than is known."""
-    if facts is None or (facts.size, facts.mtime_ns) != state:
+    if facts is None or (facts.size, facts.mtime_ns) != (state.size, state.mtime_ns):
         return False
     return bool(facts.content_hash or facts.reason or not hashed)
 
 
-def _jobs(segments: Mapping[Key, Clip], states: Mapping[Path, State], hashed: bool) -> list[Job]:
+def _jobs(unread: Mapping[Key, Clip], states: Mapping[Path, FileState], hashed: bool) -> list[Job]:
     """Clips that are to be read, by file, some at a time."""
     files: dict[tuple[str, Path], list[Segment | None]] = {}
-    for (file, _), clip in segments.items():
+    for (file, _), clip in unread.items():
         files.setdefault((file, clip.path), []).append(clip.segment)
-    jobs = []
-    for (file, path), of_file in files.items():
-        size, mtime_ns = states[path]
-        for start in range(0, len(of_file), SEGMENTS_OF_A_JOB):
-            part = tuple(of_file[start : start + SEGMENTS_OF_A_JOB])
-            jobs.append(Job(file, path, int(size), int(mtime_ns), part, None if hashed else ""))
-    return jobs
+    content_hash = None if hashed else ""
+    return [
+        Job(file, path, states[path], tuple(of_file[i : i + SEGMENTS_OF_A_JOB]), content_hash)
+        for (file, path), of_file in files.items()
+        for i in range(0, len(of_file), SEGMENTS_OF_A_JOB)
+    ]
 
 
 def _each(
@@ -238,9 +224,7 @@ def _each(
 def _hashed_once(jobs: Sequence[Job], run: Callable[..., Any]) -> list[Job]:
     """The jobs, with the hash of each file that several of them share."""
     counts = Counter(job.path for job in jobs)
-    shared = {
-        job.path: job for job in jobs if job.content_hash is None and counts[job.path] > 1
-    }
+    shared = {job.path: job for job in jobs if job.content_hash is None and counts[job.path] > 1}
     hashes = {
         job.path: "" if isinstance(found, Failure) else found
         for job, found in run(_content_hash, list(shared.values()))
@@ -263,8 +247,8 @@ def _run(
 
 
 def _unread(job: Job, segment: Segment | None, reason: str = "") -> Facts:
-    return Facts(job.file, str(segment or ""), reason, job.size, job.mtime_ns)
+    return Facts(job.file, str(segment or ""), reason, job.state.size, job.state.mtime_ns)
 
 
 def _time_limit(timeout_sec: float, job: Job) -> float:
-    return timeout_sec * len(job.segments) + job.size / SLOWEST_DISK
+    return timeout_sec * len(job.segments) + job.state.size / SLOWEST_DISK

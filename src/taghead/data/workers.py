@@ -65,10 +65,10 @@ def run_isolated(
                     job = queue.popleft()
                     worker.give(job, time_limit_sec(job))
             for worker in _ready(workers):
-                job = worker.job
+                given = worker.job
                 result = worker.collect()
-                if job is not None and result is not None:
-                    yield job.value, result.value
+                if given is not None and result is not None:
+                    yield given.value, result.value
             workers = [w for w in workers if w.is_alive]
             wanted = min(num_workers, len(queue) + len(workers))
             workers += [_Worker(context, function) for _ in range(wanted - len(workers))]

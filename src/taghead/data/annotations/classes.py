@@ -154,9 +154,7 @@ def numbers_of(
     return numbers
 
 
-def name_of(
-    source: str | Path, place: str, label: int, classes: Sequence[str] | None
-) -> str:
+def name_of(source: str | Path, place: str, label: int, classes: Sequence[str] | None) -> str:
     """The name of a class that is given by its number: the number, where there is no class list.
 
     Raises:
@@ -165,7 +163,5 @@ def name_of(
     if classes is None:
         return str(label)
     if not 0 <= label < len(classes):
-        raise DataError(
-            f"{source}: {place}: class {label} is not among the {len(classes)} classes"
-        )
+        raise DataError(f"{source}: {place}: class {label} is not among the {len(classes)} classes")
     return classes[label]

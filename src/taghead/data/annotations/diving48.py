@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from taghead.data.annotations.clip import Clip
 from taghead.data.annotations.classes import name_of
+from taghead.data.annotations.clip import Clip
 from taghead.data.annotations.tables import read_json
 from taghead.errors import DataError
 from taghead.video.segment import Segment
@@ -54,13 +54,11 @@ def is_diving48(content: Any) -> bool:
     )
 
 
-def _clip(
-    path: Path, number: int, entry: Any, root: Path, classes: Sequence[str] | None
-) -> Clip:
+def _clip(path: Path, number: int, entry: Any, root: Path, classes: Sequence[str] | None) -> Clip:
     place = f"entry {number}"
     if not isinstance(entry, dict):
         raise DataError(f"{path}: {place}: must be an object (got {entry!r})")
-    name, label = entry.get("vid_name"), entry.get("label")
+    name, label = entry.get("vid_name"), entry.get("label", -1)
     if not isinstance(name, str) or not name:
         raise DataError(f"{path}: {place}: vid_name must be a name (got {name!r})")
     if not _is_count(label):

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from taghead.data.annotations.clip import Clip
 from taghead.data.annotations.classes import name_of
+from taghead.data.annotations.clip import Clip
 from taghead.data.annotations.folders import SUFFIXES
 from taghead.data.annotations.tables import read_json, read_lines
 from taghead.errors import DataError
@@ -84,7 +84,9 @@ def _span(times: Path, annotation: Any, match: re.Match[str]) -> tuple[float, fl
     video, event, element = match["video"], match["event"], match["element"]
     place = f"{times}: {video}"
     found = _entry(place, _entry(str(times), annotation, video), event)
-    part = _entry(f"{place}: {event}: segments", _entry(f"{place}: {event}", found, "segments"), element)
+    part = _entry(
+        f"{place}: {event}: segments", _entry(f"{place}: {event}", found, "segments"), element
+    )
     (zero, _), *_ = _spans(f"{place}: {event}", found)
     stages = _spans(f"{place}: {event}: {element}", part)
     return round(zero + stages[0][0], 3), round(zero + stages[-1][1], 3)

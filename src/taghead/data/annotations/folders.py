@@ -8,16 +8,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from taghead.data.annotations.clip import Clip
 from taghead.data.annotations.classes import numbers_of
+from taghead.data.annotations.clip import Clip
 from taghead.errors import DataError
 
 log = logging.getLogger(__name__)
 
 Split = Literal["train", "val", "test"]
-SUFFIXES = frozenset(
-    ".3gp .avi .flv .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .vob .webm .wmv".split()
-)
+_SUFFIXES = "3gp avi flv m2ts m4v mkv mov mp4 mpeg mpg mts ogv ts vob webm wmv"
+SUFFIXES = frozenset(f".{suffix}" for suffix in _SUFFIXES.split())
 SPLIT_FOLDERS: dict[Split, tuple[str, ...]] = {
     "train": ("train", "training"),
     "val": ("val", "valid", "validation"),
@@ -28,9 +27,7 @@ HAA500_CLIPS: dict[Split, range] = {"train": range(16), "val": range(16, 17), "t
 _HAA500_NAME = re.compile(r"(?P<name>.+)_(?P<number>\d{3})")
 
 
-def read_folders(
-    folder: str | Path, classes: Sequence[str] | None = None
-) -> list[Clip]:
+def read_folders(folder: str | Path, classes: Sequence[str] | None = None) -> list[Clip]:
     """The clips of a split in the layout `<folder>/<class>/<file>`, as of Kinetics.
 
     Clips are the files with the suffix of a video; hidden files are none, and others are counted in
@@ -59,15 +56,15 @@ def split_folders(root: str | Path) -> dict[Split, Path]:
     for split, names in SPLIT_FOLDERS.items():
         there = [Path(root) / name for name in names if (Path(root) / name).is_dir()]
         if len(there) > 1:
-            raise DataError(f"{root}: both {there[0].name} and {there[1].name} are there: say which")
+            raise DataError(
+                f"{root}: both {there[0].name} and {there[1].name} are there: say which"
+            )
         if there:
             found[split] = there[0]
     return found
 
 
-def read_haa500(
-    root: str | Path, split: Split, classes: Sequence[str] | None = None
-) -> list[Clip]:
+def read_haa500(root: str | Path, split: Split, classes: Sequence[str] | None = None) -> list[Clip]:
     """The clips of a split of `HAA500 <https://arxiv.org/abs/2009.05224>`_.
 
     Each class has clips `<class>_000` to `<class>_019`, of which 000 to 015 are for training, 016

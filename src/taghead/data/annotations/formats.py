@@ -86,9 +86,10 @@ def read_annotations(
         times = times or str(Path(files["train"]).with_name(finegym.TIMES_NAME))
     classes = classes or _classes_beside(format, files)
     listed = read_classes(classes) if classes else None
-    clips = {"train": _read(format, root, "train", sources["train"], listed, times)}
+    train_clips = _read(format, root, "train", sources["train"], listed, times)
+    clips: dict[Split, list[Clip]] = {"train": train_clips}
     what = "ClassEncoded" if format == "reference" else "class number"
-    names = listed or class_names(sources["train"], clips["train"], what)
+    names = listed or class_names(sources["train"], train_clips, what)
     for split in sources:
         if split != "train":
             clips[split] = _read(format, root, split, sources[split], names, times)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from taghead.data.annotations.clip import Clip
 from taghead.data.annotations.classes import class_names, numbers_of
+from taghead.data.annotations.clip import Clip
 from taghead.data.annotations.tables import check_columns, first_row, read_csv
 from taghead.errors import DataError
 from taghead.video.segment import Segment
