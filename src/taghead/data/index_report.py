@@ -14,6 +14,7 @@ from taghead.data.manifest import Entry
 from taghead.metrics import long_tail_groups
 
 MAX_LISTED = 40  # one page
+MAX_NAMED = 60  # names of classes that can be read in one picture
 GROUPS = {"head": "more than 100", "medium": "20 to 100", "tail": "fewer than 20"}
 
 
@@ -57,23 +58,30 @@ def draw_classes(annotations: Annotations, entries: Sequence[Entry], path: Path)
     counts = class_counts(annotations, entries)
     names = annotations.class_names
     order = np.argsort(-counts["train"], kind="stable")
-    few = len(names) <= 60
-    figure = Figure(figsize=(max(6.0, 0.25 * len(names)) if few else 12, 5), layout="constrained")
+    few = len(names) <= MAX_NAMED
+    width = max(6.0, 2 + 0.3 * len(names)) if few else 12  # inches
+    figure = Figure(figsize=(width, 5), layout="constrained")
     axes = figure.subplots()
     places = np.arange(len(names))
-    for split, of_split in counts.items():
-        axes.step(places, of_split[order], where="mid", label=f"{split}, {of_split.sum()} clips")
-    for bound in (20, 100):
+    for number, (split, of_split) in enumerate(counts.items()):
+        label = f"{split}, {of_split.sum()} clips"
+        if few:
+            part = 0.8 / len(counts)
+            left = places - 0.4 + part * number
+            axes.bar(left, of_split[order], part, align="edge", label=label)
+        else:
+            axes.step(places, of_split[order], where="mid", linewidth=1, label=label)
+    for bound in (20, 100):  # of tail, medium and head
         axes.axhline(bound, color="gray", linewidth=0.8, linestyle=":")
-    axes.set_yscale("symlog", linthresh=1)
+    axes.set_yscale("symlog", linthresh=1, linscale=0.3)
+    axes.yaxis.set_major_formatter("{x:g}")
     axes.set_ylim(bottom=0)
     axes.set_ylabel("clips that can be used")
     if few:
-        labels = [names[i] for i in order]
-        axes.set_xticks(places, labels, rotation=90, parse_math=False)
+        axes.set_xticks(places, [names[i] for i in order], rotation=90, parse_math=False)
     else:
         axes.set_xlabel("classes, by their number of training clips")
-    axes.legend()
+    figure.legend(loc="outside upper right", ncols=len(counts))
     figure.savefig(path, dpi=120)
 
 
