@@ -17,6 +17,7 @@ Train and use graph heads on 3D video backbones.
   validate   evaluate on the validation split
   test       evaluate on the test split     taghead test --config CONFIG --ckpt_path CHECKPOINT
   predict    classes of video files         taghead predict CLIP.mp4 --model CHECKPOINT
+  index      check a dataset: every clip read once, a manifest that training reads, a report
   extract    write a frozen backbone's features, on which heads train in minutes
   generate   write a dataset of generated clips
   demo       generate clips, train, test and predict, all in a few minutes
@@ -62,6 +63,10 @@ def _run(args: list[str]) -> None:
         from taghead.prediction import predict
 
         _function(predict, args, many="videos")
+    elif command == "index":
+        from taghead.data.index import index
+
+        _function(index, args, one="root")
     elif command == "extract":
         _extract(args)
     elif command == "generate":

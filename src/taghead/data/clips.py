@@ -1,17 +1,16 @@
-"""Clips as a torch dataset, and the check that all of them can be read."""
+"""Clips as a torch dataset, and those that cannot be used."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-from rich.console import Console
-from rich.progress import track
+import pandas as pd
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
-from taghead.data.annotations import Clip
-from taghead.errors import VideoError
+from taghead.data.annotations import Clip, Split
+from taghead.data.scanning import file_states
 from taghead.video import Preprocessing
 
 
@@ -62,56 +61,32 @@ class ClipDataset(Dataset):
 
 @dataclass(frozen=True)
 class Unreadable:
-    """A clip that cannot be used, and why."""
+    """A clip that cannot be used, and why: `<path>: <reason>`."""
 
     clip: Clip
     reason: str
 
 
 def find_missing(clips: Sequence[Clip]) -> list[Unreadable]:
-    """The clips that are no file, or an empty one: a look at the folder, without opening any."""
-    missing = []
-    for clip in clips:
-        if not clip.path.is_file():
-            missing.append(Unreadable(clip, f"{clip.path}: no such video file"))
-        elif clip.path.stat().st_size == 0:
-            missing.append(Unreadable(clip, f"{clip.path}: the file is empty"))
-    return missing
+    """The clips that are no file, or whose annotation is faulty: a look, without opening any."""
+    states = file_states(clips)
+    return [
+        Unreadable(clip, f"{clip.path}: {reason}")
+        for clip in clips
+        if (reason := clip.fault or states[clip.path].reason)
+    ]
 
 
-def find_unreadable(
-    clips: Sequence[Clip], preprocessing: Preprocessing, num_workers: int = 0, title: str = "clips"
-) -> list[Unreadable]:
-    """The clips whose frames, from the first to the last, cannot be read.
-
-    Args:
-        clips: What to check.
-        preprocessing: How many frames are read, and their size.
-        num_workers: Processes that read; 0 reads here.
-        title: What the progress bar calls them.
-    """
-    # another sampling may stop before the last frame, which training or other views then read
-    whole = replace(preprocessing, sampling="uniform", stride=1)
-    reasons = DataLoader(_Reasons(clips, whole), batch_size=None, num_workers=num_workers)
-    progress = track(
-        reasons, f"Checking {title}", len(clips), transient=True, console=Console(stderr=True)
-    )
-    return [Unreadable(clip, why) for clip, why in zip(clips, progress, strict=True) if why]
-
-
-class _Reasons(Dataset):
-    """Why a clip cannot be read; an empty text when it can."""
-
-    def __init__(self, clips: Sequence[Clip], preprocessing: Preprocessing) -> None:
-        self.clips = list(clips)
-        self.preprocessing = preprocessing
-
-    def __len__(self) -> int:
-        return len(self.clips)
-
-    def __getitem__(self, index: int) -> str:
-        try:
-            self.preprocessing.load(self.clips[index].path, segment=self.clips[index].segment)
-        except VideoError as error:
-            return str(error)
-        return ""
+def excluded_table(excluded: Mapping[Split, Sequence[Unreadable]]) -> pd.DataFrame:
+    """The clips of each split that are left out, a row each: split, path, segment and reason."""
+    rows = [
+        (
+            split,
+            bad.clip.path,
+            bad.clip.segment or "",
+            bad.reason.removeprefix(f"{bad.clip.path}: "),
+        )
+        for split, several in excluded.items()
+        for bad in several
+    ]
+    return pd.DataFrame(rows, columns=["split", "path", "segment", "reason"])
