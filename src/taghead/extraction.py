@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,14 +16,13 @@ from rich.filesize import decimal
 from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
 
 from taghead.backbones import Backbone, build_backbone
-from taghead.data.annotations import Clip
-from taghead.data.clips import find_missing
+from taghead.data.annotations import Clip, Split
 from taghead.data.datamodule import VideoDataModule
 from taghead.data.features.cache import FeatureCache
 from taghead.data.features.extractor import FeatureExtractor
 from taghead.data.features.manifest import Dtype, Precision, Recipe, weights_digest
 from taghead.data.features.shards import map_bytes
-from taghead.data.features.views import ViewDataset, view_loader
+from taghead.data.features.views import Key, ViewDataset, view_loader
 from taghead.data.features.writer import CacheWriter
 from taghead.errors import DataError
 from taghead.prediction import checked_device, load_model
@@ -118,12 +118,11 @@ def write_features(
     with CacheWriter(output, recipe, shard_size * MEGABYTE) as writer:
         for message in writer.damaged:
             log.warning("%s; it is written anew", message)
-        if data.on_error == "raise":
-            _check_clips(writer)
         _announce(writer)
+        unreadable = _unreadable(data, writer)
         writer.begin(backbone)
         extractor = FeatureExtractor(backbone, recipe, device, data.batch_size, data.on_error)
-        _fill(writer, extractor, data)
+        _fill(writer, extractor, data, unreadable)
         writer.finish()
     return FeatureCache(output)
 
@@ -140,7 +139,7 @@ def make_recipe(
     preprocessing = data.preprocessing
     grid = backbone.grid(preprocessing.num_frames, preprocessing.crop)
     # a cache outlives the working directory
-    clips: dict[str, list[Clip]] = {
+    clips: dict[Split, list[Clip]] = {
         split: [replace(clip, path=clip.path.absolute()) for clip in listed]
         for split, listed in data.listed.items()
     }
@@ -159,10 +158,17 @@ def make_recipe(
     )
 
 
-def _fill(writer: CacheWriter, extractor: FeatureExtractor, data: VideoDataModule) -> None:
+def _fill(
+    writer: CacheWriter,
+    extractor: FeatureExtractor,
+    data: VideoDataModule,
+    unreadable: Mapping[Key, str],
+) -> None:
     """Writes the shards that are missing."""
     recipe, missing = writer.recipe, writer.missing
-    dataset = ViewDataset(recipe.clips, data.preprocessing, recipe.num_views, recipe.seed)
+    dataset = ViewDataset(
+        recipe.clips, data.preprocessing, recipe.num_views, recipe.seed, unreadable
+    )
     pin = extractor.device.type == "cuda"
     loader = view_loader(dataset, missing, data.batch_size, data.num_workers, pin)
     columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeElapsedColumn())
@@ -210,22 +216,26 @@ def experiment(config: str | Path) -> dict[str, Any]:
     return {"data": held["data"], **{name: model[name] for name in names}}
 
 
-def _check_clips(writer: CacheWriter) -> None:
-    """Checks what need not wait for hours: that the clips to read are files, and none is left out.
+def _unreadable(data: VideoDataModule, writer: CacheWriter) -> dict[Key, str]:
+    """The clips of missing shards that are known to be unreadable, and why.
 
     Raises:
-        DataError: If one is no file, or an earlier run left one out.
+        DataError: If there is one and `on_error` is raise, or an earlier run left one out.
     """
-    for finished in writer.finished.values():
-        for reason in finished.excluded.values():
-            raise DataError(
-                f"{writer.root / finished.shard.file}: was written without a clip, and on_error is "
-                f"raise: {reason}"
-            )
-    for shard in writer.missing:
-        clips = writer.recipe.clips[shard.split][shard.start : shard.stop]
-        for missing in find_missing(clips):
-            raise DataError(f"{missing.reason}, listed in the split {shard.split}")
+    if data.on_error == "raise":
+        for split in writer.recipe.clips:
+            for bad in writer.unreadable(split):
+                raise DataError(
+                    f"{writer.root}: was begun without a clip, but on_error is raise: {bad.reason}"
+                )
+    found: dict[Key, str] = {}
+    for split in {shard.split: None for shard in writer.missing}:
+        data.choose(split)
+        reasons = {bad.clip: bad.bare_reason for bad in data.excluded[split]}
+        for number, clip in enumerate(data.listed[split]):
+            if clip in reasons:
+                found[split, number] = reasons[clip]
+    return found
 
 
 def _chosen_backbone(

@@ -47,7 +47,7 @@ def backbone(data_of: Callable[..., SynthGym]) -> Backbone:
 
 
 @pytest.fixture(scope="session")
-def cache(
+def stored(
     backbone: Backbone, data_of: Callable[..., SynthGym], tmp_path_factory: pytest.TempPathFactory
 ) -> FeatureCache:
     """Three views of each training clip, in one file a split."""

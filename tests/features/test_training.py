@@ -40,8 +40,8 @@ def trainer(folder: Path, **options: Any) -> Trainer:
 
 
 @pytest.fixture
-def features(cache: FeatureCache) -> FeatureDataModule:
-    return FeatureDataModule(str(cache.root), batch_size=9)
+def features(stored: FeatureCache) -> FeatureDataModule:
+    return FeatureDataModule(str(stored.root), batch_size=9)
 
 
 def logits_of(model: ClassificationTask, data: SynthGym | FeatureDataModule) -> torch.Tensor:
@@ -66,7 +66,7 @@ def test_the_same_logits_as_through_the_video(
 
 
 def test_only_the_head_is_trained_and_the_checkpoint_is_a_whole_model(
-    features: FeatureDataModule, backbone: Backbone, cache: FeatureCache, tmp_path: Path
+    features: FeatureDataModule, backbone: Backbone, stored: FeatureCache, tmp_path: Path
 ) -> None:
     model = task(features, learning_rate=3e-3)
     before = {name: value.clone() for name, value in model.model.state_dict().items()}
@@ -76,7 +76,7 @@ def test_only_the_head_is_trained_and_the_checkpoint_is_a_whole_model(
         assert torch.equal(value, before[name]) == name.startswith("backbone"), name
     run.save_checkpoint(tmp_path / "model.ckpt")
     loaded = VideoClassifier.from_checkpoint(tmp_path / "model.ckpt")
-    clip = cache.splits["test"].clips[2]
+    clip = stored.splits["test"].clips[2]
     assert loaded.preprocessing is not None
     video = loaded.preprocessing.load(clip.path).unsqueeze(0)
     with torch.no_grad():
@@ -96,7 +96,7 @@ def test_a_head_learns_the_cached_clips_by_heart(
 
 
 def test_another_backbone_is_refused(
-    features: FeatureDataModule, cache: FeatureCache, tmp_path: Path
+    features: FeatureDataModule, stored: FeatureCache, tmp_path: Path
 ) -> None:
     with pytest.raises(ValueError, match=r"backbone must be r2plus1d_tiny.*got 'r3d_18'"):
         ClassificationTask(
@@ -120,17 +120,17 @@ def test_a_checkpoint_of_another_backbone_is_refused(
 
 
 def test_weights_that_changed_on_disk_are_refused(
-    cache: FeatureCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stored: FeatureCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data = bytearray((cache.root / "backbone.safetensors").read_bytes())
+    data = bytearray((stored.root / "backbone.safetensors").read_bytes())
     data[-1] ^= 1
     (tmp_path / "backbone.safetensors").write_bytes(data)
-    monkeypatch.setattr(cache, "root", tmp_path)
+    monkeypatch.setattr(stored, "root", tmp_path)
     with pytest.raises(DataError, match=r"backbone.safetensors: not the backbone that made"):
-        cache.backbone()
+        stored.backbone()
     (tmp_path / "backbone.safetensors").write_bytes(data[:-1])
     with pytest.raises(DataError, match=r"backbone.safetensors: not the weights of r2plus1d_tiny"):
-        cache.backbone()
+        stored.backbone()
 
 
 def test_a_frozen_backbone_keeps_weights_and_statistics(data_of: DataOf, tmp_path: Path) -> None:

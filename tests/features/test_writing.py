@@ -63,7 +63,7 @@ def test_killed_at_any_moment_it_ends_the_same(
     write(tmp_path / "whole")
     whole = files_of(tmp_path / "whole")
     assert len(whole) > 12
-    for stop in (0, 1, 5, len(whole) - 4):
+    for stop in (0, 4, len(whole) - 4):
         root = tmp_path / f"killed{stop}"
         root.mkdir()
         killed(root, lambda root=root: write(root), stop)
@@ -79,7 +79,7 @@ def test_killed_at_any_moment_it_ends_the_same(
 def test_shards_that_were_damaged_are_written_anew(
     backbone: Backbone, data_of: DataOf, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    root = tmp_path / "cache"
+    root = tmp_path / "features"
     data = data_of(num_workers=2)
     write_features(root, backbone, data)
     whole = files_of(root)
@@ -113,47 +113,47 @@ def test_shards_that_were_damaged_are_written_anew(
     ],
 )
 def test_a_cache_of_another_recipe_is_left_alone(
-    cache: FeatureCache, change: dict[str, Any], message: str
+    stored: FeatureCache, change: dict[str, Any], message: str
 ) -> None:
-    whole = files_of(cache.root)
-    with pytest.raises(DataError, match=f"^{cache.root}: its features are made with {message}"):
-        CacheWriter(cache.root, replace(cache.recipe, **change), 100).__enter__()
-    assert files_of(cache.root) == whole
+    whole = files_of(stored.root)
+    with pytest.raises(DataError, match=f"^{stored.root}: its features are made with {message}"):
+        CacheWriter(stored.root, replace(stored.recipe, **change), 100).__enter__()
+    assert files_of(stored.root) == whole
 
 
 def test_a_cache_of_other_clips_or_another_transform_is_left_alone(
-    cache: FeatureCache, backbone: Backbone, data_of: DataOf
+    stored: FeatureCache, backbone: Backbone, data_of: DataOf
 ) -> None:
     preprocessing = replace(data_of().preprocessing, crop=24)
     with pytest.raises(DataError, match=r"made with preprocessing.crop = 32, asked for 24"):
-        write_features(cache.root, backbone, data_of(preprocessing=preprocessing), num_views=3)
-    recipe = cache.recipe
+        write_features(stored.root, backbone, data_of(preprocessing=preprocessing), num_views=3)
+    recipe = stored.recipe
     shorter = replace(recipe, clips={**recipe.clips, "val": recipe.clips["val"][:17]})
     with pytest.raises(DataError, match=r"made with length of clips.val = 18, asked for 17"):
-        CacheWriter(cache.root, shorter, 100).__enter__()
+        CacheWriter(stored.root, shorter, 100).__enter__()
     turned = replace(recipe, clips={**recipe.clips, "val": recipe.clips["val"][::-1]})
     with pytest.raises(DataError, match=r"made with clips.val\[0\].path = '.*', asked for '.*'"):
-        CacheWriter(cache.root, turned, 100).__enter__()
+        CacheWriter(stored.root, turned, 100).__enter__()
 
 
 def test_other_weights_under_the_same_name_are_refused(
-    cache: FeatureCache, backbone: Backbone, data_of: DataOf
+    stored: FeatureCache, backbone: Backbone, data_of: DataOf
 ) -> None:
     with pytest.raises(DataError, match=r"made with weights_sha256 = "):
-        write_features(cache.root, build_backbone("r2plus1d_tiny"), data_of(), num_views=3)
+        write_features(stored.root, build_backbone("r2plus1d_tiny"), data_of(), num_views=3)
 
 
-def test_a_folder_with_anything_else_is_left_alone(cache: FeatureCache, tmp_path: Path) -> None:
+def test_a_folder_with_anything_else_is_left_alone(stored: FeatureCache, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(DataError, match=r"not empty and no feature cache; choose another"):
-        CacheWriter(tmp_path, cache.recipe, 100).__enter__()
+        CacheWriter(tmp_path, stored.recipe, 100).__enter__()
 
 
-def test_one_writer_at_a_time(cache: FeatureCache) -> None:
-    with CacheWriter(cache.root, cache.recipe, 100):
-        with pytest.raises(DataError, match=rf"^{cache.root}: another process is writing it$"):
-            CacheWriter(cache.root, cache.recipe, 100).__enter__()
-    with CacheWriter(cache.root, cache.recipe, 100) as writer:
+def test_one_writer_at_a_time(stored: FeatureCache) -> None:
+    with CacheWriter(stored.root, stored.recipe, 100):
+        with pytest.raises(DataError, match=rf"^{stored.root}: another process is writing it$"):
+            CacheWriter(stored.root, stored.recipe, 100).__enter__()
+    with CacheWriter(stored.root, stored.recipe, 100) as writer:
         assert not writer.missing
 
 
@@ -169,15 +169,15 @@ def clip_of(root: Path, split: str, row: int) -> Path:
 
 @pytest.mark.usefixtures("tiny_shards")
 def test_clips_that_cannot_be_read_are_left_out_and_counted(
-    backbone: Backbone, data_of: DataOf, cache: FeatureCache, copy: Path, tmp_path: Path
+    backbone: Backbone, data_of: DataOf, stored: FeatureCache, copy: Path, tmp_path: Path
 ) -> None:
     half, text = clip_of(copy, "train", 7), clip_of(copy, "val", 17)
     half.write_bytes(half.read_bytes()[: half.stat().st_size // 2])
     text.write_text("no video")
-    root = tmp_path / "cache"
+    root = tmp_path / "features"
     with pytest.raises(VideoError, match=f"^{half}: truncated"):
         write_features(root, backbone, data_of(root=str(copy)), num_views=3)
-    data = data_of(root=str(copy), on_error="exclude", num_workers=1)
+    data = data_of(root=str(copy), on_error="exclude")
     found = write_features(root, backbone, data, num_views=3)
     counts = {split: (len(part.clips), len(part.listed)) for split, part in found.splits.items()}
     assert counts == {"train": (35, 36), "val": (17, 18), "test": (18, 18)}
@@ -185,11 +185,11 @@ def test_clips_that_cannot_be_read_are_left_out_and_counted(
     assert table["path"].tolist() == [str(half), str(text)]
     assert table["split"].tolist() == ["train", "val"]
     assert table["reason"].str.startswith(("truncated", "cannot be opened")).all()
-    part, whole = found.splits["train"], cache.splits["train"]
+    part, whole = found.splits["train"], stored.splits["train"]
     for place, number in enumerate(number for number in range(36) if number != 7):
         torch.testing.assert_close(part.views(place)[0], whole.views(number)[0])
         assert part.clips[place].label == whole.clips[number].label
-    with pytest.raises(DataError, match=rf"written without a clip, and on_error is raise: {half}"):
+    with pytest.raises(DataError, match=rf"begun without a clip, but on_error is raise: {half}"):
         write_features(root, backbone, data_of(root=str(copy)), num_views=3)
 
 
@@ -200,13 +200,13 @@ def test_missing_clips_stop_before_anything_is_computed(
     gone.rename(tmp_path / "gone.mp4")
     files = {split: str(copy / f"{split}.csv") for split in ("train", "test")}
     data = VideoDataModule(str(copy / "videos"), **files, preprocessing=SMALL, num_workers=0)
-    with pytest.raises(DataError, match=rf"^{gone}: no such video file, listed in the split test$"):
-        write_features(tmp_path / "cache", backbone, data)
-    assert not list((tmp_path / "cache").glob("*.safetensors"))
+    with pytest.raises(DataError, match=rf"^{gone}: no such video file, listed in {copy}"):
+        write_features(tmp_path / "features", backbone, data)
+    assert not list((tmp_path / "features").glob("*.safetensors"))
     (tmp_path / "gone.mp4").rename(gone)
-    write_features(tmp_path / "cache", backbone, data)
+    write_features(tmp_path / "features", backbone, data)
     gone.unlink()
-    write_features(tmp_path / "cache", backbone, data)  # it is whole: no video is needed
+    write_features(tmp_path / "features", backbone, data)  # it is whole: no video is needed
 
 
 def test_a_split_without_a_clip_is_an_error(
@@ -214,25 +214,25 @@ def test_a_split_without_a_clip_is_an_error(
 ) -> None:
     for path in (copy / "videos").rglob("val_*.mp4"):
         path.write_text("no video")
-    with pytest.raises(DataError, match=r"none of the 18 val clips can be read: cannot be opened"):
-        write_features(tmp_path / "cache", backbone, data_of(root=str(copy), on_error="exclude"))
+    with pytest.raises(DataError, match=r"val.csv: none of its 18 clips can be read; the first is"):
+        write_features(tmp_path / "features", backbone, data_of(root=str(copy), on_error="exclude"))
 
 
 def test_the_disk_is_told_and_must_suffice(
     backbone: Backbone,
     data_of: DataOf,
-    cache: FeatureCache,
+    stored: FeatureCache,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     usage = namedtuple("usage", "free")
     monkeypatch.setattr("shutil.disk_usage", lambda path: usage(10_000))
-    with pytest.raises(DataError, match=r"cache: 2.8 MB must be free on its disk \(got 10.0 kB\)"):
-        write_features(tmp_path / "cache", backbone, data_of(), num_views=3)
+    with pytest.raises(DataError, match=r"2.8 MB must be free on its disk \(got 10.0 kB\)"):
+        write_features(tmp_path / "features", backbone, data_of(), num_views=3)
     told = int(capsys.readouterr().out.split("(")[1].split()[0])
     held = 0
-    for path in cache.root.glob("*-*.safetensors"):
+    for path in stored.root.glob("*-*.safetensors"):
         with safe_open(path, "pt") as file:
             held += file.get_tensor("feature_maps").nbytes
     assert told == held == cache_bytes({"train": 36, "val": 18, "test": 18}, 3, (128, 2, 4, 4))
@@ -283,7 +283,7 @@ def test_mistakes_are_named(
     backbone: Backbone, data_of: DataOf, tmp_path: Path, options: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        write_features(tmp_path / "cache", backbone, data_of(), **options)
+        write_features(tmp_path / "features", backbone, data_of(), **options)
 
 
 def test_the_digest_sees_names_types_shapes_and_bytes() -> None:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from taghead.backbones import Backbone
 from taghead.data.annotations import Clip
+from taghead.data.clips import Unreadable
 from taghead.data.datamodule import OnError
 from taghead.data.features.manifest import Recipe
 from taghead.data.features.shards import Shard
@@ -63,7 +64,8 @@ class FeatureExtractor:
             items = next(batches)
             failed = {number: why for (_, number), why in items if isinstance(why, str)}
             if failed and self.on_error == "raise":
-                raise VideoError(next(iter(failed.values())))
+                number, reason = next(iter(failed.items()))
+                raise VideoError(Unreadable.of(listed[number], reason).reason)
             excluded |= failed
             views = {number: clip for (_, number), clip in items if isinstance(clip, Tensor)}
             if views:
