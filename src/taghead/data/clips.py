@@ -80,13 +80,12 @@ def find_missing(clips: Sequence[Clip]) -> list[Unreadable]:
 def excluded_table(excluded: Mapping[Split, Sequence[Unreadable]]) -> pd.DataFrame:
     """The clips of each split that are left out, a row each: split, path, segment and reason."""
     rows = [
-        (
-            split,
-            bad.clip.path,
-            bad.clip.segment or "",
-            bad.reason.removeprefix(f"{bad.clip.path}: "),
-        )
+        (split, str(bad.clip.path), str(bad.clip.segment or ""), _without_path(bad))
         for split, several in excluded.items()
         for bad in several
     ]
     return pd.DataFrame(rows, columns=["split", "path", "segment", "reason"])
+
+
+def _without_path(bad: Unreadable) -> str:
+    return bad.reason.removeprefix(f"{bad.clip.path}: ")

@@ -145,14 +145,13 @@ def _known(manifest: Path, root: str) -> dict[Key, Facts]:
         DataError: If it is of another folder of videos.
     """
     try:
-        description, known = read_manifest(manifest)
+        earlier = read_manifest(manifest)
     except DataError:  # none, or of another version
         return {}
-    if Path(description["root"]).absolute() != Path(root).absolute():
-        raise DataError(
-            f"{manifest}: is of another folder of videos, {description['root']}: say another output"
-        )
-    return known if description["written_by"] == written_by() else {}
+    of = earlier.description["root"]
+    if Path(of).absolute() != Path(root).absolute():
+        raise DataError(f"{manifest}: is of another folder of videos, {of}: say another output")
+    return earlier.known if earlier.description["written_by"] == written_by() else {}
 
 
 def _excluded(entries: Sequence[Entry]) -> pd.DataFrame:
