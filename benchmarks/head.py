@@ -125,7 +125,10 @@ def rows(head: TAGHead, feature_map: Tensor, rounds: int) -> list[list[str]]:
         "whole head": (feature_map, {PAPER: paper.logits, OURS: head}),
         "graph stage": (
             tokens,
-            {PAPER: paper.pooled, OURS: lambda x: head.readout(head.refine(x, grid))},
+            {
+                PAPER: paper.pooled,
+                OURS: lambda x: head.readout(head.refine(x, grid, all_tokens=False)),
+            },
         ),
     }
     parameters = [*head.parameters(), *paper.encoder.parameters()]

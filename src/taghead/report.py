@@ -209,11 +209,12 @@ def confusion_matrix(table: pd.DataFrame, class_names: Sequence[str], path: Path
     predicted, label = (
         torch.tensor(table[column].map(numbers).to_numpy()) for column in ("predicted", "class")
     )
-    matrix = multiclass_confusion_matrix(predicted, label, len(class_names), normalize="true")
+    numbers_taken = multiclass_confusion_matrix(predicted, label, len(class_names)).numpy()
+    matrix = numbers_taken / np.maximum(numbers_taken.sum(axis=1, keepdims=True), 1)
     size = min(40.0, 4 + 0.3 * len(class_names))  # inches
     figure = Figure(figsize=(size, size * 0.9), layout="constrained")
     axes = figure.subplots()
-    image = axes.imshow(matrix.numpy(), cmap="Blues", vmin=0, vmax=1)
+    image = axes.imshow(matrix, cmap="Blues", vmin=0, vmax=1)
     axes.set_xticks(range(len(class_names)), class_names, rotation=90, parse_math=False)
     axes.set_yticks(range(len(class_names)), class_names, parse_math=False)
     axes.set_xlabel("predicted class")

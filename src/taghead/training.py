@@ -167,6 +167,8 @@ class ClassificationTask(LightningModule):
             name = (self.model.class_names or [])[self.class_counts.index(0)]
             raise DataError(f"loss {self.loss.loss}: class {name!r} has no clip to train on")
         self.loss.set_class_counts(self.class_counts)
+        if getattr(self.trainer.datamodule, "class_balance", 0):  # type: ignore[attr-defined]
+            log.warning("loss %s and class_balance both favour rare classes", self.loss.loss)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         clip, label, _ = batch

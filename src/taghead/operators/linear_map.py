@@ -81,6 +81,11 @@ class LinearMap:
         """The sum of the weights that leave a node of each frame, `[T]`."""
         return self.transposed.degrees()
 
+    def of_frame_means(self) -> LinearMap:
+        """What the map does to the means over each frame: a map of one position a frame."""
+        nodes = self.num_positions * self.sums + self.nodes
+        return LinearMap(np.zeros_like(nodes), nodes, 1)
+
     def mean(self) -> LinearMap:
         """Each node's sum over its edges, divided by their number; 0 where it has none."""
         return self.scale_targets(1 / np.maximum(self.degrees(), 1))
