@@ -16,7 +16,6 @@ from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn, TimeR
 
 from taghead.backbones import Backbone, build_backbone
 from taghead.data.annotations import Clip
-from taghead.data.clips import find_missing
 from taghead.data.datamodule import OnError, VideoDataModule
 from taghead.data.features.cache import FeatureCache
 from taghead.data.features.extractor import FeatureExtractor
@@ -24,6 +23,7 @@ from taghead.data.features.manifest import Dtype, Precision, Recipe, weights_dig
 from taghead.data.features.shards import map_bytes
 from taghead.data.features.views import ViewDataset, view_loader
 from taghead.data.features.writer import CacheWriter
+from taghead.data.unreadable import find_missing
 from taghead.errors import DataError
 from taghead.prediction import checked_device, load_model
 

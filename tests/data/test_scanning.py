@@ -7,10 +7,10 @@ from faulty import copy_clip, crash_or_read, write_clip
 from numbered import write_video
 
 from taghead.data import Clip, scanning
-from taghead.data.clips import excluded_table, find_missing
 from taghead.data.facts import Facts, key_of
 from taghead.data.journal import Journal
 from taghead.data.scanning import scan
+from taghead.data.unreadable import excluded_table, find_missing
 from taghead.video import Segment
 
 

@@ -14,12 +14,13 @@ from torch.utils.data import DataLoader
 
 from taghead.data import synthetic
 from taghead.data.annotations import Annotations, Clip, Format, Split, read_annotations
-from taghead.data.clips import ClipDataset, Unreadable, excluded_table, find_missing
+from taghead.data.clips import ClipDataset
 from taghead.data.facts import Key, key_of
 from taghead.data.journal import Journal
 from taghead.data.manifest import Manifest, read_manifest
 from taghead.data.samplers import class_balanced_sampler
 from taghead.data.scanning import scan
+from taghead.data.unreadable import Unreadable, excluded_table, find_missing
 from taghead.errors import DataError
 from taghead.video import Preprocessing
 

@@ -12,12 +12,12 @@ import numpy as np
 import pandas as pd
 
 from taghead.data.annotations import Annotations, Format, Split, read_annotations
-from taghead.data.clips import Unreadable, excluded_table
 from taghead.data.facts import Facts, Key, written_by
 from taghead.data.index_report import draw_classes, write_report
 from taghead.data.journal import Journal
 from taghead.data.manifest import Entry, read_manifest, write_manifest
 from taghead.data.scanning import scan
+from taghead.data.unreadable import Unreadable, excluded_table
 from taghead.data.workers import usable_cores
 from taghead.errors import DataError
 

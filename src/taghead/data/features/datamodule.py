@@ -5,9 +5,9 @@ from __future__ import annotations
 from functools import cached_property
 
 from taghead.data.annotations import Clip
-from taghead.data.clips import Unreadable
 from taghead.data.datamodule import Split, VideoDataModule
 from taghead.data.features.cache import FeatureCache, FeatureDataset
+from taghead.data.unreadable import Unreadable
 
 
 class FeatureDataModule(VideoDataModule):
