@@ -117,7 +117,7 @@ def predict(
     """
     if top < 1:
         raise ValueError(f"top must be a positive integer (got {top})")
-    device = _checked_device(device)
+    device = checked_device(device)
     if output:
         Path(output).parent.mkdir(parents=True, exist_ok=True)
         Path(output).touch()
@@ -140,7 +140,7 @@ def predict(
         raise VideoError(f"{failed[-1].error}{many}")
 
 
-def _checked_device(name: str) -> str:
+def checked_device(name: str) -> str:
     """A device that is there.
 
     Raises:

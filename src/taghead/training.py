@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.lr_scheduler import LambdaLR
 
-from taghead.backbones import build_backbone
+from taghead.backbones import Backbone, build_backbone
 from taghead.data.datamodule import VideoDataModule
+from taghead.data.features.cache import FeatureCache
 from taghead.errors import DataError
 from taghead.grid import Grid
 from taghead.head import TAGHead
@@ -46,7 +47,8 @@ log = logging.getLogger(__name__)
 Batch = tuple[Tensor, Tensor, Tensor]
 """Clips, labels `[B]`, indices of the clips in their split `[B]`.
 
-Clips are `[B, 3, T, H, W]`, in a test with V views of each `[B, V, 3, T, H, W]`.
+Clips are `[B, 3, T, H, W]`, in a test with V views of each `[B, V, 3, T, H, W]`. On a feature
+cache, feature maps `[B, C, T, H, W]` or `[B, V, C, T, H, W]` stand in their place.
 """
 
 
@@ -66,15 +68,20 @@ class ClassificationTask(LightningModule):
         warmup: Part of all steps, 0 to 1, in which the learning rates rise; after it they fall to
             0 along a cosine.
         label_smoothing: Part of a label's weight that is spread over all classes.
+        freeze_backbone: Whether only the head is trained: the backbone has no gradients, and its
+            batch norms keep their statistics.
         channels_last: Whether clips and convolutions are laid out channels-last, faster on most
             hardware.
         loss: `cross_entropy`, or for classes of very different numbers of clips `balanced_softmax`
             or `logit_adjustment` (:class:`~taghead.losses.ClassificationLoss`). The numbers are
             those of the clips that training uses.
         tau: Strength of `logit_adjustment`.
+        features: The cache that batches come from, where they hold feature maps in place of clips.
+            The backbone is then the one that made them, and frozen.
 
     Raises:
         ValueError: If an argument breaks its rule.
+        DataError: If the backbone's weights are not those that made the features.
     """
 
     def __init__(
@@ -91,8 +98,10 @@ class ClassificationTask(LightningModule):
         warmup: float = 0.1,
         label_smoothing: float = 0.0,
         channels_last: bool = True,
+        freeze_backbone: bool = False,
         loss: Loss = "cross_entropy",
         tau: float = 1.0,
+        features: FeatureCache | None = None,
     ) -> None:
         super().__init__()
         if not 0 <= warmup < 1:
@@ -104,7 +113,7 @@ class ClassificationTask(LightningModule):
         }.items():
             if rate < 0:
                 raise ValueError(f"{name} must not be negative (got {rate})")
-        network = build_backbone(backbone, backbone_weights)
+        network = _backbone(backbone, backbone_weights, features)
         grid = network.grid(preprocessing.num_frames, preprocessing.crop)
         self.model = VideoClassifier(
             network,
@@ -114,6 +123,10 @@ class ClassificationTask(LightningModule):
         )
         if channels_last:
             self.model.backbone.to(memory_format=torch.channels_last_3d)
+        self.features = features
+        self.is_frozen = freeze_backbone or features is not None
+        if self.is_frozen:
+            self.model.backbone.requires_grad_(False).eval()  # training begins in the mode it finds
         self.optimizer = optimizer
         self.learning_rates = {
             "backbone": learning_rate if backbone_learning_rate is None else backbone_learning_rate,
@@ -127,7 +140,15 @@ class ClassificationTask(LightningModule):
         self.val_predictions = CollectedPredictions()
         self.test_predictions = CollectedPredictions()
 
+    def train(self, mode: bool = True) -> ClassificationTask:
+        super().train(mode)
+        if self.is_frozen:
+            self.model.backbone.eval()
+        return self
+
     def forward(self, clip: Tensor) -> Tensor:
+        if self.features is not None:
+            return self.model.head(clip.to(self.dtype))
         if self.channels_last:
             clip = clip.contiguous(memory_format=torch.channels_last_3d)
         return self.model(clip)
@@ -232,6 +253,30 @@ class ClassificationTask(LightningModule):
                 f"the checkpoint's classes are not those of the data: {saved[:3]}... "
                 f"instead of {(self.model.class_names or [])[:3]}..."
             )
+        if self.features is not None:
+            prefix = "model.backbone."
+            state = {
+                key.removeprefix(prefix): value
+                for key, value in checkpoint["state_dict"].items()
+                if key.startswith(prefix)
+            }
+            self.features.check_weights(state, "the checkpoint")
+
+
+def _backbone(name: str, weights: str | None, features: FeatureCache | None) -> Backbone:
+    """The backbone by name, or the one that made the features, which must agree."""
+    if features is None:
+        return build_backbone(name, weights)
+    if name != features.recipe.backbone:
+        raise ValueError(
+            f"backbone must be {features.recipe.backbone}, which made the features in "
+            f"{features.root} (got {name!r})"
+        )
+    if weights is None:
+        return features.backbone()
+    network = build_backbone(name, weights)
+    features.check_weights(network.state_dict(), weights)
+    return network
 
 
 def warmup_cosine(warmup: float, num_steps: int, step: int) -> float:
