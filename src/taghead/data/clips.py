@@ -1,16 +1,13 @@
-"""Clips as a torch dataset, and those that cannot be used."""
+"""Clips as a torch dataset."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
-import pandas as pd
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from taghead.data.annotations import Clip, Split
-from taghead.data.scanning import file_states
+from taghead.data.annotations import Clip
 from taghead.video import Preprocessing
 
 
@@ -57,41 +54,3 @@ class ClipDataset(Dataset):
             return views, clip.label, index
         tensor = self.preprocessing.load(clip.path, self.train, clip.segment)
         return tensor, clip.label, index
-
-
-@dataclass(frozen=True)
-class Unreadable:
-    """A clip that cannot be used, and why: `<path>: <reason>`."""
-
-    clip: Clip
-    reason: str
-
-    @classmethod
-    def of(cls, clip: Clip, reason: str) -> Unreadable:
-        """A clip and the reason without its path."""
-        return cls(clip, f"{clip.path}: {reason}")
-
-    @property
-    def bare_reason(self) -> str:
-        """The reason without the path."""
-        return self.reason.removeprefix(f"{self.clip.path}: ")
-
-
-def find_missing(clips: Sequence[Clip]) -> list[Unreadable]:
-    """The clips that are no file, or whose annotation is faulty: a look, without opening any."""
-    states = file_states(clips)
-    return [
-        Unreadable.of(clip, reason)
-        for clip in clips
-        if (reason := clip.fault or states[clip.path].reason)
-    ]
-
-
-def excluded_table(excluded: Mapping[Split, Sequence[Unreadable]]) -> pd.DataFrame:
-    """The clips of each split that are left out, a row each: split, path, segment and reason."""
-    rows = [
-        (split, bad.clip.path, bad.clip.segment or "", bad.bare_reason)
-        for split, several in excluded.items()
-        for bad in several
-    ]
-    return pd.DataFrame(rows, columns=["split", "path", "segment", "reason"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -13,12 +14,13 @@ from torch.utils.data import DataLoader
 
 from taghead.data import synthetic
 from taghead.data.annotations import Annotations, Clip, Format, Split, read_annotations
-from taghead.data.clips import ClipDataset, Unreadable, excluded_table, find_missing
-from taghead.data.facts import Facts, Key
+from taghead.data.clips import ClipDataset
+from taghead.data.facts import Key, key_of
 from taghead.data.journal import Journal
-from taghead.data.manifest import read_manifest
+from taghead.data.manifest import Manifest, read_manifest
 from taghead.data.samplers import class_balanced_sampler
 from taghead.data.scanning import scan
+from taghead.data.unreadable import Unreadable, excluded_table, find_missing
 from taghead.errors import DataError
 from taghead.video import Preprocessing
 
@@ -202,7 +204,10 @@ class VideoDataModule(LightningDataModule):
         if self.on_error == "raise" and self.manifest is None:
             return find_missing(listed)
         journal = Journal.of_user(self.root)
-        known = {**self._indexed, **journal.known}
+        known = journal.known
+        if self._indexed is not None:
+            self._warn_of_gone(split, self._indexed.listed.get(split, []))
+            known = {**self._indexed.known, **known}
         facts = scan(
             listed, self.root, known, journal, num_workers=self.num_workers, title=f"{split} clips"
         )
@@ -213,8 +218,18 @@ class VideoDataModule(LightningDataModule):
         ]
 
     @cached_property
-    def _indexed(self) -> dict[Key, Facts]:
-        return {} if self.manifest is None else read_manifest(self.manifest)[1]
+    def _indexed(self) -> Manifest | None:
+        return None if self.manifest is None else read_manifest(self.manifest)
+
+    def _warn_of_gone(self, split: Split, indexed: Sequence[Key]) -> None:
+        """Where folders list the clips, one that is deleted is listed no more."""
+        listed = {key_of(clip, self.root) for clip in self.listed[split]}
+        gone = [key for key in indexed if key not in listed]
+        if gone:
+            log.warning(
+                "%s: %d clips that %s has are not listed any more, the first is %s",
+                *(split, len(gone), self.manifest, " ".join(gone[0])),
+            )
 
     def _report_excluded(self) -> None:
         """Lists the clips that are left out in a file, and says how many."""

@@ -12,12 +12,12 @@ import numpy as np
 import pandas as pd
 
 from taghead.data.annotations import Annotations, Format, Split, read_annotations
-from taghead.data.clips import Unreadable, excluded_table
 from taghead.data.facts import Facts, Key, written_by
 from taghead.data.index_report import draw_classes, write_report
 from taghead.data.journal import Journal
 from taghead.data.manifest import Entry, read_manifest, write_manifest
 from taghead.data.scanning import scan
+from taghead.data.unreadable import Unreadable, excluded_table
 from taghead.data.workers import usable_cores
 from taghead.errors import DataError
 
@@ -145,14 +145,13 @@ def _known(manifest: Path, root: str) -> dict[Key, Facts]:
         DataError: If it is of another folder of videos.
     """
     try:
-        description, known = read_manifest(manifest)
+        earlier = read_manifest(manifest)
     except DataError:  # none, or of another version
         return {}
-    if Path(description["root"]).absolute() != Path(root).absolute():
-        raise DataError(
-            f"{manifest}: is of another folder of videos, {description['root']}: say another output"
-        )
-    return known if description["written_by"] == written_by() else {}
+    of = earlier.description["root"]
+    if Path(of).absolute() != Path(root).absolute():
+        raise DataError(f"{manifest}: is of another folder of videos, {of}: say another output")
+    return earlier.known if earlier.description["written_by"] == written_by() else {}
 
 
 def _excluded(entries: Sequence[Entry]) -> pd.DataFrame:

@@ -11,7 +11,6 @@ from matplotlib.figure import Figure
 
 from taghead.data.annotations import Annotations
 from taghead.data.manifest import Entry
-from taghead.metrics import long_tail_groups
 
 MAX_LISTED = 40  # one page
 MAX_NAMED = 60  # names of classes that can be read in one picture
@@ -140,6 +139,8 @@ def _finding(title: str, entries: Sequence[Entry], say: Callable[[Entry], str]) 
 
 
 def _classes(annotations: Annotations, used: Sequence[Entry]) -> Iterator[str]:
+    from taghead.metrics import long_tail_groups  # torch, which reading does not need
+
     counts = class_counts(annotations, used)
     train, names = counts["train"], annotations.class_names
     yield "Classes by training clips: " + ", ".join(

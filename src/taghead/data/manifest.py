@@ -49,6 +49,21 @@ class Entry:
     same_as: str = ""
 
 
+@dataclass(frozen=True)
+class Manifest:
+    """What a manifest holds.
+
+    Args:
+        description: What wrote it, and of which dataset.
+        known: Facts about every clip that has a file.
+        listed: All clips of each split.
+    """
+
+    description: dict[str, Any]
+    known: dict[Key, Facts]
+    listed: dict[str, list[Key]]
+
+
 def write_manifest(
     path: str | Path, root: str | Path, annotations: Annotations, entries: Sequence[Entry]
 ) -> None:
@@ -86,8 +101,8 @@ def write_manifest(
         partial.unlink(missing_ok=True)
 
 
-def read_manifest(path: str | Path) -> tuple[dict[str, Any], dict[Key, Facts]]:
-    """The description in a manifest, and the facts about each clip in it.
+def read_manifest(path: str | Path) -> Manifest:
+    """What a manifest holds.
 
     Raises:
         DataError: If it is no manifest, or one of another version.
@@ -106,5 +121,8 @@ def read_manifest(path: str | Path) -> tuple[dict[str, Any], dict[Key, Facts]]:
             f"{path}: has the schema version {version}, this version of taghead reads "
             f"{SCHEMA_VERSION}: write it again with taghead index"
         )
-    rows = table.select([name for name, _ in _FACTS]).to_pylist()
-    return description, {facts.key: facts for facts in (Facts(**row) for row in rows) if facts.size}
+    facts = [Facts(**row) for row in table.select([name for name, _ in _FACTS]).to_pylist()]
+    listed: dict[str, list[Key]] = {}
+    for split, one in zip(table["split"].to_pylist(), facts, strict=True):
+        listed.setdefault(split, []).append(one.key)
+    return Manifest(description, {one.key: one for one in facts if one.size}, listed)

@@ -1,7 +1,7 @@
 """Annotations of datasets: which clip is where, and which class it shows."""
 
 from taghead.data.annotations.classes import read_classes
-from taghead.data.annotations.clip import Clip, parse_segment
+from taghead.data.annotations.clip import Clip
 from taghead.data.annotations.diving48 import read_diving48
 from taghead.data.annotations.finegym import read_finegym
 from taghead.data.annotations.folders import Split, read_folders, read_haa500
@@ -20,7 +20,6 @@ __all__ = [
     "Format",
     "Split",
     "detect_format",
-    "parse_segment",
     "read_annotations",
     "read_classes",
     "read_diving48",

@@ -47,19 +47,3 @@ class Clip:
         segment = arguments.get("segment")
         parts = {"path": Path(arguments["path"]), "segment": segment and Segment(**segment)}
         return cls(**{**arguments, **parts})
-
-
-def parse_segment(text: str) -> Segment | None:
-    """The segment that `str` wrote; None for an empty text.
-
-    Raises:
-        ValueError: If it is no such text.
-    """
-    if not text:
-        return None
-    span, _, unit = text.partition(" ")
-    start, dots, end = span.partition("..")
-    if not dots or unit not in ("sec", "frame"):
-        raise ValueError(f"segment must be like 1.5..4.0 sec or 3..9 frame (got {text!r})")
-    number = float if unit == "sec" else int
-    return Segment(number(start), number(end) if end else None, unit)  # type: ignore[arg-type]

@@ -101,10 +101,16 @@ def haa500_clips(root: Path) -> list[tuple[str, int, Path]]:
     for folder, paths in named.items():
         for path in paths:
             match = _HAA500_NAME.fullmatch(path.stem)
-            if not match or int(match["number"]) > 19:
+            if not match or int(match["number"]) > 19 or not _alike(match["name"], folder):
                 raise DataError(f"{path}: HAA500 has files named <class>_000 to <class>_019 only")
             found.append((folder or match["name"], int(match["number"]), path))
     return found
+
+
+def _alike(name: str, folder: str) -> bool:
+    """Whether a name is that of its folder, but for spaces and the like; without one, it is."""
+    letters, of_folder = (re.sub(r"[\W_]", "", text).lower() for text in (name, folder))
+    return not folder or letters == of_folder
 
 
 def looks_like_haa500(root: Path) -> bool | None:

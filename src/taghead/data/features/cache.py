@@ -14,7 +14,6 @@ from torch.utils.data import Dataset
 
 from taghead.backbones import Backbone, build_backbone
 from taghead.data.annotations import Clip
-from taghead.data.clips import Unreadable
 from taghead.data.features.manifest import (
     BACKBONE,
     MANIFEST,
@@ -23,6 +22,7 @@ from taghead.data.features.manifest import (
     weights_digest,
 )
 from taghead.data.features.shards import open_shard
+from taghead.data.unreadable import Unreadable
 from taghead.errors import DataError
 from taghead.video import Preprocessing
 

@@ -9,11 +9,11 @@ from torch import Tensor
 
 from taghead.backbones import Backbone
 from taghead.data.annotations import Clip
-from taghead.data.clips import Unreadable
 from taghead.data.datamodule import OnError
 from taghead.data.features.manifest import Recipe
 from taghead.data.features.shards import Shard
 from taghead.data.features.views import ViewBatch
+from taghead.data.unreadable import Unreadable
 from taghead.errors import DataError, VideoError
 
 AUTOCAST = {"32-true": None, "16-mixed": torch.float16, "bf16-mixed": torch.bfloat16}

@@ -10,8 +10,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from taghead.data.annotations import Clip, Split
-from taghead.data.clips import ClipDataset, Unreadable
+from taghead.data.clips import ClipDataset
 from taghead.data.features.shards import Shard
+from taghead.data.unreadable import Unreadable
 from taghead.errors import VideoError
 from taghead.video import Preprocessing
 

@@ -18,7 +18,6 @@ from torch import Tensor
 from taghead import __version__
 from taghead.backbones import Backbone
 from taghead.data.annotations import Split
-from taghead.data.clips import Unreadable, excluded_table
 from taghead.data.features.manifest import (
     BACKBONE,
     EXCLUDED,
@@ -37,6 +36,7 @@ from taghead.data.features.shards import (
     plan_shards,
     write_shard,
 )
+from taghead.data.unreadable import Unreadable, excluded_table
 from taghead.errors import DataError
 
 
