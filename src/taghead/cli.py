@@ -17,6 +17,7 @@ Train and use graph heads on 3D video backbones.
   validate   evaluate on the validation split
   test       evaluate on the test split     taghead test --config CONFIG --ckpt_path CHECKPOINT
   predict    classes of video files         taghead predict CLIP.mp4 --model CHECKPOINT
+  convert    a checkpoint, or one that the paper's authors released, to a folder to share
   generate   write a dataset of generated clips
   demo       generate clips, train, test and predict, all in a few minutes
 
@@ -61,6 +62,10 @@ def _run(args: list[str]) -> None:
         from taghead.prediction import predict
 
         _function(predict, args, many="videos")
+    elif command == "convert":
+        from taghead.convert import convert
+
+        _function(convert, args, positional=("source", "output"))
     elif command == "generate":
         from taghead.data.synthetic import write_dataset
 
@@ -75,9 +80,16 @@ def _run(args: list[str]) -> None:
 
 
 def _function(
-    function: Callable[..., Any], args: list[str], one: str | None = None, many: str | None = None
+    function: Callable[..., Any],
+    args: list[str],
+    one: str | None = None,
+    many: str | None = None,
+    positional: Sequence[str] = (),
 ) -> None:
-    """Runs a function whose arguments are the command's options; `one` or `many` come without."""
+    """Runs a function whose arguments are the command's options.
+
+    `one`, `many` (one value or more) and `positional` arguments come without their names.
+    """
     from jsonargparse import ArgumentParser
 
     from taghead.errors import DataError
@@ -85,7 +97,10 @@ def _function(
     parser = ArgumentParser(prog=f"taghead {args[0]}", description=_first_line(function))
     if one or many:
         parser.add_argument(one or many, nargs="+" if many else None)
-    parser.add_function_arguments(function, skip={one or many or ""}, as_group=False)
+    for name in positional:
+        parser.add_argument(name)
+    skip: set[str | int] = {one or many or "", *positional}
+    parser.add_function_arguments(function, skip=skip, as_group=False)
     options = parser.parse_args(args[1:])
     try:
         function(**options.as_dict())
