@@ -1,7 +1,5 @@
 """The paper's released files, made here with random weights, and the authors' forward."""
 
-import random
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +12,6 @@ from torchvision.models.video.resnet import BasicBlock, Conv2Plus1D, R2Plus1dSte
 
 from taghead import VideoClassifier
 from taghead.checkpoints import Preset
-from taghead.errors import DataError
 from taghead.video import Preprocessing
 
 PRESETS: dict[Preset, tuple[int, int, int]] = {  # classes, frames of the grid, feed-forward
@@ -60,7 +57,7 @@ class Reference(nn.Module):
 
 
 def reference_backbone(layers: list[int]) -> nn.Sequential:
-    """R(2+1)D with the widths and norms of the IG-65M weights; 3-4-6-3 blocks make it R(2+1)D-34."""
+    """R(2+1)D with widths and norms of the IG-65M weights; 3-4-6-3 blocks make it R(2+1)D-34."""
     net = VideoResNet(BasicBlock, [Conv2Plus1D] * 4, layers, R2Plus1dStem)
     net.layer2[0].conv2[0] = Conv2Plus1D(128, 128, 288)
     net.layer3[0].conv2[0] = Conv2Plus1D(256, 256, 576)
@@ -93,7 +90,9 @@ def released(
     if family == "csnmodel":
         names = {"backbone.": "csnmodel.", "classifier.": "mlp_head."}
         state = {
-            next((new + k.removeprefix(old) for old, new in names.items() if k.startswith(old)), k): v
+            next(
+                (new + k.removeprefix(old) for old, new in names.items() if k.startswith(old)), k
+            ): v
             for k, v in state.items()
         }
     if nested:

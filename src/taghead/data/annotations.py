@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from taghead.errors import DataError
+from taghead.video.segment import Segment
 
 COLUMNS = ("FileName", "Class", "TotalFrames", "ClassEncoded")
 
@@ -20,11 +21,18 @@ class Clip:
         path: The video file.
         label: The class's number.
         class_name: The class's name.
+        segment: The part of the file that it is; the whole file if None.
     """
 
     path: Path
     label: int
     class_name: str
+    segment: Segment | None = None
+
+    @property
+    def id(self) -> str:
+        """The path, and the span where it is a part: two clips that share it are the same."""
+        return f"{self.path} [{self.segment}]" if self.segment else str(self.path)
 
 
 def read_annotations(csv: str | Path, root: str | Path) -> list[Clip]:

@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import pandas as pd
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
@@ -14,6 +15,7 @@ from torch.utils.data import DataLoader
 from taghead.data import synthetic
 from taghead.data.annotations import Clip, check_classes, class_names, read_annotations
 from taghead.data.clips import ClipDataset, Unreadable, find_missing, find_unreadable
+from taghead.data.samplers import class_balanced_sampler
 from taghead.errors import DataError
 from taghead.video import Preprocessing
 
@@ -42,6 +44,9 @@ class VideoDataModule(LightningDataModule):
         on_error: What happens to a clip that cannot be read. `raise` stops with its name.
             `exclude` reads every clip once before training, leaves out those that fail, and lists
             them in `excluded.csv` in the run's folder.
+        class_balance: How far training evens out classes of different numbers of clips, 0 to 1: 0
+            sees every clip once an epoch, 1 draws all classes alike
+            (:func:`~taghead.data.samplers.class_balanced_sampler`).
 
     Raises:
         DataError: If an annotation file or, with `on_error` raise, a clip cannot be used.
@@ -58,8 +63,11 @@ class VideoDataModule(LightningDataModule):
         batch_size: int = 8,
         num_workers: int = 2,
         on_error: OnError = "raise",
+        class_balance: float = 0.0,
     ) -> None:
         super().__init__()
+        if not 0 <= class_balance <= 1:
+            raise ValueError(f"class_balance must be from 0 to 1 (got {class_balance})")
         if on_error not in ("raise", "exclude"):
             raise ValueError(f"on_error must be raise or exclude (got {on_error!r})")
         if batch_size < 1 or num_workers < 0:
@@ -74,6 +82,7 @@ class VideoDataModule(LightningDataModule):
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.on_error = on_error
+        self.class_balance = class_balance
         self.clips: dict[Split, list[Clip]] = {}
         self.excluded: dict[Split, list[Unreadable]] = {}
 
@@ -103,6 +112,11 @@ class VideoDataModule(LightningDataModule):
         """How many clips of a split are used, of how many listed."""
         return len(self.clips[split]), len(self.listed[split])
 
+    def class_counts(self) -> list[int]:
+        """How many clips of each class training uses; before `setup("fit")`, how many it lists."""
+        clips = self.clips.get("train", self.listed["train"])
+        return np.bincount([clip.label for clip in clips], minlength=len(self.class_names)).tolist()
+
     def train_dataloader(self) -> DataLoader:
         return self._loader("train")
 
@@ -116,10 +130,17 @@ class VideoDataModule(LightningDataModule):
 
     def _loader(self, split: Split) -> DataLoader:
         is_train = split == "train"
+        dataset = ClipDataset(
+            self.clips[split], self.preprocessing, train=is_train, views=split == "test"
+        )
+        balanced = is_train and self.class_balance > 0
         return DataLoader(
-            ClipDataset(self.clips[split], self.preprocessing, train=is_train),
+            dataset,
             batch_size=self.batch_size,
-            shuffle=is_train,
+            shuffle=is_train and not balanced,
+            sampler=class_balanced_sampler(dataset.labels, self.class_balance)
+            if balanced
+            else None,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
         )
@@ -180,6 +201,7 @@ class SynthGym(VideoDataModule):
         batch_size: Clips in a batch.
         num_workers: Processes that read clips; 0 reads in the training process.
         on_error: What happens to a clip that cannot be read, as in `VideoDataModule`.
+        class_balance: How far training evens out classes, as in `VideoDataModule`.
     """
 
     def __init__(
@@ -196,6 +218,7 @@ class SynthGym(VideoDataModule):
         batch_size: int = 16,
         num_workers: int = 2,
         on_error: OnError = "raise",
+        class_balance: float = 0.0,
     ) -> None:
         super().__init__(
             root=f"{root}/videos",
@@ -206,6 +229,7 @@ class SynthGym(VideoDataModule):
             batch_size=batch_size,
             num_workers=num_workers,
             on_error=on_error,
+            class_balance=class_balance,
         )
         self.folder = root
         self.splits = {"train": num_train, "val": num_val, "test": num_test}
