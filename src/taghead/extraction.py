@@ -144,7 +144,7 @@ def make_recipe(
         for split, listed in data.listed.items()
     }
     return Recipe(
-        backbone=backbone.name,
+        backbone=backbone.to_config(),
         weights_sha256=weights_digest(backbone.state_dict()),
         preprocessing=preprocessing.to_dict(),
         reader="pyav",

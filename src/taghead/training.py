@@ -58,8 +58,9 @@ class ClassificationTask(LightningModule):
     Args:
         class_names: The classes, by number.
         preprocessing: How videos become clips; it says the size of the head's grid.
-        backbone: The backbone's name.
-        backbone_weights: A file with the backbone's weights, or a name that torchvision publishes.
+        backbone: The backbone's name, or the class path of one of your own.
+        backbone_weights: A file with the backbone's weights, or the name of published ones, such
+            as `DEFAULT`.
         head: The head's class and options.
         optimizer: `adam`, whose weight decay is an L2 penalty, or `adamw`.
         learning_rate: Highest learning rate of the head.
