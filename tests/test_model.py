@@ -32,6 +32,7 @@ def test_there_and_back(tmp_path: Path) -> None:
     one = model()
     one.save_pretrained(tmp_path / "model")
     assert sorted(p.name for p in (tmp_path / "model").iterdir()) == [
+        "README.md",
         "config.json",
         "model.safetensors",
     ]

@@ -17,7 +17,7 @@ from taghead.report import (
     predictions_table,
     summary,
 )
-from taghead.video import Segment
+from taghead.video import Segment, VideoReader
 
 ODD = ["a$\\bad$", "[/b] [bold]c", "{0} %s"]
 
@@ -39,6 +39,26 @@ def test_names_are_drawn_and_printed_as_they_are(
     printed = capsys.readouterr().out
     assert "[/b].mp4" in printed
     assert all(name in printed for name in ODD)
+
+
+def test_the_contact_sheet_shows_parts_of_videos_and_survives_those_that_are_gone(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    read, asked = VideoReader.read, []
+
+    def record(reader: VideoReader, indices: np.ndarray) -> np.ndarray:
+        asked.append(indices.tolist())
+        return read(reader, indices)
+
+    monkeypatch.setattr(VideoReader, "read", record)
+    video = next((dataset / "videos").rglob("test_*.mp4"))
+    clips = [Clip(video, 0, ODD[0], Segment(5, 9, "frame")), Clip(Path("gone.mp4"), 1, ODD[1])]
+    scores = np.array([[0.9, 0.1, 0.0], [0.1, 0.9, 0.0]])
+    table = predictions_table(clips, ODD, Predictions(np.arange(2), np.arange(2), scores))
+    contact_sheet(table, clips, tmp_path / "sheet.png", num_frames=4)
+    assert asked == [[5, 6, 7, 8]]
+    assert "the contact sheet lacks a clip: gone.mp4: no such file" in caplog.text
+    assert (tmp_path / "sheet.png").is_file()
 
 
 def test_long_paths_are_printed_whole(capsys: pytest.CaptureFixture[str]) -> None:
@@ -148,6 +168,7 @@ def test_the_closing_line() -> None:
     [
         ({"tail_below": 200}, r"tail_below must be from 0 to head_above \+ 1 = 101 \(got 200\)"),
         ({"num_resamples": 0}, r"num_resamples must be a positive integer \(got 0\)"),
+        ({"seed": -1}, r"seed must not be negative \(got -1\)"),
         ({"confidence": 95}, r"confidence must lie between 0 and 1 \(got 95\)"),
     ],
 )

@@ -19,6 +19,7 @@ Train and use graph heads on 3D video backbones.
   predict    classes of video files         taghead predict CLIP.mp4 --model CHECKPOINT
   index      check a dataset: every clip read once, a manifest that training reads, a report
   extract    write a frozen backbone's features, on which heads train in minutes
+  convert    a checkpoint, or one that the paper's authors released, to a folder to share
   generate   write a dataset of generated clips
   demo       generate clips, train, test and predict, all in a few minutes
 
@@ -26,13 +27,14 @@ Train and use graph heads on 3D video backbones.
 """
 
 
-# what PyG does at import, how Lightning is called, and two loggers that share a folder: none of it
-# concerns a user
+# what PyG does at import, how Lightning is called, two loggers that share a folder, and a backbone
+# that is frozen: none of it concerns a user
 HARMLESS = (
     r".*torch\.jit\.script.*",
     r"LightningCLI's args parameter.*",
     r"Experiment logs directory .* exists and is not empty.*",
     r".*isinstance\(treespec, LeafSpec\).*",
+    r"Found \d+ module\(s\) in eval mode at the start of training.*",
 )
 
 
@@ -66,13 +68,17 @@ def _run(args: list[str]) -> None:
     elif command == "index":
         from taghead.data.index import index
 
-        _function(index, args, one="root")
+        _function(index, args, positional=("root",))
     elif command == "extract":
         _extract(args)
+    elif command == "convert":
+        from taghead.convert import convert
+
+        _function(convert, args, positional=("source", "output"))
     elif command == "generate":
         from taghead.data.synthetic import write_dataset
 
-        _function(write_dataset, args, one="root")
+        _function(write_dataset, args, positional=("root",))
     elif command == "demo":
         from taghead.demo import demo
 
@@ -83,17 +89,26 @@ def _run(args: list[str]) -> None:
 
 
 def _function(
-    function: Callable[..., Any], args: list[str], one: str | None = None, many: str | None = None
+    function: Callable[..., Any],
+    args: list[str],
+    many: str | None = None,
+    positional: Sequence[str] = (),
 ) -> None:
-    """Runs a function whose arguments are the command's options; `one` or `many` come without."""
+    """Runs a function whose arguments are the command's options.
+
+    `many` (one value or more) and `positional` arguments come without their names.
+    """
     from jsonargparse import ArgumentParser
 
     from taghead.errors import DataError
 
     parser = ArgumentParser(prog=f"taghead {args[0]}", description=_first_line(function))
-    if one or many:
-        parser.add_argument(one or many, nargs="+" if many else None)
-    parser.add_function_arguments(function, skip={one or many or ""}, as_group=False)
+    if many:
+        parser.add_argument(many, nargs="+")
+    for name in positional:
+        parser.add_argument(name)
+    skip: set[str | int] = {many or "", *positional}
+    parser.add_function_arguments(function, skip=skip, as_group=False)
     options = parser.parse_args(args[1:])
     try:
         function(**options.as_dict())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,15 +16,14 @@ from rich.filesize import decimal
 from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
 
 from taghead.backbones import Backbone, build_backbone
-from taghead.data.annotations import Clip
-from taghead.data.datamodule import OnError, VideoDataModule
+from taghead.data.annotations import Clip, Split
+from taghead.data.datamodule import VideoDataModule
 from taghead.data.features.cache import FeatureCache
 from taghead.data.features.extractor import FeatureExtractor
 from taghead.data.features.manifest import Dtype, Precision, Recipe, weights_digest
 from taghead.data.features.shards import map_bytes
-from taghead.data.features.views import ViewDataset, view_loader
+from taghead.data.features.views import Key, ViewDataset, view_loader
 from taghead.data.features.writer import CacheWriter
-from taghead.data.unreadable import find_missing
 from taghead.errors import DataError
 from taghead.prediction import checked_device, load_model
 
@@ -114,17 +114,15 @@ def write_features(
         mixed: Precision = "16-mixed" if dtype == "float16" else "bf16-mixed"
         precision = mixed if torch.device(device).type == "cuda" else "32-true"
     data.prepare_data()
-    if data.on_error == "raise":
-        _check_files(data)
     recipe = make_recipe(backbone, data, num_views, dtype, seed, precision)
     with CacheWriter(output, recipe, shard_size * MEGABYTE) as writer:
         for message in writer.damaged:
             log.warning("%s; it is written anew", message)
-        _check_excluded(writer, data.on_error)
         _announce(writer)
+        unreadable = _unreadable(data, writer)
         writer.begin(backbone)
         extractor = FeatureExtractor(backbone, recipe, device, data.batch_size, data.on_error)
-        _fill(writer, extractor, data)
+        _fill(writer, extractor, data, unreadable)
         writer.finish()
     return FeatureCache(output)
 
@@ -141,12 +139,12 @@ def make_recipe(
     preprocessing = data.preprocessing
     grid = backbone.grid(preprocessing.num_frames, preprocessing.crop)
     # a cache outlives the working directory
-    clips: dict[str, list[Clip]] = {
+    clips: dict[Split, list[Clip]] = {
         split: [replace(clip, path=clip.path.absolute()) for clip in listed]
         for split, listed in data.listed.items()
     }
     return Recipe(
-        backbone=backbone.name,
+        backbone=backbone.to_config(),
         weights_sha256=weights_digest(backbone.state_dict()),
         preprocessing=preprocessing.to_dict(),
         reader="pyav",
@@ -160,10 +158,17 @@ def make_recipe(
     )
 
 
-def _fill(writer: CacheWriter, extractor: FeatureExtractor, data: VideoDataModule) -> None:
+def _fill(
+    writer: CacheWriter,
+    extractor: FeatureExtractor,
+    data: VideoDataModule,
+    unreadable: Mapping[Key, str],
+) -> None:
     """Writes the shards that are missing."""
     recipe, missing = writer.recipe, writer.missing
-    dataset = ViewDataset(recipe.clips, data.preprocessing, recipe.num_views, recipe.seed)
+    dataset = ViewDataset(
+        recipe.clips, data.preprocessing, recipe.num_views, recipe.seed, unreadable
+    )
     pin = extractor.device.type == "cuda"
     loader = view_loader(dataset, missing, data.batch_size, data.num_workers, pin)
     columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeElapsedColumn())
@@ -211,23 +216,26 @@ def experiment(config: str | Path) -> dict[str, Any]:
     return {"data": held["data"], **{name: model[name] for name in names}}
 
 
-def _check_files(data: VideoDataModule) -> None:
-    """Checks that every listed clip is a file: known at once, and not after hours."""
-    for split, clips in data.listed.items():
-        missing = find_missing(clips)
-        if missing:
-            more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
-            raise DataError(f"{missing[0].reason}, listed in the split {split}{more}")
+def _unreadable(data: VideoDataModule, writer: CacheWriter) -> dict[Key, str]:
+    """The clips of missing shards that are known to be unreadable, and why.
 
-
-def _check_excluded(writer: CacheWriter, on_error: OnError) -> None:
-    """Checks that an earlier run left out no clip that this one may not leave out."""
-    for finished in writer.finished.values():
-        if finished.excluded and on_error == "raise":
-            raise DataError(
-                f"{writer.root / finished.shard.file}: was written without a clip, and on_error is "
-                f"raise: {next(iter(finished.excluded.values()))}"
-            )
+    Raises:
+        DataError: If there is one and `on_error` is raise, or an earlier run left one out.
+    """
+    if data.on_error == "raise":
+        for split in writer.recipe.clips:
+            for bad in writer.unreadable(split):
+                raise DataError(
+                    f"{writer.root}: was begun without a clip, but on_error is raise: {bad.reason}"
+                )
+    found: dict[Key, str] = {}
+    for split in {shard.split: None for shard in writer.missing}:
+        data.choose(split)
+        reasons = {bad.clip: bad.bare_reason for bad in data.excluded[split]}
+        for number, clip in enumerate(data.listed[split]):
+            if clip in reasons:
+                found[split, number] = reasons[clip]
+    return found
 
 
 def _chosen_backbone(

@@ -170,7 +170,7 @@ def bootstrap(
     Raises:
         ValueError: If an argument breaks its rule.
     """
-    check_bootstrap(num_resamples, confidence)
+    check_bootstrap(num_resamples, confidence, seed)
     there = outcomes > 0
     numbers = outcomes[there]
     drawn = np.zeros((num_resamples, *outcomes.shape), np.int64)
@@ -186,7 +186,7 @@ def bootstrap(
     return intervals
 
 
-def check_bootstrap(num_resamples: int, confidence: float) -> None:
+def check_bootstrap(num_resamples: int, confidence: float, seed: int) -> None:
     """Checks the arguments of :func:`bootstrap`.
 
     Raises:
@@ -196,6 +196,8 @@ def check_bootstrap(num_resamples: int, confidence: float) -> None:
         raise ValueError(f"num_resamples must be a positive integer (got {num_resamples})")
     if not 0 < confidence < 1:
         raise ValueError(f"confidence must lie between 0 and 1 (got {confidence})")
+    if seed < 0:
+        raise ValueError(f"seed must not be negative (got {seed})")
 
 
 def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:

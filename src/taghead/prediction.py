@@ -55,8 +55,8 @@ def load_model(path: str | Path) -> VideoClassifier:
         if path.is_dir()
         else VideoClassifier.from_checkpoint(path)
     )
-    if model.preprocessing is None or model.class_names is None:
-        raise DataError(f"{path}: the model does not say how videos become clips, or its classes")
+    if model.preprocessing is None:
+        raise DataError(f"{path}: the model does not say how videos become clips")
     return model
 
 
@@ -67,17 +67,19 @@ def predict_videos(
     """Predicts videos one by one; one that cannot be read is told, and the next follows.
 
     Args:
-        model: A model with class names and preprocessing; it is set to evaluation.
+        model: A model with preprocessing; it is set to evaluation. Classes without names are
+            told by number.
         videos: The video files.
         top: How many classes to give for each.
         device: Where the model runs.
 
     Raises:
-        ValueError: If the model has no class names or no preprocessing.
+        ValueError: If the model has no preprocessing.
     """
-    preprocessing, class_names = model.preprocessing, model.class_names
-    if preprocessing is None or class_names is None:
-        raise ValueError("model must have class_names and preprocessing (got None)")
+    preprocessing = model.preprocessing
+    if preprocessing is None:
+        raise ValueError("model must have preprocessing (got None)")
+    class_names = model.class_names or [str(i) for i in range(model.head.num_classes)]
     model = model.eval().to(device)
     for video in videos:
         try:

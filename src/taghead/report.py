@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -15,6 +16,7 @@ from matplotlib.figure import Figure
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from taghead.data import Clip
+from taghead.errors import VideoError
 from taghead.metrics import (
     Predictions,
     accuracies,
@@ -25,6 +27,8 @@ from taghead.metrics import (
 )
 from taghead.training import ClassificationTask
 from taghead.video import VideoReader, uniform_indices
+
+log = logging.getLogger(__name__)
 
 TITLES = {"top1": "Top-1", "top5": "Top-5", "mca": "MCA"}
 
@@ -59,7 +63,7 @@ class TestReport(Callback):
         seed: int = 0,
     ) -> None:
         long_tail_groups([], head_above, tail_below)
-        check_bootstrap(num_resamples, confidence)
+        check_bootstrap(num_resamples, confidence, seed)
         self.folder = folder
         self.thresholds = {"head_above": head_above, "tail_below": tail_below}
         self.bootstrap: dict[str, Any] = {
@@ -252,13 +256,13 @@ def contact_sheet(
     spacing = {"left": 0.01, "right": 0.99, "bottom": 0.01, "top": 0.97, "wspace": 0.03}
     axes = figure.subplots(len(rows), num_frames, squeeze=False, gridspec_kw=spacing)
     for strip, (index, name, predicted, probability) in zip(axes, rows, strict=True):
-        with VideoReader(clips[index].path) as reader:
-            segment = clips[index].segment
-            shown = range(len(reader)) if segment is None else segment.frames(reader)
-            frames = reader.read(shown.start + uniform_indices(len(shown), num_frames))
-        for cell, frame in zip(strip, frames, strict=True):
-            cell.imshow(frame)
+        for cell in strip:
             cell.set_axis_off()
+        try:
+            for cell, frame in zip(strip, _frames(clips[index], num_frames), strict=True):
+                cell.imshow(frame)
+        except VideoError as error:  # features were tested, and the video is gone
+            log.warning("the contact sheet lacks a clip: %s", error)
         verdict = "right" if name == predicted else f"wrong, it is {name}"
         strip[0].set_title(
             f"{predicted} ({probability:.0%}): {verdict}",
@@ -268,3 +272,10 @@ def contact_sheet(
             color="black" if name == predicted else "firebrick",
         )
     figure.savefig(path, dpi=100)
+
+
+def _frames(clip: Clip, num_frames: int) -> np.ndarray:
+    """Frames of a clip, from its first to its last, `[num_frames, H, W, 3]`."""
+    with VideoReader(clip.path) as reader:
+        shown = range(len(reader)) if clip.segment is None else clip.segment.frames(reader)
+        return reader.read(shown.start + uniform_indices(len(shown), num_frames))

@@ -58,8 +58,9 @@ class ClassificationTask(LightningModule):
     Args:
         class_names: The classes, by number.
         preprocessing: How videos become clips; it says the size of the head's grid.
-        backbone: The backbone's name.
-        backbone_weights: A file with the backbone's weights, or a name that torchvision publishes.
+        backbone: The backbone's name, or the class path of one of your own.
+        backbone_weights: A file with the backbone's weights, or the name of published ones, such
+            as `DEFAULT`.
         head: The head's class and options.
         optimizer: `adam`, whose weight decay is an L2 penalty, or `adamw`.
         learning_rate: Highest learning rate of the head.
@@ -183,7 +184,8 @@ class ClassificationTask(LightningModule):
         clip, label, index = batch
         logits = self(clip)
         self.val_predictions.update(index, label, logits.softmax(dim=1, dtype=torch.float32))
-        self.log("val/loss", F.cross_entropy(logits, label), batch_size=len(clip))
+        loss = F.cross_entropy(logits, label)
+        self.log("val/loss", loss, batch_size=len(clip), sync_dist=True)
 
     def on_validation_epoch_end(self) -> None:
         self._log_accuracies("val", self.val_predictions)
@@ -204,15 +206,17 @@ class ClassificationTask(LightningModule):
         """Logs accuracies, of how many clips they are, and of how many listed ones."""
         predictions = collected.compute()
         found = accuracies(predictions.outcomes())
+        # every process has collected the same: their mean, by sync_dist, changes nothing
         self.log_dict(
             {f"{split}/{name}": float(value) for name, value in found.items()},
             prog_bar=split == "val",
+            sync_dist=True,
         )
         counts = {f"{split}/num_clips": float(len(predictions.clip_index))}
         data = getattr(self.trainer, "datamodule", None)
         if isinstance(data, VideoDataModule):
             counts[f"{split}/num_listed"] = float(data.counts(split)[1])
-        self.log_dict(counts)
+        self.log_dict(counts, sync_dist=True)
 
     def predict_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         return mean_probabilities(self, batch)

@@ -131,7 +131,7 @@ class VideoDataModule(LightningDataModule):
         new = [split for split in STAGES.get(stage, ()) if split not in self.clips]
         for split in new:
             if split in self.listed:
-                self._choose(split)
+                self.choose(split)
         if any(self.excluded.get(split) for split in new):
             self._report_excluded()
 
@@ -176,8 +176,12 @@ class VideoDataModule(LightningDataModule):
             persistent_workers=self.num_workers > 0,
         )
 
-    def _choose(self, split: Split) -> None:
-        """Decides which clips of a split are used."""
+    def choose(self, split: Split) -> None:
+        """Decides which clips of a split are used.
+
+        Raises:
+            DataError: If `on_error` is raise and one cannot be, or none can.
+        """
         listed, source = self.listed[split], self.annotations.sources[split]
         unreadable = self._unreadable(split)
         if unreadable and self.on_error == "raise":
@@ -208,7 +212,7 @@ class VideoDataModule(LightningDataModule):
             listed, self.root, known, journal, num_workers=self.num_workers, title=f"{split} clips"
         )
         return [
-            Unreadable(clip, f"{clip.path}: {of_clip.reason}")
+            Unreadable.of(clip, of_clip.reason)
             for clip, of_clip in zip(listed, facts, strict=True)
             if of_clip.reason
         ]

@@ -18,12 +18,22 @@ class Unreadable:
     clip: Clip
     reason: str
 
+    @classmethod
+    def of(cls, clip: Clip, reason: str) -> Unreadable:
+        """A clip and the reason without its path."""
+        return cls(clip, f"{clip.path}: {reason}")
+
+    @property
+    def bare_reason(self) -> str:
+        """The reason without the path."""
+        return self.reason.removeprefix(f"{self.clip.path}: ")
+
 
 def find_missing(clips: Sequence[Clip]) -> list[Unreadable]:
     """The clips that are no file, or whose annotation is faulty: a look, without opening any."""
     states = file_states(clips)
     return [
-        Unreadable(clip, f"{clip.path}: {reason}")
+        Unreadable.of(clip, reason)
         for clip in clips
         if (reason := clip.fault or states[clip.path].reason)
     ]
@@ -32,12 +42,8 @@ def find_missing(clips: Sequence[Clip]) -> list[Unreadable]:
 def excluded_table(excluded: Mapping[Split, Sequence[Unreadable]]) -> pd.DataFrame:
     """The clips of each split that are left out, a row each: split, path, segment and reason."""
     rows = [
-        (split, str(bad.clip.path), str(bad.clip.segment or ""), _without_path(bad))
+        (split, str(bad.clip.path), str(bad.clip.segment or ""), bad.bare_reason)
         for split, several in excluded.items()
         for bad in several
     ]
     return pd.DataFrame(rows, columns=["split", "path", "segment", "reason"])
-
-
-def _without_path(bad: Unreadable) -> str:
-    return bad.reason.removeprefix(f"{bad.clip.path}: ")

@@ -59,7 +59,7 @@ class Operator:
             )
         self.cls = cls
         self.options = options
-        self._parameters = inspect.signature(cls).parameters
+        self._parameters = dict(inspect.signature(cls).parameters)  # a head can be copied
         takes_any = any(p.kind is p.VAR_KEYWORD for p in self._parameters.values())
         base = inspect.signature(MessagePassing).parameters if takes_any else {}
         unknown = [name for name in options if name not in {*self._parameters, *base}]

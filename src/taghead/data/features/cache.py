@@ -22,6 +22,7 @@ from taghead.data.features.manifest import (
     weights_digest,
 )
 from taghead.data.features.shards import open_shard
+from taghead.data.unreadable import Unreadable
 from taghead.errors import DataError
 from taghead.video import Preprocessing
 
@@ -107,8 +108,9 @@ class FeatureSplit:
                     f"{path}: must have {shard['num_bytes']} bytes, as {MANIFEST} says (got {size})"
                 )
         self.listed = list(listed)
-        self.excluded = {int(i): why for shard in shards for i, why in shard["excluded"].items()}
-        self.clips = [clip for i, clip in enumerate(self.listed) if i not in self.excluded]
+        reasons = {int(i): why for shard in shards for i, why in shard["excluded"].items()}
+        self.clips = [clip for i, clip in enumerate(self.listed) if i not in reasons]
+        self.unreadable = [Unreadable.of(self.listed[i], why) for i, why in reasons.items()]
         self.first = [0]  # number, among the clips used, of each shard's first
         for shard in shards[:-1]:
             self.first.append(self.first[-1] + shard["num_clips"])

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from functools import cached_property
 
-from taghead.data.annotations import Clip
-from taghead.data.datamodule import Split, VideoDataModule
+from taghead.data.annotations import Clip, Split
+from taghead.data.datamodule import VideoDataModule
 from taghead.data.features.cache import FeatureCache, FeatureDataset
-from taghead.data.unreadable import Unreadable
 
 
 class FeatureDataModule(VideoDataModule):
@@ -35,7 +34,6 @@ class FeatureDataModule(VideoDataModule):
         features = FeatureCache(root)
         super().__init__(
             root,
-            train="",
             preprocessing=features.preprocessing,
             batch_size=batch_size,
             num_workers=num_workers,
@@ -56,7 +54,7 @@ class FeatureDataModule(VideoDataModule):
         part = self.features.splits[split]
         return FeatureDataset(part, train=split == "train", views=split == "test")
 
-    def _choose(self, split: Split) -> None:
+    def choose(self, split: Split) -> None:
         part = self.features.splits[split]
         self.clips[split] = part.clips
-        self.excluded[split] = [Unreadable(part.listed[i], why) for i, why in part.excluded.items()]
+        self.excluded[split] = part.unreadable

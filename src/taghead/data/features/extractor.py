@@ -13,6 +13,7 @@ from taghead.data.datamodule import OnError
 from taghead.data.features.manifest import Recipe
 from taghead.data.features.shards import Shard
 from taghead.data.features.views import ViewBatch
+from taghead.data.unreadable import Unreadable
 from taghead.errors import DataError, VideoError
 
 AUTOCAST = {"32-true": None, "16-mixed": torch.float16, "bf16-mixed": torch.bfloat16}
@@ -63,7 +64,8 @@ class FeatureExtractor:
             items = next(batches)
             failed = {number: why for (_, number), why in items if isinstance(why, str)}
             if failed and self.on_error == "raise":
-                raise VideoError(next(iter(failed.values())))
+                number, reason = next(iter(failed.items()))
+                raise VideoError(Unreadable.of(listed[number], reason).reason)
             excluded |= failed
             views = {number: clip for (_, number), clip in items if isinstance(clip, Tensor)}
             if views:

@@ -6,14 +6,14 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from taghead.data.annotations import Clip
+from taghead.data.annotations import Clip, Split
 from taghead.errors import DataError
 from taghead.video import Preprocessing
 
@@ -52,9 +52,9 @@ class Recipe:
     seed: int
     feature_shape: tuple[int, int, int, int]
     class_names: list[str]
-    clips: Mapping[str, Sequence[Clip]]
+    clips: Mapping[Split, Sequence[Clip]]
 
-    def views(self, split: str) -> int:
+    def views(self, split: Split) -> int:
         """Views of each clip of a split; in the split `test`, those that a test averages over."""
         if split == "test":
             return Preprocessing.from_dict(self.preprocessing).num_views
@@ -63,9 +63,7 @@ class Recipe:
     def to_dict(self) -> dict[str, Any]:
         """As JSON can hold it."""
         held = {field.name: getattr(self, field.name) for field in fields(self)}
-        clips = {
-            split: [_clip_to_dict(clip) for clip in clips] for split, clips in self.clips.items()
-        }
+        clips = {split: [clip.to_dict() for clip in clips] for split, clips in self.clips.items()}
         return json.loads(json.dumps({**held, "clips": clips}))
 
     @classmethod
@@ -76,9 +74,8 @@ class Recipe:
             KeyError: If something is missing.
         """
         values = {field.name: held[field.name] for field in fields(cls)}
-        names = values["class_names"]
         values["clips"] = {
-            split: [_clip_from_dict(clip, names) for clip in clips]
+            split: [Clip.from_dict(clip) for clip in clips]
             for split, clips in values["clips"].items()
         }
         values["feature_shape"] = tuple(values["feature_shape"])
@@ -114,17 +111,6 @@ def _differences(name: str, one: Any, other: Any) -> Iterator[tuple[str, Any, An
             yield from _differences(f"{name}[{number}]", left, right)
     elif one != other:
         yield name, one, other
-
-
-def _clip_to_dict(clip: Clip) -> dict[str, Any]:
-    held = asdict(clip)
-    del held["class_name"]
-    return {**held, "path": str(clip.path)}
-
-
-def _clip_from_dict(held: Mapping[str, Any], class_names: Sequence[str]) -> Clip:
-    values = {**held, "path": Path(held["path"]), "class_name": class_names[held["label"]]}
-    return Clip(**values)
 
 
 def weights_digest(state: Mapping[str, Tensor]) -> str:

@@ -14,6 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from taghead.data.annotations import Split
 from taghead.data.features.manifest import Recipe, write_whole
 from taghead.errors import DataError
 
@@ -32,7 +33,7 @@ class Shard:
         num_views: Views of each clip.
     """
 
-    split: str
+    split: Split
     start: int
     stop: int
     num_views: int

@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from taghead.data.annotations import Clip
+from taghead.data.annotations import Clip, Split
 from taghead.data.clips import ClipDataset
 from taghead.data.features.shards import Shard
+from taghead.data.unreadable import Unreadable
 from taghead.errors import VideoError
 from taghead.video import Preprocessing
 
-Key = tuple[str, int]
+Key = tuple[Split, int]
 """Split, and number of the clip in its list."""
 
 ViewBatch = list[tuple[Key, Tensor | str]]
@@ -30,6 +31,7 @@ class ViewDataset(Dataset):
         preprocessing: How frames are sampled and transformed.
         num_views: Views of a clip of the split `train`.
         seed: Seed of the random views. A view is always the same, whatever was read before it.
+        unreadable: Clips that are known to be, and why; they are not tried.
 
     Shapes:
         - **item** the key; the views `[V, 3, T, H, W]`, or why the clip cannot be read
@@ -37,10 +39,11 @@ class ViewDataset(Dataset):
 
     def __init__(
         self,
-        clips: Mapping[str, Sequence[Clip]],
+        clips: Mapping[Split, Sequence[Clip]],
         preprocessing: Preprocessing,
         num_views: int,
         seed: int,
+        unreadable: Mapping[Key, str],
     ) -> None:
         self.tested = {
             split: ClipDataset(listed, preprocessing, views=split == "test")
@@ -49,8 +52,11 @@ class ViewDataset(Dataset):
         self.drawn = ClipDataset(clips.get("train", ()), preprocessing, train=True)
         self.num_views = num_views
         self.seed = seed
+        self.unreadable = dict(unreadable)
 
     def __getitem__(self, key: Key) -> tuple[Key, Tensor | str]:
+        if key in self.unreadable:
+            return key, self.unreadable[key]
         split, number = key
         try:
             seen = self.tested[split][number][0]
@@ -59,17 +65,21 @@ class ViewDataset(Dataset):
             later = range(1, self.num_views if split == "train" else 1)
             return key, torch.stack([seen, *(self._drawn(number, view) for view in later)])
         except VideoError as error:
-            return key, str(error)
+            clip = self.tested[split].clips[number]
+            return key, Unreadable(clip, str(error)).bare_reason
 
     def _drawn(self, number: int, view: int) -> Tensor:
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(view_seed(self.seed, self.drawn.clips[number], view))
+            torch.manual_seed(view_seed(self.seed, number, view))
             return self.drawn[number][0]
 
 
-def view_seed(seed: int, clip: Clip, view: int) -> int:
-    """A seed of 64 bits, which hardly any other view shares."""
-    digest = hashlib.sha256(f"{seed} {view} {clip.path}".encode()).digest()
+def view_seed(seed: int, number: int, view: int) -> int:
+    """A seed of 64 bits, which hardly any other view shares.
+
+    It is made of the clip's number, which is the same wherever the videos lie.
+    """
+    digest = hashlib.sha256(f"{seed} {number} {view}".encode()).digest()
     return int.from_bytes(digest[:8], "big")
 
 

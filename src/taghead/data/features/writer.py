@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.filesize import decimal
@@ -18,6 +17,7 @@ from torch import Tensor
 
 from taghead import __version__
 from taghead.backbones import Backbone
+from taghead.data.annotations import Split
 from taghead.data.features.manifest import (
     BACKBONE,
     EXCLUDED,
@@ -36,6 +36,7 @@ from taghead.data.features.shards import (
     plan_shards,
     write_shard,
 )
+from taghead.data.unreadable import Unreadable, excluded_table
 from taghead.errors import DataError
 
 
@@ -127,32 +128,28 @@ class CacheWriter:
             if count["num_used"] == 0:
                 raise DataError(
                     f"{self.root}: none of the {count['num_listed']} {split} clips can be read: "
-                    f"{self.excluded(split)[0]['reason']}"
+                    f"{self.unreadable(split)[0].bare_reason}"
                 )
-        rows = [row for split in self.recipe.clips for row in self.excluded(split)]
-        if rows:
-            write_whole(self.root / EXCLUDED, pd.DataFrame(rows).to_csv(index=False).encode())
+        if any(count["num_excluded"] for count in counts.values()):
+            table = excluded_table({split: self.unreadable(split) for split in counts})
+            write_whole(self.root / EXCLUDED, table.to_csv(index=False).encode())
         self._write_manifest(
             shards={split: self._entries(split) for split in counts}, counts=counts
         )
 
-    def excluded(self, split: str) -> list[dict[str, str]]:
-        """The clips of a split that are left out so far, and why."""
+    def unreadable(self, split: Split) -> list[Unreadable]:
+        """The clips of a split that are left out so far."""
         clips = self.recipe.clips[split]
+        done = [self.finished[s] for s in self.shards if s.split == split and s in self.finished]
         return [
-            {
-                "split": split,
-                "path": str(clips[number].path),
-                "reason": reason.removeprefix(f"{clips[number].path}: "),
-            }
-            for shard in self.shards
-            if shard.split == split and shard in self.finished
-            for number, reason in self.finished[shard].excluded.items()
+            Unreadable.of(clips[number], reason)
+            for finished in done
+            for number, reason in finished.excluded.items()
         ]
 
-    def counts(self, split: str) -> dict[str, int]:
+    def counts(self, split: Split) -> dict[str, int]:
         """How many clips a split lists, uses and leaves out."""
-        listed, excluded = len(self.recipe.clips[split]), len(self.excluded(split))
+        listed, excluded = len(self.recipe.clips[split]), len(self.unreadable(split))
         return {"num_listed": listed, "num_used": listed - excluded, "num_excluded": excluded}
 
     def _examine(self) -> None:
@@ -174,7 +171,7 @@ class CacheWriter:
             except DataError as error:
                 self.damaged.append(str(error))
 
-    def _entries(self, split: str) -> list[dict[str, Any]]:
+    def _entries(self, split: Split) -> list[dict[str, Any]]:
         """What the manifest says of a split's shards."""
         done = [self.finished[shard] for shard in self.shards if shard.split == split]
         return [

@@ -1,0 +1,110 @@
+"""From a released or a training checkpoint to a folder to share, or to a checkpoint to test."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from pathlib import Path
+
+import lightning
+import torch
+
+from taghead.checkpoints import Preset
+from taghead.data.annotations import read_reference
+from taghead.data.annotations.classes import class_names
+from taghead.errors import DataError
+from taghead.files import first_line, written_whole
+from taghead.model import VideoClassifier
+from taghead.prediction import load_model
+
+
+def convert(
+    source: str,
+    output: str,
+    preset: Preset | None = None,
+    classes: str | None = None,
+    metrics: str | None = None,
+    modules: list[str] | None = None,
+) -> None:
+    """Turns a released TAG-Head file or a training checkpoint into a folder to use and to share.
+
+    Args:
+        source: A file that the paper's authors released, or a training checkpoint, or a folder
+            that `save_pretrained` wrote.
+        output: The folder to write; or a file that ends in `.ckpt`, for `taghead test --ckpt_path`.
+        preset: The dataset that a released file is of; such a file holds no settings.
+        classes: The classes' names, in order: an annotation file (.csv), or a text file with one
+            name a line.
+        metrics: A JSON file of numbers for the model card, such as a test's `metrics.json`.
+        modules: Python modules to import first: where classes of your own are defined.
+
+    Raises:
+        ValueError: If an argument breaks its rule.
+        DataError: If a file does not hold what it should.
+    """
+    for module in modules or []:
+        importlib.import_module(module)
+    model = load_model(source) if preset is None else VideoClassifier.from_reference(source, preset)
+    if classes is not None:
+        model.class_names = _read_classes(Path(classes), model.head.num_classes)
+    if metrics is not None:
+        model.metrics = _read_metrics(Path(metrics))
+    if output.endswith(".ckpt"):
+        save_checkpoint(model, output)
+    else:
+        model.save_pretrained(output)
+    named = "with" if model.class_names else "without"
+    print(f"{output}: {model.head.num_classes} classes, {named} names", flush=True)
+
+
+def save_checkpoint(model: VideoClassifier, path: str | Path) -> None:
+    """Writes a model as a checkpoint of a training that has not begun.
+
+    `taghead test --ckpt_path` and `taghead fit --ckpt_path` take it where their config makes the
+    same model.
+    """
+    checkpoint = {
+        "epoch": 0,
+        "global_step": 0,
+        "pytorch-lightning_version": lightning.__version__,
+        "state_dict": {f"model.{key}": value for key, value in model.state_dict().items()},
+        "video_classifier": model.config(),
+    }
+    with written_whole(Path(path).parent) as stage:
+        torch.save(checkpoint, stage / Path(path).name)
+
+
+def _read_classes(path: Path, num_classes: int) -> list[str]:
+    """The names in an annotation file or a text file.
+
+    Raises:
+        DataError: If they are not as many as the classes, or not distinct.
+    """
+    if path.suffix == ".csv":
+        names = class_names(path, read_reference(path, path.parent), "ClassEncoded")
+    else:
+        try:
+            names = path.read_text(encoding="utf-8").splitlines()
+        except (OSError, ValueError) as error:
+            raise DataError(f"{path}: not a readable text file: {first_line(error)}") from error
+    if len(names) != num_classes:
+        raise DataError(f"{path}: must name {num_classes} classes (got {len(names)})")
+    repeated = [name for name in names if not name.strip() or names.count(name) > 1]
+    if repeated:
+        raise DataError(f"{path}: names must be distinct and not empty (got {repeated[0]!r})")
+    return names
+
+
+def _read_metrics(path: Path) -> dict[str, float]:
+    """Numbers by name.
+
+    Raises:
+        DataError: If the file holds anything else.
+    """
+    try:
+        metrics = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: not a readable JSON file: {first_line(error)}") from error
+    if not isinstance(metrics, dict) or not all(type(v) in (int, float) for v in metrics.values()):
+        raise DataError(f"{path}: must hold numbers by name, such as a test's metrics.json")
+    return metrics

@@ -1,0 +1,186 @@
+"""What a cache holds is what the backbone makes of the clips, view by view."""
+
+import json
+import pickle
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from taghead.backbones import Backbone
+from taghead.data import ClipDataset, FeatureDataModule, SynthGym
+from taghead.data.features import FeatureCache, FeatureDataset
+from taghead.data.features.views import Key, ViewDataset
+from taghead.errors import DataError
+from taghead.extraction import write_features
+from taghead.video import Preprocessing
+
+DataOf = Callable[..., SynthGym]
+
+
+def test_a_feature_map_is_the_backbones_rounded_to_float16(
+    stored: FeatureCache, backbone: Backbone, data_of: DataOf
+) -> None:
+    data = data_of()
+    for split, part in stored.splits.items():
+        clips = ClipDataset(data.listed[split], data.preprocessing)
+        batch = torch.stack([clips[i][0] for i in range(len(clips))])
+        with torch.no_grad():
+            expected = backbone(batch)
+        found = torch.stack([part.views(i)[0] for i in range(len(part))])
+        assert found.dtype == torch.float16
+        torch.testing.assert_close(found.float(), expected, rtol=2**-11, atol=1e-6)
+        assert [clip.label for clip in part.clips] == clips.labels
+
+
+def test_later_views_are_random_and_the_same_each_time(
+    stored: FeatureCache, backbone: Backbone, data_of: DataOf, tmp_path: Path
+) -> None:
+    assert stored.splits["train"].views(0).shape == (3, 128, 2, 4, 4)
+    assert stored.splits["val"].views(0).shape == (1, 128, 2, 4, 4)
+    torch.manual_seed(99)
+    again = write_features(
+        tmp_path / "again", backbone, data_of(num_workers=2, batch_size=5), num_views=3
+    )
+    other = write_features(tmp_path / "other", backbone, data_of(), num_views=2, seed=1)
+    for i in range(36):
+        views = stored.splits["train"].views(i).float()
+        # another batch size changes the rounding, at most
+        torch.testing.assert_close(
+            again.splits["train"].views(i).float(), views, rtol=2e-3, atol=1e-3
+        )
+        drawn_otherwise = other.splits["train"].views(i).float()
+        torch.testing.assert_close(drawn_otherwise[0], views[0])
+        assert not torch.allclose(drawn_otherwise[1], views[1], rtol=2e-3, atol=1e-3)
+        distances = torch.cdist(views.flatten(1), views.flatten(1))[[0, 0, 1], [1, 2, 2]]
+        assert distances.min() > 0.1
+
+
+def test_the_views_of_a_test_are_all_kept(
+    backbone: Backbone, data_of: DataOf, tmp_path: Path
+) -> None:
+    preprocessing = replace(data_of().preprocessing, test_clips=2, test_crops=3)
+    data = data_of(preprocessing=preprocessing, batch_size=4)
+    found = write_features(tmp_path / "features", backbone, data, num_views=2)
+    shapes = {split: part.views(0).shape[0] for split, part in found.splits.items()}
+    assert shapes == {"train": 2, "val": 1, "test": 6}
+    clips = ClipDataset(data.listed["test"], preprocessing, views=True)
+    with torch.no_grad():
+        expected = backbone(clips[7][0])
+    views, label, index = FeatureDataset(found.splits["test"], views=True)[7]
+    torch.testing.assert_close(views.float(), expected, rtol=2e-3, atol=1e-5)
+    assert (label, index) == (clips.labels[7], 7)
+
+
+def test_bfloat16(
+    backbone: Backbone, data_of: DataOf, stored: FeatureCache, tmp_path: Path
+) -> None:
+    found = write_features(tmp_path / "features", backbone, data_of(), dtype="bfloat16")
+    maps = found.splits["val"].views(3)
+    assert maps.dtype == torch.bfloat16
+    torch.testing.assert_close(
+        maps.float(), stored.splits["val"].views(3).float(), rtol=2**-7, atol=1e-6
+    )
+
+
+def test_training_draws_every_view_and_evaluation_the_first(stored: FeatureCache) -> None:
+    part = stored.splits["train"]
+    views = part.views(4)
+    drawn = FeatureDataset(part, train=True)
+    found = [drawn[4][0] for _ in range(60)]
+    counts = [sum(torch.equal(view, one) for one in found) for view in views]
+    assert sum(counts) == 60
+    assert min(counts) > 5
+    assert all(torch.equal(FeatureDataset(part)[4][0], views[0]) for _ in range(10))
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_every_clip_comes_once_an_epoch_in_an_order_over_all_files(
+    stored: FeatureCache, num_workers: int
+) -> None:
+    data = FeatureDataModule(str(stored.root), batch_size=5, num_workers=num_workers)
+    data.setup("fit")
+    loader = data.train_dataloader()
+    orders = []
+    for _ in range(2):
+        order = []
+        for maps, labels, indices in loader:
+            assert maps.shape[1:] == (128, 2, 4, 4)
+            for one, label, index in zip(maps, labels.tolist(), indices.tolist(), strict=True):
+                assert any(torch.equal(one, view) for view in stored.splits["train"].views(index))
+                assert data.clips["train"][index].label == label
+                order.append(index)
+        assert sorted(order) == list(range(36))
+        orders.append(order)
+    assert orders[0] != orders[1]
+    assert data.class_counts() == [2] * 18
+    assert data.class_names == stored.recipe.class_names
+
+
+def test_another_process_maps_the_files_itself(stored: FeatureCache) -> None:
+    dataset = FeatureDataset(stored.splits["train"])
+    expected = dataset[3][0]
+    data = pickle.dumps(dataset)
+    assert len(data) < 20_000
+    assert torch.equal(pickle.loads(data)[3][0], expected)
+
+
+def test_the_manifest_says_what_the_cache_is(
+    stored: FeatureCache, backbone: Backbone, data_of: DataOf
+) -> None:
+    manifest = json.loads((stored.root / "manifest.json").read_text())
+    assert manifest["format"] == 1
+    assert manifest["backbone"] == "r2plus1d_tiny"
+    assert manifest["feature_shape"] == [128, 2, 4, 4]
+    assert Preprocessing.from_dict(manifest["preprocessing"]) == data_of().preprocessing
+    counts = {"num_listed": 36, "num_used": 36, "num_excluded": 0}
+    assert manifest["counts"]["train"] == counts
+    state = stored.backbone().state_dict()
+    assert all(torch.equal(state[name], value) for name, value in backbone.state_dict().items())
+
+
+def changed(text: str, old: str, new: str) -> str:
+    assert old in text
+    return text.replace(old, new)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('"format": 1', '"format": 2', r"manifest.json: format must be 1 \(got 2\)"),
+        ('"format": 1', "format", r"manifest.json: not a readable manifest: "),
+        ('"weights_sha256"', '"weights"', r"not a whole manifest: KeyError\('weights_sha256'\)"),
+    ],
+)
+def test_a_manifest_that_cannot_be_used(
+    stored: FeatureCache, tmp_path: Path, old: str, new: str, message: str
+) -> None:
+    text = (stored.root / "manifest.json").read_text()
+    (tmp_path / "manifest.json").write_text(changed(text, old, new))
+    with pytest.raises(DataError, match=f"^{tmp_path}.*{message}"):
+        FeatureCache(tmp_path)
+
+
+def test_no_cache_and_half_a_cache(stored: FeatureCache, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=f"^{tmp_path}: no feature cache: manifest.json is missing"):
+        FeatureCache(tmp_path)
+    text = (stored.root / "manifest.json").read_text()
+    (tmp_path / "manifest.json").write_text(text)
+    with pytest.raises(DataError, match=r"train-0000000.safetensors: must have \d+ bytes.*None"):
+        FeatureCache(tmp_path)
+
+
+def test_a_clip_that_breaks_is_told_and_one_that_is_known_to_be_broken_not_tried(
+    data_of: DataOf, tmp_path: Path
+) -> None:
+    listed = data_of().listed["train"]
+    (tmp_path / "text.mp4").write_text("hello")
+    clips = [listed[0], replace(listed[1], path=tmp_path / "text.mp4"), listed[2]]
+    known: dict[Key, str] = {("train", 2): "it hangs"}
+    views = ViewDataset({"train": clips}, data_of().preprocessing, 2, 0, known)
+    key, good = views["train", 0]
+    assert (key, good.shape) == (("train", 0), (2, 3, 8, 32, 32))  # type: ignore[union-attr]
+    assert str(views["train", 1][1]).startswith("cannot be opened as a video")
+    assert views["train", 2] == (("train", 2), "it hangs")
