@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from taghead.data import Clip, ClipDataset, SynthGym, VideoDataModule
-from taghead.data.clips import find_unreadable
 from taghead.errors import DataError, VideoError
 from taghead.video import Preprocessing, Segment, read_frames
 
@@ -128,9 +127,11 @@ def test_the_check_reads_up_to_the_last_frame(copy: Path) -> None:
     data[last.pos : last.pos + last.size] = bytes(last.size)
     bad.write_bytes(data)
     dense = replace(SMALL, sampling="dense")
-    clips = [Clip(bad, 0, "tuck")]
     dense.load(bad)
-    (found,) = find_unreadable(clips, dense)
+    data = module(copy, preprocessing=dense, on_error="exclude")
+    data.setup("fit")
+    (found,) = data.excluded["train"]
+    assert found.clip.path == bad
     assert "damaged" in found.reason
 
 
@@ -154,13 +155,14 @@ def test_an_unreadable_clip_stops_with_its_name(copy: Path, num_workers: int) ->
         list(data.test_dataloader())
 
 
+@pytest.mark.parametrize("num_workers", [0, 2])
 def test_excluded_clips_are_counted_and_listed(
-    copy: Path, caplog: pytest.LogCaptureFixture
+    copy: Path, caplog: pytest.LogCaptureFixture, num_workers: int
 ) -> None:
     first_clip(copy, "train").unlink()
     half = first_clip(copy, "val")
     half.write_bytes(half.read_bytes()[: half.stat().st_size // 2])
-    data = module(copy, on_error="exclude")
+    data = module(copy, on_error="exclude", num_workers=num_workers)
     data.setup("fit")
     assert data.counts("train") == (35, 36)
     assert data.counts("val") == (17, 18)
@@ -176,8 +178,21 @@ def test_excluded_clips_are_counted_and_listed(
 def test_nothing_left_is_an_error(copy: Path) -> None:
     for path in (copy / "videos").rglob("val_*.mp4"):
         path.write_text("no video")
-    with pytest.raises(DataError, match=r"val.csv: none of its 18 clips can be read"):
+    with pytest.raises(DataError, match=r"val.csv: none of its 18 clips can be read; the first is"):
         module(copy, on_error="exclude").setup("fit")
+
+
+def test_a_wrong_folder_of_videos_is_told(copy: Path) -> None:
+    wrong = module(copy)
+    wrong.root = str(copy / "nowhere")
+    with pytest.raises(DataError, match=rf"^{copy}/nowhere: no such folder of videos"):
+        wrong.setup("fit")
+    (copy / "nowhere").mkdir()
+    lost = (
+        r"no such video file \(there is no folder .*listed in .*: none of its 36 clips can be used"
+    )
+    with pytest.raises(DataError, match=lost):
+        wrong.setup("fit")
 
 
 def test_an_unknown_class_in_the_test_split_stops_training(copy: Path) -> None:

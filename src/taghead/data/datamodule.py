@@ -152,7 +152,7 @@ class VideoDataModule(LightningDataModule):
 
     def test_dataloader(self) -> DataLoader:
         if "test" not in self.clips:
-            raise DataError("data.test: no annotation file was given for the test split")
+            raise DataError("data.test: no annotation file or folder lists the test split")
         return self._loader("test")
 
     def dataset(self, split: Split) -> ClipDataset | FeatureDataset:
