@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from taghead.data import Clip, ClipDataset, SynthGym, VideoDataModule
-from taghead.data.clips import find_unreadable
 from taghead.errors import DataError, VideoError
 from taghead.video import Preprocessing, Segment, read_frames
 
@@ -122,15 +121,17 @@ def test_a_clip_may_be_a_part_of_a_video(dataset: Path) -> None:
 def test_the_check_reads_up_to_the_last_frame(copy: Path) -> None:
     """Dense clips of a test lie in the middle: those of training reach further."""
     bad = first_clip(copy)
-    data = bytearray(bad.read_bytes())
+    contents = bytearray(bad.read_bytes())
     with av.open(bad) as container:
         last = [packet for packet in container.demux(video=0) if packet.size][-1]
-    data[last.pos : last.pos + last.size] = bytes(last.size)
-    bad.write_bytes(data)
+    contents[last.pos : last.pos + last.size] = bytes(last.size)
+    bad.write_bytes(contents)
     dense = replace(SMALL, sampling="dense")
-    clips = [Clip(bad, 0, "tuck")]
     dense.load(bad)
-    (found,) = find_unreadable(clips, dense)
+    data = module(copy, preprocessing=dense, on_error="exclude")
+    data.setup("fit")
+    (found,) = data.excluded["train"]
+    assert found.clip.path == bad
     assert "damaged" in found.reason
 
 
