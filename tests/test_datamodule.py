@@ -121,11 +121,11 @@ def test_a_clip_may_be_a_part_of_a_video(dataset: Path) -> None:
 def test_the_check_reads_up_to_the_last_frame(copy: Path) -> None:
     """Dense clips of a test lie in the middle: those of training reach further."""
     bad = first_clip(copy)
-    data = bytearray(bad.read_bytes())
+    contents = bytearray(bad.read_bytes())
     with av.open(bad) as container:
         last = [packet for packet in container.demux(video=0) if packet.size][-1]
-    data[last.pos : last.pos + last.size] = bytes(last.size)
-    bad.write_bytes(data)
+    contents[last.pos : last.pos + last.size] = bytes(last.size)
+    bad.write_bytes(contents)
     dense = replace(SMALL, sampling="dense")
     dense.load(bad)
     data = module(copy, preprocessing=dense, on_error="exclude")
