@@ -150,13 +150,10 @@ class VideoClassifier(nn.Module, ModelHubMixin, library_name="taghead"):
             ValueError: If there is no such preset, or the class names are not as many as it has.
             DataError: If the file does not hold the preset's weights.
         """
-        with torch.device("meta"):  # no random weights that the file replaces
-            model = cls(
-                build_backbone("r2plus1d_34"),
-                TAGHead.paper(preset),
-                class_names,
-                preset_preprocessing(preset),
-            )
+        head = TAGHead.paper(preset)
+        with torch.device("meta"):  # no random weights that the file's replace
+            backbone = build_backbone("r2plus1d_34")
+        model = cls(backbone, head, class_names, preset_preprocessing(preset))
         model.load_state_dict(read_reference(path, preset, model.state_dict()), assign=True)
         return model.eval()
 

@@ -1,0 +1,301 @@
+"""The paper's released files, made here with random weights, and the authors' forward."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch_geometric.data import Batch, Data
+from torch_geometric.nn import APPNP, global_mean_pool
+from torchvision.models.video.resnet import BasicBlock, Conv2Plus1D, R2Plus1dStem, VideoResNet
+
+from taghead import VideoClassifier
+from taghead.backbones import Backbone
+from taghead.checkpoints import Preset
+from taghead.errors import DataError
+from taghead.video import Preprocessing
+
+PRESETS: dict[Preset, tuple[int, int, int]] = {  # classes, frames of the grid, feed-forward
+    "haa500": (500, 4, 512),
+    "gym99": (99, 8, 1024),
+    "gym288": (288, 8, 2048),
+}
+
+
+def reference_edges(frames: int) -> Tensor:
+    """Every pair of positions of a frame, and each position with itself one frame on and back."""
+    edges = []
+    for t in range(frames):
+        nodes = range(t * 49, t * 49 + 49)
+        edges += [(i, j) for i in nodes for j in nodes if i != j]
+        if t + 1 < frames:
+            edges += [pair for i in nodes for pair in ((i, i + 49), (i + 49, i))]
+    return torch.tensor(edges).t()
+
+
+class Reference(nn.Module):
+    """The paper's model, as its description has it, run the way PyG's tutorials run a batch."""
+
+    def __init__(self, backbone: nn.Module, preset: Preset) -> None:
+        super().__init__()
+        classes, frames, feedforward = PRESETS[preset]
+        self.backbone = backbone
+        self.pos_embedding = nn.Parameter(torch.randn(1, frames * 49, 512))
+        layer = nn.TransformerEncoderLayer(512, 8, feedforward, 0.5, batch_first=True)
+        self.transformer = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+        self.propagate = APPNP(K=2, alpha=0.1)
+        self.classifier = nn.Sequential(nn.LayerNorm(512), nn.Linear(512, classes))
+        self.register_buffer("edge_index", reference_edges(frames))
+
+    def forward(self, clip: Tensor) -> Tensor:
+        x = self.backbone(clip)
+        x = x.permute(0, 2, 3, 4, 1).reshape(len(x), -1, 512)
+        x = self.transformer(x + self.pos_embedding)
+        graphs = Batch.from_data_list([Data(x=nodes, edge_index=self.edge_index) for nodes in x])
+        nodes = self.propagate(graphs.x, graphs.edge_index)
+        return self.classifier(global_mean_pool(nodes, graphs.batch))
+
+
+def r2plus1d_34() -> nn.Sequential:
+    """R(2+1)D-34 as the IG-65M weights need it."""
+    net = VideoResNet(BasicBlock, [Conv2Plus1D] * 4, [3, 4, 6, 3], R2Plus1dStem)
+    net.layer2[0].conv2[0] = Conv2Plus1D(128, 128, 288)
+    net.layer3[0].conv2[0] = Conv2Plus1D(256, 256, 576)
+    net.layer4[0].conv2[0] = Conv2Plus1D(512, 512, 1152)
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm3d):
+            module.eps, module.momentum = 1e-3, 0.9
+            nn.init.uniform_(module.running_mean, -0.1, 0.1)
+            nn.init.uniform_(module.running_var, 0.5, 1.5)
+    return nn.Sequential(net.stem, net.layer1, net.layer2, net.layer3, net.layer4)
+
+
+def small_backbone() -> nn.Sequential:
+    """Feature maps of the same sizes at a thousandth of the cost."""
+    stem = nn.Conv3d(3, 16, (8, 16, 16), (8, 16, 16))
+    return nn.Sequential(stem, nn.Sequential(nn.Conv3d(16, 512, 1), nn.BatchNorm3d(512)))
+
+
+def randomise(module: nn.Module) -> None:
+    """Norms and biases too, so that none of them could be left out unseen."""
+    for name, parameter in module.named_parameters():
+        if parameter.dim() == 1:
+            nn.init.uniform_(parameter, *((0.5, 1.5) if name.endswith("weight") else (-0.2, 0.2)))
+
+
+def released(
+    reference: Reference,
+    family: Literal["backbone", "csnmodel"] = "backbone",
+    nested: bool = False,
+    edges: bool = True,
+) -> dict[str, Any]:
+    """What the authors' `torch.save` would have been given."""
+    state = reference.state_dict()
+    if not edges:
+        del state["edge_index"]
+    if family == "csnmodel":
+        names = {"backbone.": "csnmodel.", "classifier.": "mlp_head."}
+        state = {
+            next(
+                (new + k.removeprefix(old) for old, new in names.items() if k.startswith(old)), k
+            ): v
+            for k, v in state.items()
+        }
+    if nested:
+        return {"epoch": 3, "model_state_dict": state, "best_acc": 95.6}
+    return dict(state)
+
+
+def from_reference(path: Path, preset: Any, **options: Any) -> VideoClassifier:
+    return VideoClassifier.from_reference(path, preset, **options)
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Takes a small backbone for R(2+1)D-34."""
+
+    def build(name: str) -> Backbone:
+        assert name == "r2plus1d_34"
+        return Backbone(small_backbone(), 512, (8, 16, 16), Preprocessing(), name=name)
+
+    monkeypatch.setattr("taghead.model.build_backbone", build)
+
+
+def reference(preset: Preset, backbone: Callable[[], nn.Module] = small_backbone) -> Reference:
+    model = Reference(backbone(), preset).eval()
+    randomise(model)
+    return model
+
+
+def assert_same_logits(model: VideoClassifier, reference: Reference, batch_size: int) -> None:
+    assert model.preprocessing is not None
+    clip = torch.randn(batch_size, 3, model.preprocessing.num_frames, 112, 112)
+    with torch.no_grad():
+        theirs = reference(clip)
+        assert theirs.std() > 0.1
+        torch.testing.assert_close(model(clip), theirs, rtol=0, atol=1e-5)
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("family", ["backbone", "csnmodel"])
+def test_logits_are_those_of_the_authors_model(
+    tmp_path: Path, preset: Preset, family: Literal["backbone", "csnmodel"]
+) -> None:
+    authors = reference(preset)
+    is_other = family == "csnmodel"
+    torch.save(released(authors, family, nested=is_other, edges=not is_other), tmp_path / "r.pth")
+    model = from_reference(tmp_path / "r.pth", preset)
+    assert not model.training
+    frames = 32 if preset == "haa500" else 64
+    assert model.preprocessing == Preprocessing(frames, 128, 112, (0.45,) * 3, (0.225,) * 3)
+    assert_same_logits(model, authors, batch_size=2)
+
+
+def test_logits_are_those_of_the_authors_model_at_full_size(tmp_path: Path) -> None:
+    authors = reference("haa500", r2plus1d_34)
+    torch.save(released(authors, "csnmodel", nested=True), tmp_path / "released.pth")
+    assert_same_logits(from_reference(tmp_path / "released.pth", "haa500"), authors, batch_size=1)
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize("edges", [False, True])
+@pytest.mark.parametrize("family", ["backbone", "csnmodel"])
+def test_every_form_of_a_file_gives_the_same_weights(
+    tmp_path: Path, family: Literal["backbone", "csnmodel"], nested: bool, edges: bool
+) -> None:
+    authors = reference("gym99")
+    torch.save(released(authors, family, nested, edges), tmp_path / "released.pth")
+    state = from_reference(tmp_path / "released.pth", "gym99").state_dict()
+    names = {
+        "backbone.features.": "backbone.",
+        "head.positions.tables.0": "pos_embedding",
+        "head.encoder.": "transformer.",
+        "head.classifier.": "classifier.",
+    }
+    theirs = authors.state_dict()
+    del theirs["edge_index"]
+    assert len(state) == len(theirs)
+    for key, value in state.items():
+        old, new = next((old, new) for old, new in names.items() if key.startswith(old))
+        assert torch.equal(value, theirs[new + key.removeprefix(old)]), key
+
+
+@pytest.mark.usefixtures("small")
+def test_what_is_loaded_can_be_trained_saved_and_named(tmp_path: Path) -> None:
+    torch.save(released(reference("gym99")), tmp_path / "released.pth")
+    names = [f"element {i}" for i in range(99)]
+    model = from_reference(tmp_path / "released.pth", "gym99", class_names=names)
+    assert model.class_names == names
+    model.train()(torch.randn(2, 3, 64, 112, 112)).sum().backward()
+    assert all(p.grad is not None for p in model.parameters())
+    with pytest.raises(ValueError, match=r"class_names must have 99 names \(got 2\)"):
+        from_reference(tmp_path / "released.pth", "gym99", class_names=["a", "b"])
+    with pytest.raises(ValueError, match=r"one of haa500, gym99, gym288 \(got 'ucf101'\)"):
+        from_reference(tmp_path / "released.pth", "ucf101")
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("right", PRESETS)
+@pytest.mark.parametrize("wrong", PRESETS)
+def test_the_wrong_preset_names_the_right_one(tmp_path: Path, right: Preset, wrong: Preset) -> None:
+    if right == wrong:
+        return
+    torch.save(released(reference(right), "csnmodel"), tmp_path / "released.pth")
+    message = f"released.pth: not a checkpoint of {wrong}: .* instead of .*; it fits preset={right}"
+    with pytest.raises(DataError, match=message) as error:
+        from_reference(tmp_path / "released.pth", wrong)
+    assert "\n" not in str(error.value)
+
+
+def changed(state: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    """A state dict with other values; `None` takes a key out, and `__` stands for a dot."""
+    state = {**state, **{key.replace("__", "."): value for key, value in changes.items()}}
+    return {key: value for key, value in state.items() if value is not None}
+
+
+ONE = torch.zeros(1)
+WITHOUT_A_BIAS = {"classifier__1__bias": None}
+LAYER = "transformer__layers__1__norm2__"
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (WITHOUT_A_BIAS, "keys 1 missing: classifier.1.bias$"),
+        ({"ema": ONE}, "keys 1 unexpected: ema$"),
+        (
+            {f"{LAYER}weight": None, f"{LAYER}bias": None, "a": ONE, "b": ONE},
+            "keys 2 missing: transformer.layers.1.norm2.weight, transformer.layers.1.norm2.bias; "
+            "2 unexpected: a, b$",
+        ),
+        ({f"extra{i}": ONE for i in range(30)}, "30 unexpected: extra0, .*extra19 and 10 more$"),
+        (
+            {"classifier__1__weight": torch.zeros(7, 512), "classifier__1__bias": torch.zeros(7)},
+            r"classifier.1.weight is \[7, 512\] instead of \[99, 512\]; it fits no preset: 7 "
+            "classes, 392 tokens, a feed-forward network of 1024$",
+        ),
+        (
+            {"backbone__0__bias": torch.zeros(7)},
+            r"not a checkpoint of gym99: backbone.0.bias is \[7\] instead of \[16\]$",
+        ),
+        ({"edge_index": reference_edges(4)}, "edge_index is another graph than .* 8x7x7"),
+        ({"edge_index": reference_edges(8).roll(1)}, "edge_index is another graph than"),
+        ({"pos_embedding": torch.zeros(())}, r"pos_embedding is \[\] instead of \[1, 392, 512"),
+    ],
+)
+def test_keys_and_shapes_that_differ_are_listed(
+    tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    torch.save(changed(released(reference("gym99")), **changes), tmp_path / "released.pth")
+    with pytest.raises(DataError, match=f"released.pth: .*{message}"):
+        from_reference(tmp_path / "released.pth", "gym99")
+
+
+@pytest.mark.usefixtures("small")
+def test_edges_may_come_in_any_order(tmp_path: Path) -> None:
+    edges = reference_edges(8)
+    edges = edges[:, torch.randperm(edges.size(1))].int()
+    state = {**released(reference("gym99")), "edge_index": edges}
+    torch.save(state, tmp_path / "released.pth")
+    from_reference(tmp_path / "released.pth", "gym99")
+
+
+class Bomb:
+    """Unpickling it writes a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.write_text, (self.path, "boom")
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("load", [from_reference, lambda p, _: VideoClassifier.from_checkpoint(p)])
+def test_a_file_with_code_is_refused_and_not_run(
+    tmp_path: Path, load: Callable[[Path, str], object]
+) -> None:
+    content = {**released(reference("gym99"), nested=True), "bomb": Bomb(tmp_path / "crater")}
+    torch.save(content, tmp_path / "released.pth")
+    with pytest.raises(DataError, match=r"released.pth: .*not a readable state dict"):
+        load(tmp_path / "released.pth", "gym99")
+    assert not (tmp_path / "crater").exists()
+
+
+def test_files_that_are_none(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"missing.pth: no such file"):
+        from_reference(tmp_path / "missing.pth", "gym99")
+    for content, message in (
+        ([1], "must map names to tensors"),
+        ({}, "must map names to tensors"),
+        ({"model_state_dict": {"a": 1}}, "must map names to tensors"),
+        ({"conv1.weight": ONE}, "keys .* missing: .*; 1 unexpected: conv1.weight"),
+    ):
+        torch.save(content, tmp_path / "other.pth")
+        with pytest.raises(DataError, match=f"other.pth: .*{message}"):
+            from_reference(tmp_path / "other.pth", "gym99")
