@@ -20,7 +20,6 @@ from measure import (
     ratio,
     table,
     times_in_turns,
-    use_one_thread,
 )
 from torch import Tensor, nn
 from torch_geometric.data import Batch, Data
@@ -126,7 +125,10 @@ def rows(head: TAGHead, feature_map: Tensor, rounds: int) -> list[list[str]]:
         "whole head": (feature_map, {PAPER: paper.logits, OURS: head}),
         "graph stage": (
             tokens,
-            {PAPER: paper.pooled, OURS: lambda x: head.readout(head.refine(x, grid))},
+            {
+                PAPER: paper.pooled,
+                OURS: lambda x: head.readout(head.refine(x, grid, all_tokens=False)),
+            },
         ),
     }
     parameters = [*head.parameters(), *paper.encoder.parameters()]
@@ -146,6 +148,9 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument(
+        "--threads", type=int, default=1, help="more than one: wall time, on an idle machine"
+    )
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--quick", action="store_true", help="a tiny size: shows that it works")
     parser.add_argument("--output", type=Path, help="folder for RESULTS.md")
@@ -157,7 +162,7 @@ def arguments() -> argparse.Namespace:
 
 def main() -> None:
     args = arguments()
-    use_one_thread()
+    torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     device = torch.device(args.device)
     head = TAGHead.paper("gym99").to(device)

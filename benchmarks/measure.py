@@ -20,16 +20,15 @@ SHORTEST = 0.02  # seconds; a shorter way is repeated within a round
 NONE = "-"  # a cell without a value
 
 
-def use_one_thread() -> None:
-    """One thread: then the process's CPU time is a clock that other programs do not disturb."""
-    torch.set_num_threads(1)
-
-
 def _clock(device: torch.device) -> float:
-    """Seconds of CPU time of this process, or of wall time once a GPU has finished."""
-    if device.type == "cpu":
+    """Seconds of wall time, once a GPU has finished; on one CPU thread, of CPU time.
+
+    CPU time is a clock that other programs do not disturb, but it says nothing of threads.
+    """
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif torch.get_num_threads() == 1:
         return time.process_time()
-    torch.cuda.synchronize(device)
     return time.perf_counter()
 
 
@@ -141,7 +140,12 @@ def circumstances(device: torch.device) -> str:
         clock = "wall time, the GPU synchronised"
     else:
         machine = f"{_processor()}, {os.cpu_count()} cores"
-        clock = "CPU time of the process, one thread"
+        threads = torch.get_num_threads()
+        clock = (
+            "CPU time of the process, one thread"
+            if threads == 1
+            else f"wall time, {threads} threads, an idle machine"
+        )
     missing = not torch.cuda.is_available()
     no_gpu = "\n- no GPU was at hand: none has a table here" if missing else ""
     return (

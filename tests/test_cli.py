@@ -12,6 +12,7 @@ from PIL import Image
 
 from taghead.cli import main
 from taghead.model import VideoClassifier
+from taghead.video import Preprocessing
 
 CONFIG = Path(__file__).parents[1] / "experiments" / "synthgym.yaml"
 SMALL = [
@@ -99,6 +100,46 @@ def test_relations_that_do_not_exist(dataset: Path, relations: str, message: str
         fit(dataset, f"--model.head.relations={relations}")
 
 
+def test_sampling_views_loss_and_balance_are_options(dataset: Path, folder: Path) -> None:
+    fit(
+        dataset,
+        "--data.preprocessing.sampling=dense",
+        "--data.preprocessing.stride=2",
+        "--data.preprocessing.test_clips=2",
+        "--data.class_balance=0.5",
+        "--model.loss=logit_adjustment",
+        "--model.tau=0.5",
+    )
+    run = folder / "runs/synthgym/version_0"
+    saved = yaml.safe_load((run / "config.yaml").read_text())
+    assert (saved["model"]["loss"], saved["model"]["tau"]) == ("logit_adjustment", 0.5)
+    assert saved["data"]["init_args"]["class_balance"] == 0.5
+    checkpoint = run / "checkpoints/last.ckpt"
+    preprocessing = VideoClassifier.from_checkpoint(checkpoint).preprocessing
+    assert preprocessing == Preprocessing(
+        8, 32, 32, flip=0.0, random_crop=False, sampling="dense", stride=2, test_clips=2
+    )
+    main(["test", f"--config={run}/config.yaml", f"--ckpt_path={checkpoint}"])
+    metrics = json.loads((folder / "runs/synthgym/version_1/test/metrics.json").read_text())
+    assert metrics["num_clips"] == 18
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("--data.preprocessing.stride=2", r"stride is for sampling dense \(got stride 2"),
+        ("--data.preprocessing.test_crops=2", r"test_crops must be 1 or 3 \(got 2\)"),
+        ("--data.class_balance=2", r"class_balance must be from 0 to 1 \(got 2.0\)"),
+        ("--model.tau=2", r"tau is for loss logit_adjustment"),
+    ],
+)
+def test_options_that_do_not_fit_are_told_in_a_line(
+    dataset: Path, option: str, message: str
+) -> None:
+    with pytest.raises(SystemExit, match=f"^error: {message}"):
+        fit(dataset, option)
+
+
 def test_without_a_graph(dataset: Path, folder: Path) -> None:
     fit(dataset, "--model.head.mode=none")
     checkpoint = torch.load(
@@ -144,6 +185,13 @@ def test_fit_test_predict(dataset: Path, folder: Path, capsys: pytest.CaptureFix
     hits = table["class"] == table["predicted"]
     assert metrics["top1"] == pytest.approx(hits.mean(), abs=1e-6)
     assert metrics["mca"] == pytest.approx(hits.groupby(table["class"]).mean().mean(), abs=1e-6)
+    assert metrics["top5"] == pytest.approx((table["rank_of_class"] <= 5).mean(), abs=1e-6)
+    logged = pd.read_csv(folder / "runs/synthgym/version_1/metrics.csv").iloc[-1]
+    for name in ("top1", "top5", "mca", "num_clips", "num_listed"):
+        assert metrics[name] == pytest.approx(logged[f"test/{name}"], abs=1e-6)
+    by_class = pd.read_csv(report / "per_class.csv")
+    assert by_class["num_train"].sum() == 36
+    assert by_class["top1"].mean() == pytest.approx(metrics["mca"], abs=1e-5)
     for name in ("confusion_matrix.png", "contact_sheet.png"):
         with Image.open(report / name) as picture:
             assert min(picture.size) > 200

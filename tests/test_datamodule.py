@@ -1,13 +1,16 @@
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
+import av
 import pandas as pd
 import pytest
 import torch
 
-from taghead.data import SynthGym, VideoDataModule
+from taghead.data import Clip, ClipDataset, SynthGym, VideoDataModule
+from taghead.data.clips import find_unreadable
 from taghead.errors import DataError, VideoError
-from taghead.video import Preprocessing
+from taghead.video import Preprocessing, Segment, read_frames
 
 SMALL = Preprocessing(num_frames=4, resize=32, crop=32, flip=0.0, random_crop=False)
 
@@ -56,6 +59,79 @@ def test_training_draws_every_clip_in_another_order_each_time(dataset: Path) -> 
     ]
     assert orders[0] != orders[1]
     assert sorted(orders[0]) == sorted(orders[1]) == list(range(36))
+
+
+def test_a_balanced_epoch_draws_rare_classes_more_often(copy: Path) -> None:
+    table = pd.read_csv(copy / "train.csv")
+    common = table["ClassEncoded"] == 0
+    pd.concat([table, *[table[common]] * 17]).to_csv(copy / "train.csv", index=False)  # 36 and 34
+    data = module(copy, class_balance=1.0)
+    assert data.class_counts() == [36] + [2] * 17
+    data.setup("fit")
+    assert data.class_counts() == [36] + [2] * 17
+    sampler = data.train_dataloader().sampler
+    assert len(sampler) == 70
+    labels = data.train_dataloader().dataset.labels
+    drawn = [labels[index] for _ in range(30) for index in sampler]
+    share = drawn.count(0) / len(drawn)
+    assert abs(share - 1 / 18) < 5 * (1 / 18 * 17 / 18 / len(drawn)) ** 0.5
+    batches = [label for _, label, _ in data.train_dataloader()]
+    assert sum(map(len, batches)) == 70
+    in_order = module(copy, class_balance=1.0, train=str(copy / "val.csv"))
+    in_order.setup("validate")
+    order = torch.cat([index for _, _, index in in_order.val_dataloader()])
+    assert order.tolist() == list(range(18))  # only training draws
+
+
+def test_class_counts_are_of_the_clips_in_use(copy: Path) -> None:
+    first = first_clip(copy)
+    first.unlink()
+    data = module(copy, on_error="exclude")
+    listed = data.class_counts()
+    assert sum(listed) == 36
+    data.setup("fit")
+    lost = data.class_names.index(first.parent.name)
+    assert [a - b for a, b in zip(listed, data.class_counts(), strict=True)] == [
+        int(label == lost) for label in range(18)
+    ]
+
+
+def test_only_a_test_has_several_views(dataset: Path) -> None:
+    views = replace(SMALL, sampling="segments", test_clips=2, test_crops=3)
+    data = module(dataset, preprocessing=views)
+    for stage in ("fit", "test"):
+        data.setup(stage)
+    assert next(iter(data.train_dataloader()))[0].shape == (8, 3, 4, 32, 32)
+    assert next(iter(data.val_dataloader()))[0].shape == (8, 3, 4, 32, 32)
+    assert next(iter(data.test_dataloader()))[0].shape == (8, 6, 3, 4, 32, 32)
+
+
+def test_a_clip_may_be_a_part_of_a_video(dataset: Path) -> None:
+    path = first_clip(dataset)
+    clip = Clip(path, 3, "tuck", Segment(5, 9, "frame"))
+    one = Preprocessing(num_frames=4, resize=32, crop=32, flip=0.0, random_crop=False)
+    many = replace(one, test_crops=3)
+    for train, preprocessing in ((False, one), (True, one), (False, many)):
+        item, label, index = ClipDataset([clip], preprocessing, train, views=True)[0]
+        assert (label, index) == (3, 0)
+        central = item if item.dim() == 4 else item[1]
+        frames = torch.from_numpy(read_frames(path, range(5, 9))).permute(0, 3, 1, 2)
+        assert torch.equal(central, one.test_transform()(frames))
+
+
+def test_the_check_reads_up_to_the_last_frame(copy: Path) -> None:
+    """Dense clips of a test lie in the middle: those of training reach further."""
+    bad = first_clip(copy)
+    data = bytearray(bad.read_bytes())
+    with av.open(bad) as container:
+        last = [packet for packet in container.demux(video=0) if packet.size][-1]
+    data[last.pos : last.pos + last.size] = bytes(last.size)
+    bad.write_bytes(data)
+    dense = replace(SMALL, sampling="dense")
+    clips = [Clip(bad, 0, "tuck")]
+    dense.load(bad)
+    (found,) = find_unreadable(clips, dense)
+    assert "damaged" in found.reason
 
 
 def test_missing_clips_stop_before_training(copy: Path) -> None:
@@ -123,6 +199,7 @@ def test_without_a_test_split_testing_is_an_error(dataset: Path) -> None:
     ("options", "message"),
     [
         ({"on_error": "skip"}, r"on_error must be raise or exclude \(got 'skip'\)"),
+        ({"class_balance": 1.5}, r"class_balance must be from 0 to 1 \(got 1.5\)"),
         ({"batch_size": 0}, r"batch_size must be at least 1 .*got 0"),
         ({"num_workers": -1}, r"num_workers at least 0 .*-1"),
     ],

@@ -9,6 +9,7 @@ from torch_geometric.nn import GATv2Conv
 from taghead import TAGHead, VideoClassifier
 from taghead.backbones import build_backbone
 from taghead.errors import DataError
+from taghead.model import mean_probabilities
 from taghead.video import Preprocessing
 
 
@@ -121,3 +122,15 @@ def test_a_head_of_its_own_class_is_not_saved_as_another(tmp_path: Path) -> None
     classifier = VideoClassifier(backbone, MyHead(backbone.channels, 3, (2, 4, 4)))
     with pytest.raises(ValueError, match="head: a MyHead cannot be written to a file"):
         classifier.save_pretrained(tmp_path)
+
+
+def test_probabilities_are_averaged_over_views() -> None:
+    one = model()
+    views = torch.randn(2, 5, 3, 8, 32, 32)
+    with torch.no_grad():
+        exact = torch.stack([one(clip).softmax(dim=1).mean(dim=0) for clip in views])
+        torch.testing.assert_close(one.probabilities(views), exact)
+        assert torch.equal(one.probabilities(views[:, 0]), one(views[:, 0]).softmax(dim=1))
+        assert torch.equal(one.probabilities(views[:, :1]), one(views[:, 0]).softmax(dim=1))
+    half = mean_probabilities(lambda clip: one(clip).bfloat16(), views)
+    assert half.dtype == torch.float32  # in half precision, many classes would share a place

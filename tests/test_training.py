@@ -1,16 +1,20 @@
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, TensorDataset
 from torch_geometric.nn import SAGEConv
 
 from taghead import TAGHead, VideoClassifier
 from taghead.data import ClipDataset, SynthGym
 from taghead.errors import DataError
+from taghead.prediction import predict_videos
+from taghead.report import TestReport
 from taghead.training import ClassificationTask, warmup_cosine
 from taghead.video import Preprocessing
 
@@ -23,16 +27,9 @@ def task(**options: Any) -> ClassificationTask:
     return ClassificationTask(names, SMALL, "r2plus1d_tiny", head=head, **options)
 
 
-def data(dataset: Path) -> SynthGym:
-    return SynthGym(
-        str(dataset),
-        num_train=36,
-        num_val=18,
-        num_test=18,
-        preprocessing=SMALL,
-        batch_size=9,
-        num_workers=0,
-    )
+def data(dataset: Path, **options: Any) -> SynthGym:
+    defaults = {"preprocessing": SMALL, "batch_size": 9, "num_workers": 0}
+    return SynthGym(str(dataset), num_train=36, num_val=18, num_test=18, **{**defaults, **options})
 
 
 def trainer(folder: Path, **options: Any) -> Trainer:
@@ -143,6 +140,111 @@ def test_label_smoothing_reaches_the_loss() -> None:
     assert not torch.isclose(plain.training_step(batch, 0), expected)
 
 
+def test_a_test_averages_probabilities_over_views(dataset: Path, tmp_path: Path) -> None:
+    views = replace(SMALL, resize=40, sampling="segments", test_clips=2, test_crops=3)
+    model, module = task(), data(dataset, preprocessing=views)
+    model.model.preprocessing = views
+    run = trainer(tmp_path)
+    (logged,) = run.test(model, module, verbose=False)
+    found = model.test_predictions.compute()
+    assert found.clip_index.tolist() == list(range(18))
+    assert logged["test/num_clips"] == logged["test/num_listed"] == 18
+    assert logged["test/top1"] == pytest.approx((found.rank() == 1).mean())
+    assert logged["test/top5"] == pytest.approx((found.rank() <= 5).mean())
+    paths = [clip.path for clip in module.clips["test"][:3]]
+    with torch.no_grad():
+        for row, path in zip(found.probabilities, paths, strict=False):
+            clips = views.load_views(path)
+            assert clips.shape == (6, 3, 8, 32, 32)
+            exact = model.eval()(clips).softmax(dim=1).mean(dim=0)
+            torch.testing.assert_close(torch.from_numpy(row), exact)
+    for row, prediction in zip(
+        found.probabilities, predict_videos(model.model, paths, top=18), strict=False
+    ):
+        told = [dict(prediction.classes)[name] for name in model.model.class_names or []]
+        assert told == pytest.approx(row.tolist(), abs=1e-5)
+
+
+def test_validation_has_one_view(dataset: Path, tmp_path: Path) -> None:
+    many = replace(SMALL, sampling="dense", test_clips=3)
+    model = task()
+    found = []
+    for preprocessing in (many, replace(many, test_clips=1)):
+        module = data(dataset, preprocessing=preprocessing)
+        trainer(tmp_path).validate(model, module, verbose=False)
+        found.append(model.val_predictions.compute().probabilities)
+    assert (found[0] == found[1]).all()
+
+
+def test_the_loss_takes_the_class_counts_of_the_clips_in_use(
+    dataset: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model, module = task(loss="balanced_softmax"), data(dataset)
+    module.setup("fit")
+    module.clips["train"] += 5 * module.clips["train"][:1]
+    counts = [2] * 18
+    counts[module.clips["train"][0].label] += 5
+    run = trainer(tmp_path, max_epochs=1, limit_train_batches=1, limit_val_batches=1)
+    run.fit(model, module)
+    assert model.class_counts == module.class_counts() == counts
+    prior = torch.tensor(counts) / sum(counts)
+    torch.testing.assert_close(model.loss.log_prior, prior.log())
+    logits, labels = torch.randn(4, 18), torch.arange(4)
+    exact = torch.nn.functional.cross_entropy(logits + torch.tensor(counts).log(), labels)
+    torch.testing.assert_close(model.loss(logits, labels), exact)
+    assert "both favour" not in caplog.text
+
+    run.save_checkpoint(tmp_path / "model.ckpt")
+    other = task(loss="balanced_softmax")  # a test needs no training data to know them
+    trainer(tmp_path).test(
+        other, data(dataset), ckpt_path=tmp_path / "model.ckpt", weights_only=True, verbose=False
+    )
+    assert other.class_counts == counts
+
+
+def test_a_checkpoint_from_before_class_counts_is_tested(dataset: Path, tmp_path: Path) -> None:
+    model, module = task(), data(dataset)
+    run = trainer(tmp_path, max_epochs=1, limit_train_batches=1, limit_val_batches=0)
+    run.fit(model, module)
+    run.save_checkpoint(tmp_path / "new.ckpt")
+    checkpoint = torch.load(tmp_path / "new.ckpt", weights_only=True)
+    del checkpoint["class_counts"]
+    for name in ("sampling", "stride", "test_clips", "test_crops"):
+        del checkpoint["video_classifier"]["preprocessing"][name]
+    torch.save(checkpoint, tmp_path / "old.ckpt")
+    report = TestReport(str(tmp_path / "report"))
+    trainer(tmp_path, callbacks=[report]).test(
+        task(), module, ckpt_path=tmp_path / "old.ckpt", weights_only=True, verbose=False
+    )
+    table = pd.read_csv(tmp_path / "report" / "per_class.csv")
+    assert table["num_train"].tolist() == [2] * 18  # as listed
+    assert VideoClassifier.from_checkpoint(tmp_path / "old.ckpt").preprocessing == SMALL
+
+
+def test_balanced_draws_and_an_adjusted_loss_together_are_warned_of(
+    dataset: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model, module = task(loss="logit_adjustment", tau=0.5), data(dataset, class_balance=0.5)
+    run = trainer(tmp_path, max_epochs=1, limit_train_batches=1, limit_val_batches=0)
+    run.fit(model, module)
+    assert "loss logit_adjustment and class_balance both favour rare classes" in caplog.text
+
+
+def test_an_adjusted_loss_needs_clips_of_every_class(dataset: Path, tmp_path: Path) -> None:
+    def fit(loader: DataLoader) -> None:
+        run = trainer(tmp_path, max_epochs=1, limit_train_batches=1, limit_val_batches=0)
+        run.fit(task(loss="balanced_softmax"), loader)
+
+    module = data(dataset)
+    module.setup("fit")
+    few = [clip for clip in module.clips["train"] if clip.label != 4]
+    with pytest.raises(DataError, match="balanced_softmax: class 'class 4' has no clip to train"):
+        fit(DataLoader(ClipDataset(few, SMALL), batch_size=2))
+    tensors = TensorDataset(torch.zeros(4, 3, 8, 32, 32), torch.arange(4), torch.arange(4))
+    with pytest.raises(DataError, match=r"loss balanced_softmax needs training data .*labels"):
+        fit(DataLoader(tensors, batch_size=2))
+
+
 def test_a_backbone_learning_rate_of_zero_freezes_the_backbone(
     dataset: Path, tmp_path: Path
 ) -> None:
@@ -187,6 +289,8 @@ def test_a_checkpoint_of_other_classes_is_refused(dataset: Path, tmp_path: Path)
         ({"learning_rate": -1.0}, r"learning_rate must not be negative \(got -1.0\)"),
         ({"backbone_learning_rate": -1.0}, "backbone_learning_rate must not be negative"),
         ({"weight_decay": -1.0}, "weight_decay must not be negative"),
+        ({"loss": "focal"}, "loss must be one of cross_entropy, .*'focal'"),
+        ({"tau": 2.0}, "tau is for loss logit_adjustment"),
         ({"label_smoothing": 2.0}, r"label_smoothing must be at least 0 and below 1 \(got 2.0\)"),
     ],
 )

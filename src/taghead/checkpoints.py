@@ -38,7 +38,7 @@ def preset_preprocessing(preset: Preset) -> Preprocessing:
     )
 
 
-def read_reference(
+def read_released(
     path: str | Path, preset: Preset, wanted: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
     """The weights of a released checkpoint under our names.

@@ -18,6 +18,8 @@ Train and use graph heads on 3D video backbones.
   test       evaluate on the test split     taghead test --config CONFIG --ckpt_path CHECKPOINT
   predict    classes of video files         taghead predict CLIP.mp4 --model CHECKPOINT
   convert    a checkpoint, or one that the paper's authors released, to a folder to share
+  index      check a dataset: every clip read once, a manifest that training reads, a report
+  extract    write a frozen backbone's features, on which heads train in minutes
   generate   write a dataset of generated clips
   demo       generate clips, train, test and predict, all in a few minutes
 
@@ -66,6 +68,12 @@ def _run(args: list[str]) -> None:
         from taghead.convert import convert
 
         _function(convert, args, positional=("source", "output"))
+    elif command == "index":
+        from taghead.data.index import index
+
+        _function(index, args, one="root")
+    elif command == "extract":
+        _extract(args)
     elif command == "generate":
         from taghead.data.synthetic import write_dataset
 
@@ -108,6 +116,34 @@ def _function(
         raise DataError(str(error)) from error
 
 
+def _extract(args: list[str]) -> None:
+    """`extract`, which takes data and backbone from a config of `fit` too."""
+    from argparse import ArgumentParser as PlainParser
+
+    from jsonargparse import ArgumentParser
+
+    from taghead.errors import DataError
+    from taghead.extraction import experiment, extract
+
+    about = "a config of `fit`, of which the data and the backbone are taken"
+    parser = ArgumentParser(prog="taghead extract", description=_first_line(extract))
+    parser.add_argument("output", help="the cache's folder")
+    parser.add_argument("--config", metavar="FILE", help=about)
+    parser.add_function_arguments(extract, skip={"output"}, as_group=False)
+    first = PlainParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--config")
+    config = first.parse_known_args(args[1:])[0].config
+    if config is not None:
+        parser.set_defaults(experiment(config))
+    options = parser.parse_args(args[1:])
+    try:
+        arguments = parser.instantiate(options).as_dict()
+        del arguments["config"]
+        extract(**arguments)
+    except ValueError as error:
+        raise DataError(_reason(error)) from error
+
+
 def _lightning(args: list[str]) -> None:
     from lightning.pytorch import Trainer
     from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -122,7 +158,7 @@ def _lightning(args: list[str]) -> None:
         """Lightning's command line, where the data say the classes and the size of clips."""
 
         def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-            for name in ("class_names", "preprocessing"):
+            for name in ("class_names", "preprocessing", "features"):
                 parser.link_arguments(f"data.{name}", f"model.{name}", apply_on="instantiate")
 
         def _parse_ckpt_path(self) -> None:

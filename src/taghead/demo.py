@@ -103,5 +103,5 @@ def demo(
     print_table(list(predict_videos(task.model, [clip.path], top=3)))
     print(
         f"{time.monotonic() - start:.0f} s in all. In {folder}: model.ckpt, config.json, "
-        f"metrics.json, predictions.csv, confusion_matrix.png, contact_sheet.png"
+        f"metrics.json, predictions.csv, per_class.csv, confusion_matrix.png, contact_sheet.png"
     )

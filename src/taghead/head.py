@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
-import torch
 from torch import Tensor, nn
 from torch_geometric.nn import APPNP, GATv2Conv, MessagePassing
 
 from taghead import operators
 from taghead.graph import grid_of, to_tokens
+from taghead.graph_model import GraphModel
 from taghead.grid import Grid, Relation, combine
 from taghead.message_passing import MessagePassingLayer, Mode, RelationAggregation, TypedOperator
 from taghead.operators import Engine, Operator, OperatorFactory, as_operator
+from taghead.operators.kernel import class_of
+from taghead.operators.registry import has_hooks
 from taghead.positions import PositionalEncoding
 from taghead.readout import AttentionReadout, MeanReadout
 
@@ -169,8 +171,8 @@ class TAGHead(nn.Module):
     def forward(self, feature_map: Tensor) -> Tensor:
         # [B, C, T, H, W] -> [B, N, C]: tokens with global context
         x = self.encode(feature_map)
-        # [B, N, C]: typed message passing on the grid
-        x = self.refine(x, grid_of(feature_map))
+        # [B, N, C]: typed message passing on the grid; [B, T, C] where the rest needs frame means
+        x = self.refine(x, grid_of(feature_map), all_tokens=False)
         # [B, C]: one vector a clip
         x = self.readout(x)
         # [B, K]
@@ -191,18 +193,49 @@ class TAGHead(nn.Module):
         x = self.projection(to_tokens(feature_map))
         return self.encoder(self.positions(x, grid))
 
-    def refine(self, x: Tensor, grid: Grid) -> Tensor:
-        """Message passing on a grid's tokens, `[B, N, channels]` -> `[B, N, channels]`."""
+    def refine(self, x: Tensor, grid: Grid, all_tokens: bool = True) -> Tensor:
+        """Message passing on a grid's tokens.
+
+        Args:
+            x: The tokens.
+            grid: The grid that they lie on.
+            all_tokens: Whether every token is wanted, or only their mean: then the last layers run
+                on the means over each frame, where that is exact.
+
+        Shapes:
+            - **x** `[B, N, channels]`
+            - **output** `[B, N, channels]`, or `[B, T, channels]` with the same mean
+        """
 
         def run(
             conv: MessagePassing, x: Tensor, relations: Sequence[Relation], x_0: Tensor
         ) -> Tensor:
-            return operators.propagate(conv, x, grid, relations, x_0, engine=self.engine)
+            if x.size(1) == grid.num_nodes:
+                return operators.propagate(conv, x, grid, relations, x_0, engine=self.engine)
+            return operators.propagate_means(conv, x, grid, relations, x_0)
 
         x_0 = x
-        for layer in self.layers:
+        first_on_means = len(self.layers) if all_tokens else self._first_on_means(grid)
+        for i, layer in enumerate(self.layers):
+            if i == first_on_means:
+                x, x_0 = frame_means(x, grid), frame_means(x_0, grid)
             x = layer(x, x_0, run)
         return x
+
+    def _first_on_means(self, grid: Grid) -> int:
+        """The first layer from which on frame means are all that the readout needs."""
+        first = len(self.layers)
+        if self.engine == "pyg" or class_of(self.readout) is not MeanReadout:
+            return first
+        if has_hooks(self.readout):
+            return first
+        for layer in reversed(self.layers):
+            if class_of(layer) is not MessagePassingLayer:
+                break
+            if not cast(MessagePassingLayer, layer).commutes_with_means(grid):
+                break
+            first -= 1
+        return first
 
     def graph_model(self) -> GraphModel:
         """What follows the Transformer, as a PyG model that shares this head's parameters."""
@@ -223,55 +256,9 @@ class TAGHead(nn.Module):
         return {**self._options, "grid": grid, "relations": relations, "conv": conv}
 
 
-class GraphModel(nn.Module):
-    """Message passing, readout and classifier of a head, with PyG's signature.
-
-    It takes any heterogeneous graph with the node type `token` and the head's relations, so PyG's
-    explainers, loaders and transforms work on it. It shares its parameters with the head.
-
-    Shapes:
-        - **x_dict["token"]** `[M, channels]`: what the head's `encode` gives, M tokens in all
-        - **edge_index_dict[relation]** `[2, E]`
-        - **batch_dict["token"]** `[M]`: each token's clip; one clip when not given
-        - **pos_dict["token"]** `[M, 3]`: for the operators that use positions
-        - **output** `[B, num_classes]`, logits
-    """
-
-    def __init__(self, head: TAGHead) -> None:
-        super().__init__()
-        self.layers = head.layers
-        self.aggregation = head.readout.aggregation()
-        self.classifier = head.classifier
-
-    def forward(
-        self,
-        x_dict: dict[str, Tensor],
-        edge_index_dict: dict[tuple[str, str, str], Tensor],
-        batch_dict: dict[str, Tensor] | None = None,
-        pos_dict: dict[str, Tensor] | None = None,
-    ) -> Tensor:
-        x = x_dict["token"]
-        batch = batch_dict["token"] if batch_dict else x.new_zeros(x.size(0), dtype=torch.long)
-        available = {"batch": batch, **({"pos": pos_dict["token"]} if pos_dict else {})}
-
-        def run(
-            conv: MessagePassing, x: Tensor, relations: Sequence[Relation], x_0: Tensor
-        ) -> Tensor:
-            edges = [edge_index_dict[relation] for relation in relations]
-            types = [e.new_full((e.size(1),), i) for i, e in enumerate(edges)]
-            return operators.run(
-                conv,
-                x,
-                edge_index=torch.cat(edges, dim=1),
-                edge_type=torch.cat(types),
-                x_0=x_0,
-                **available,
-            )
-
-        x_0 = x
-        for layer in self.layers:
-            x = layer(x, x_0, run)
-        return self.classifier(self.aggregation(x, batch))
+def frame_means(x: Tensor, grid: Grid) -> Tensor:
+    """Tokens `[B, N, C]` -> their mean over each frame `[B, T, C]`."""
+    return x.unflatten(1, (grid.frames, grid.num_positions)).mean(dim=2)
 
 
 def _transformer(

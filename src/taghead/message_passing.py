@@ -13,8 +13,10 @@ from torch_geometric.nn.module_dict import ModuleDict
 from torch_geometric.nn.resolver import activation_resolver
 
 from taghead.grid import INTRA_FRAME, Grid, Relation
-from taghead.operators import Operator, propagate
+from taghead.operators import Operator, commutes_with_means, propagate
+from taghead.operators.kernel import class_of
 from taghead.operators.propagate import forward_arguments
+from taghead.operators.registry import has_hooks
 
 Mode = Literal["union", "per_relation", "edge_type", "none"]
 RelationAggregation = Literal["sum", "mean", "max", "cat"]
@@ -77,6 +79,14 @@ class TypedOperator(nn.Module):
         for conv in self.modules():
             if isinstance(conv, MessagePassing):
                 _check_width(conv, channels, width, 1 if self.convs else len(self.relations))
+
+    def commutes_with_means(self, grid: Grid) -> bool:
+        """Whether frame means of the output need frame means of the input alone."""
+        if self.convs is None:
+            return commutes_with_means(self.conv, grid, self.relations)
+        return self.aggr != "max" and all(
+            commutes_with_means(self.convs[r], grid, [r]) for r in self.relations
+        )
 
     def forward(self, x: Tensor, x_0: Tensor, run: Run) -> Tensor:
         if self.convs is None:
@@ -152,6 +162,16 @@ class MessagePassingLayer(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.post_norm = nn.LayerNorm(channels) if norm == "post" else nn.Identity()
         self.residual = residual
+
+    def commutes_with_means(self, grid: Grid) -> bool:
+        """Whether frame means of the output need frame means of the input alone."""
+        between = (self.pre_norm, self.activation, self.post_norm)
+        is_plain = (
+            all(class_of(module) is nn.Identity for module in between)
+            and not (self.training and self.dropout.p)
+            and not any(has_hooks(module) for module in (self, self.convs, self.dropout, *between))
+        )
+        return is_plain and self.convs.commutes_with_means(grid)
 
     def forward(self, x: Tensor, x_0: Tensor, run: Run) -> Tensor:
         out = self.convs(self.pre_norm(x), x_0, run)

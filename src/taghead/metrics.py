@@ -1,54 +1,206 @@
-"""Metrics of fine-grained recognition that torchmetrics computes differently or not at all."""
+"""How right predictions are: collected clip by clip, counted by class, with intervals.
+
+What training logs and what a test reports comes from the same collected predictions.
+"""
 
 from __future__ import annotations
 
-import torch
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
 from torch import Tensor
-from torchmetrics import Metric, MetricCollection
-from torchmetrics.classification import MulticlassAccuracy
+from torchmetrics import Metric
+from torchmetrics.utilities import dim_zero_cat
 
 
-class MeanClassAccuracy(Metric):
-    """Mean class accuracy (MCA): the mean, over the classes present in the labels, of Top-1.
-
-    A class that no label names does not count, even where it was predicted; torchmetrics' macro
-    accuracy counts it as 0.
-
-    Args:
-        num_classes: Number of classes K.
+class Predictions(NamedTuple):
+    """What a model says of a split's clips: each clip once, in the order of their indices.
 
     Shapes:
-        - **logits** `[B, K]`, **labels** `[B]`
+        - **clip_index** `[M]`, number of the clip in its split
+        - **label** `[M]`
+        - **probabilities** `[M, K]`
     """
 
-    higher_is_better = True
+    clip_index: np.ndarray
+    label: np.ndarray
+    probabilities: np.ndarray
+
+    def ranking(self) -> np.ndarray:
+        """The classes of each clip `[M, K]`, the most probable first; of equals, the first."""
+        return np.argsort(-self.probabilities, axis=1, kind="stable")
+
+    def rank(self) -> np.ndarray:
+        """At which place each clip's own class is ranked `[M]`, from 1."""
+        return (self.ranking() == self.label[:, None]).argmax(axis=1) + 1
+
+    def outcomes(self) -> np.ndarray:
+        """How many clips of each class had it ranked first, second to fifth, and below `[K, 3]`."""
+        place = np.searchsorted([1, 5], self.rank())
+        num_classes = self.probabilities.shape[1]
+        cells = np.bincount(3 * self.label + place, minlength=3 * num_classes)
+        return cells.reshape(num_classes, 3)
+
+
+class CollectedPredictions(Metric):
+    """Collects predictions over batches, and over processes where there are several.
+
+    A clip that comes twice, as samplers do to give several processes the same number of batches,
+    counts once.
+
+    Shapes:
+        - **clip_index** `[B]`, **label** `[B]`, **probabilities** `[B, K]`
+        - **output** :class:`Predictions`
+    """
+
     full_state_update = False
-    correct: Tensor
-    total: Tensor
+    clip_index: list[Tensor]
+    label: list[Tensor]
+    probabilities: list[Tensor]
 
-    def __init__(self, num_classes: int) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        zeros = torch.zeros(num_classes, dtype=torch.long)
-        self.add_state("correct", zeros, dist_reduce_fx="sum")
-        self.add_state("total", zeros.clone(), dist_reduce_fx="sum")
+        for name in Predictions._fields:
+            self.add_state(name, [], dist_reduce_fx="cat")
 
-    def update(self, logits: Tensor, labels: Tensor) -> None:
-        hits = labels[logits.argmax(dim=1) == labels]
-        self.correct += hits.bincount(minlength=len(self.correct))
-        self.total += labels.bincount(minlength=len(self.total))
+    def update(self, clip_index: Tensor, label: Tensor, probabilities: Tensor) -> None:
+        self.clip_index.append(clip_index)
+        self.label.append(label)
+        self.probabilities.append(probabilities)
 
-    def compute(self) -> Tensor:
-        present = self.total > 0
-        return (self.correct[present] / self.total[present]).mean()
+    def compute(self) -> Predictions:
+        clip_index, label, probabilities = (
+            dim_zero_cat(getattr(self, name)).cpu().numpy() for name in Predictions._fields
+        )
+        clip_index, first = np.unique(clip_index, return_index=True)
+        return Predictions(clip_index, label[first], probabilities[first])
 
 
-def video_metrics(num_classes: int, prefix: str) -> MetricCollection:
-    """Top-1, Top-5 and MCA; with fewer than five classes, Top-5 counts as many as there are."""
-    return MetricCollection(
-        {
-            "top1": MulticlassAccuracy(num_classes, average="micro"),
-            "top5": MulticlassAccuracy(num_classes, top_k=min(5, num_classes), average="micro"),
-            "mca": MeanClassAccuracy(num_classes),
-        },
-        prefix=prefix,
+def long_tail_groups(
+    num_train: Sequence[int], head_above: int = 100, tail_below: int = 20
+) -> dict[str, np.ndarray]:
+    """Which classes are head, medium and tail, by their numbers of training clips.
+
+    The numbers are those of `Large-Scale Long-Tailed Recognition in an Open World
+    <https://arxiv.org/abs/1904.05160>`_.
+
+    Args:
+        num_train: Training clips of each class.
+        head_above: Head classes have more.
+        tail_below: Tail classes have fewer.
+
+    Shapes:
+        - **output** `[K]`, bool, each
+
+    Raises:
+        ValueError: If a class would be both head and tail.
+    """
+    if not 0 <= tail_below <= head_above + 1:
+        raise ValueError(
+            f"tail_below must be from 0 to head_above + 1 = {head_above + 1} (got {tail_below})"
+        )
+    counts = np.asarray(num_train)
+    head, tail = counts > head_above, counts < tail_below
+    return {"head": head, "medium": ~head & ~tail, "tail": tail}
+
+
+def accuracies(
+    outcomes: np.ndarray, groups: Mapping[str, np.ndarray] | None = None
+) -> dict[str, np.ndarray]:
+    """Top-1, Top-5, mean class accuracy (MCA), and the MCA within groups of classes.
+
+    The MCA is the mean, over the classes that have clips, of their Top-1: a class without a clip
+    does not count, even where it was predicted; torchmetrics' macro accuracy counts it as 0.
+    An accuracy without a single clip is NaN.
+
+    Args:
+        outcomes: :meth:`Predictions.outcomes` of one test, or of many.
+        groups: The classes of each group, by its name.
+
+    Shapes:
+        - **outcomes** `[..., K, 3]`
+        - **group** `[K]`, bool
+        - **output** `[...]` each
+    """
+    # over all classes, as if they were one: [..., 1]
+    overall = outcomes.sum(axis=-2, keepdims=True)
+    found = {f"top{top}": class_accuracy(overall, top)[..., 0] for top in (1, 5)}
+    # [..., K]
+    by_class = class_accuracy(outcomes)
+    everything: dict[str, Any] = {"mca": slice(None)}
+    for name, members in {**everything, **(groups or {})}.items():
+        accuracy = by_class[..., members]
+        has_clips = ~np.isnan(accuracy)
+        found[name] = _ratio(np.nansum(accuracy, axis=-1), has_clips.sum(axis=-1))
+    return found
+
+
+def class_accuracy(outcomes: np.ndarray, top: Literal[1, 5] = 1) -> np.ndarray:
+    """Top-1 or Top-5 of each class; NaN without a clip.
+
+    Shapes:
+        - **outcomes** `[..., K, 3]`
+        - **output** `[..., K]`
+    """
+    hits = outcomes[..., : 1 if top == 1 else 2].sum(axis=-1)
+    return _ratio(hits, outcomes.sum(axis=-1))
+
+
+def bootstrap(
+    outcomes: np.ndarray,
+    groups: Mapping[str, np.ndarray] | None = None,
+    num_resamples: int = 2000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> dict[str, tuple[float, float]]:
+    """Percentile bootstrap intervals of :func:`accuracies`, over the clips.
+
+    A resample draws as many clips as there are, with replacement. How many it has of each class
+    and outcome is multinomial, and nothing else of it counts: the numbers are drawn directly.
+    A class of few clips is missing from some resamples, and from their MCA.
+
+    Args:
+        outcomes: :meth:`Predictions.outcomes` of the test, `[K, 3]`.
+        groups: The classes of each group, by its name.
+        num_resamples: How many resamples to draw.
+        confidence: Part of the resamples that an interval holds.
+        seed: Seed of the resamples.
+
+    Raises:
+        ValueError: If an argument breaks its rule.
+    """
+    check_bootstrap(num_resamples, confidence, seed)
+    there = outcomes > 0
+    numbers = outcomes[there]
+    drawn = np.zeros((num_resamples, *outcomes.shape), np.int64)
+    drawn[:, there] = np.random.default_rng(seed).multinomial(
+        numbers.sum(), numbers / numbers.sum(), num_resamples
     )
+    tails = [(1 - confidence) / 2, (1 + confidence) / 2]
+    intervals = {}
+    for name, values in accuracies(drawn, groups).items():
+        known = values[~np.isnan(values)]
+        low, high = np.quantile(known, tails).tolist() if known.size else (np.nan, np.nan)
+        intervals[name] = (low, high)
+    return intervals
+
+
+def check_bootstrap(num_resamples: int, confidence: float, seed: int) -> None:
+    """Checks the arguments of :func:`bootstrap`.
+
+    Raises:
+        ValueError: If one breaks its rule.
+    """
+    if num_resamples < 1:
+        raise ValueError(f"num_resamples must be a positive integer (got {num_resamples})")
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence must lie between 0 and 1 (got {confidence})")
+    if seed < 0:
+        raise ValueError(f"seed must not be negative (got {seed})")
+
+
+def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """NaN where the whole is 0."""
+    nothing = np.full(np.shape(whole), np.nan)
+    return np.divide(part, whole, out=nothing, where=whole > 0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from taghead.backbones import Backbone, build_backbone
 from taghead.backbones.build import backbone_from_config
 from taghead.card import CARD, is_generated, model_card
-from taghead.checkpoints import Preset, is_reference, preset_preprocessing, read_reference
+from taghead.checkpoints import Preset, is_reference, preset_preprocessing, read_released
 from taghead.errors import DataError
 from taghead.files import first_line, read_tensors, written_whole
 from taghead.head import TAGHead
@@ -79,6 +79,15 @@ class VideoClassifier(nn.Module, ModelHubMixin, library_name="taghead"):
         feature_map = self.backbone(clip)
         # [B, K]
         return self.head(feature_map)
+
+    def probabilities(self, clip: Tensor) -> Tensor:
+        """Probabilities of the classes, averaged over the views of a clip if it has several.
+
+        Shapes:
+            - **clip** `[B, 3, T_in, H_in, W_in]`, or `[B, V, 3, T_in, H_in, W_in]` with V views
+            - **output** `[B, K]`
+        """
+        return mean_probabilities(self, clip)
 
     def config(self) -> dict[str, Any]:
         """All but the weights, as JSON can hold it.
@@ -154,7 +163,7 @@ class VideoClassifier(nn.Module, ModelHubMixin, library_name="taghead"):
         with torch.device("meta"):  # no random weights that the file's replace
             backbone = build_backbone("r2plus1d_34")
         model = cls(backbone, head, class_names, preset_preprocessing(preset))
-        model.load_state_dict(read_reference(path, preset, model.state_dict()), assign=True)
+        model.load_state_dict(read_released(path, preset, model.state_dict()), assign=True)
         return model.eval()
 
     @classmethod
@@ -265,3 +274,18 @@ def _warn_of_statistics(backbone: Backbone, preprocessing: Preprocessing | None)
             f"statistics: preprocessing has {', '.join(differing)}",
             stacklevel=3,
         )
+
+
+def mean_probabilities(classify: Callable[[Tensor], Tensor], clip: Tensor) -> Tensor:
+    """Probabilities that a classifier gives to clips, as :meth:`VideoClassifier.probabilities`.
+
+    Views pass one after another: they take no more memory than a batch of one view.
+
+    Args:
+        classify: From clips to logits.
+        clip: Clips, or views of clips.
+    """
+    views = [clip] if clip.dim() == 5 else clip.unbind(dim=1)
+    scores = [classify(view) for view in views]
+    dtype = torch.promote_types(scores[0].dtype, torch.float32)  # half precision has many ties
+    return torch.stack([logits.softmax(dim=1, dtype=dtype) for logits in scores]).mean(dim=0)

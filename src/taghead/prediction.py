@@ -83,11 +83,11 @@ def predict_videos(
     model = model.eval().to(device)
     for video in videos:
         try:
-            clip = preprocessing.load(video)
+            views = preprocessing.load_views(video)
         except VideoError as error:
             yield Prediction(str(video), error=str(error))
             continue
-        probabilities = model(clip.unsqueeze(0).to(device)).softmax(dim=1)[0]
+        probabilities = model.probabilities(views.unsqueeze(0).to(device))[0]
         best = probabilities.topk(min(top, len(probabilities)))
         classes = zip(best.indices.tolist(), best.values.tolist(), strict=True)
         yield Prediction(str(video), tuple((class_names[i], p) for i, p in classes))
@@ -119,7 +119,7 @@ def predict(
     """
     if top < 1:
         raise ValueError(f"top must be a positive integer (got {top})")
-    device = _checked_device(device)
+    device = checked_device(device)
     if output:
         Path(output).parent.mkdir(parents=True, exist_ok=True)
         Path(output).touch()
@@ -142,7 +142,7 @@ def predict(
         raise VideoError(f"{failed[-1].error}{many}")
 
 
-def _checked_device(name: str) -> str:
+def checked_device(name: str) -> str:
     """A device that is there.
 
     Raises:

@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import torch
 from lightning.pytorch import LightningModule
@@ -16,13 +16,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.lr_scheduler import LambdaLR
 
-from taghead.backbones import build_backbone
+from taghead.backbones import Backbone, build_backbone
 from taghead.data.datamodule import VideoDataModule
+from taghead.data.features.cache import FeatureCache
 from taghead.errors import DataError
 from taghead.grid import Grid
 from taghead.head import TAGHead
-from taghead.metrics import MeanClassAccuracy, video_metrics
-from taghead.model import VideoClassifier
+from taghead.losses import ClassificationLoss, Loss
+from taghead.metrics import CollectedPredictions, accuracies
+from taghead.model import VideoClassifier, mean_probabilities
 from taghead.video import Preprocessing
 
 if TYPE_CHECKING:
@@ -43,7 +45,11 @@ else:
 log = logging.getLogger(__name__)
 
 Batch = tuple[Tensor, Tensor, Tensor]
-"""Clips `[B, 3, T, H, W]`, labels `[B]`, indices of the clips in their split `[B]`."""
+"""Clips, labels `[B]`, indices of the clips in their split `[B]`.
+
+Clips are `[B, 3, T, H, W]`, in a test with V views of each `[B, V, 3, T, H, W]`. On a feature
+cache, feature maps `[B, C, T, H, W]` or `[B, V, C, T, H, W]` stand in their place.
+"""
 
 
 class ClassificationTask(LightningModule):
@@ -63,11 +69,20 @@ class ClassificationTask(LightningModule):
         warmup: Part of all steps, 0 to 1, in which the learning rates rise; after it they fall to
             0 along a cosine.
         label_smoothing: Part of a label's weight that is spread over all classes.
+        freeze_backbone: Whether only the head is trained: the backbone has no gradients, and its
+            batch norms keep their statistics.
         channels_last: Whether clips and convolutions are laid out channels-last, faster on most
             hardware.
+        loss: `cross_entropy`, or for classes of very different numbers of clips `balanced_softmax`
+            or `logit_adjustment` (:class:`~taghead.losses.ClassificationLoss`). The numbers are
+            those of the clips that training uses.
+        tau: Strength of `logit_adjustment`.
+        features: The cache that batches come from, where they hold feature maps in place of clips.
+            The backbone is then the one that made them, and frozen.
 
     Raises:
         ValueError: If an argument breaks its rule.
+        DataError: If the backbone's weights are not those that made the features.
     """
 
     def __init__(
@@ -84,11 +99,14 @@ class ClassificationTask(LightningModule):
         warmup: float = 0.1,
         label_smoothing: float = 0.0,
         channels_last: bool = True,
+        freeze_backbone: bool = False,
+        loss: Loss = "cross_entropy",
+        tau: float = 1.0,
+        features: FeatureCache | None = None,
     ) -> None:
         super().__init__()
-        for name, value in {"warmup": warmup, "label_smoothing": label_smoothing}.items():
-            if not 0 <= value < 1:
-                raise ValueError(f"{name} must be at least 0 and below 1 (got {value})")
+        if not 0 <= warmup < 1:
+            raise ValueError(f"warmup must be at least 0 and below 1 (got {warmup})")
         for name, rate in {
             "learning_rate": learning_rate,
             "backbone_learning_rate": backbone_learning_rate or 0.0,
@@ -96,7 +114,7 @@ class ClassificationTask(LightningModule):
         }.items():
             if rate < 0:
                 raise ValueError(f"{name} must not be negative (got {rate})")
-        network = build_backbone(backbone, backbone_weights)
+        network = _backbone(backbone, backbone_weights, features)
         grid = network.grid(preprocessing.num_frames, preprocessing.crop)
         self.model = VideoClassifier(
             network,
@@ -106,6 +124,10 @@ class ClassificationTask(LightningModule):
         )
         if channels_last:
             self.model.backbone.to(memory_format=torch.channels_last_3d)
+        self.features = features
+        self.is_frozen = freeze_backbone or features is not None
+        if self.is_frozen:
+            self.model.backbone.requires_grad_(False).eval()  # training begins in the mode it finds
         self.optimizer = optimizer
         self.learning_rates = {
             "backbone": learning_rate if backbone_learning_rate is None else backbone_learning_rate,
@@ -113,56 +135,91 @@ class ClassificationTask(LightningModule):
         }
         self.weight_decay = weight_decay
         self.warmup = warmup
-        self.label_smoothing = label_smoothing
         self.channels_last = channels_last
-        self.val_metrics = video_metrics(len(class_names), "val/")
-        self.test_metrics = video_metrics(len(class_names), "test/")
+        self.loss = ClassificationLoss(len(class_names), loss, tau, label_smoothing)
+        self.class_counts: list[int] | None = None
+        self.val_predictions = CollectedPredictions()
+        self.test_predictions = CollectedPredictions()
+
+    def train(self, mode: bool = True) -> ClassificationTask:
+        super().train(mode)
+        if self.is_frozen:
+            self.model.backbone.eval()
+        return self
 
     def forward(self, clip: Tensor) -> Tensor:
+        if self.features is not None:
+            return self.model.head(clip.to(self.dtype))
         if self.channels_last:
             clip = clip.contiguous(memory_format=torch.channels_last_3d)
         return self.model(clip)
 
+    def on_train_start(self) -> None:
+        """Counts the clips of each class that training uses."""
+        labels = getattr(getattr(self.trainer.train_dataloader, "dataset", None), "labels", None)
+        if labels is not None:
+            counts = torch.tensor(labels).bincount(minlength=len(self.loss.log_prior))
+            self.class_counts = counts.tolist()
+        if self.loss.tau == 0:
+            return
+        if self.class_counts is None:
+            raise DataError(f"loss {self.loss.loss} needs training data that have `labels`")
+        if 0 in self.class_counts:
+            name = (self.model.class_names or [])[self.class_counts.index(0)]
+            raise DataError(f"loss {self.loss.loss}: class {name!r} has no clip to train on")
+        self.loss.set_class_counts(self.class_counts)
+        if getattr(self.trainer.datamodule, "class_balance", 0):  # type: ignore[attr-defined]
+            log.warning("loss %s and class_balance both favour rare classes", self.loss.loss)
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         clip, label, _ = batch
-        loss = F.cross_entropy(self(clip), label, label_smoothing=self.label_smoothing)
+        loss = self.loss(self(clip), label)
         self.log("train/loss", loss, prog_bar=True, batch_size=len(clip))
         return loss
 
+    def on_validation_epoch_start(self) -> None:
+        self.val_predictions.reset()
+
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        clip, label, _ = batch
-        logits = self(clip)
-        self.val_metrics.update(logits, label)
-        self.log("val/loss", F.cross_entropy(logits, label), batch_size=len(clip))
-
-    def on_validation_epoch_end(self) -> None:
-        self.log_dict(self.val_metrics.compute(), prog_bar=True)
-        self.log_dict(self._clip_counts("val"))
-        self.val_metrics.reset()
-
-    def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         clip, label, index = batch
         logits = self(clip)
-        self.test_metrics.update(logits, label)
-        return {"probabilities": logits.softmax(dim=1), "label": label, "index": index}
+        self.val_predictions.update(index, label, logits.softmax(dim=1, dtype=torch.float32))
+        loss = F.cross_entropy(logits, label)
+        self.log("val/loss", loss, batch_size=len(clip), sync_dist=True)
+
+    def on_validation_epoch_end(self) -> None:
+        self._log_accuracies("val", self.val_predictions)
+
+    def on_test_epoch_start(self) -> None:
+        self.test_predictions.reset()
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        clip, label, index = batch
+        self.test_predictions.update(index, label, mean_probabilities(self, clip))
 
     def on_test_epoch_end(self) -> None:
-        self.log_dict(self.test_metrics.compute())
-        self.log_dict(self._clip_counts("test"))
-        self.test_metrics.reset()
+        self._log_accuracies("test", self.test_predictions)
 
-    def _clip_counts(self, split: Literal["val", "test"]) -> dict[str, float]:
-        """How many clips the numbers are of, and of how many listed ones."""
-        metrics = self.val_metrics if split == "val" else self.test_metrics
-        mca = cast(MeanClassAccuracy, metrics["mca"])
-        counts = {f"{split}/num_clips": float(mca.total.sum())}
+    def _log_accuracies(
+        self, split: Literal["val", "test"], collected: CollectedPredictions
+    ) -> None:
+        """Logs accuracies, of how many clips they are, and of how many listed ones."""
+        predictions = collected.compute()
+        found = accuracies(predictions.outcomes())
+        # every process has collected the same: their mean, by sync_dist, changes nothing
+        self.log_dict(
+            {f"{split}/{name}": float(value) for name, value in found.items()},
+            prog_bar=split == "val",
+            sync_dist=True,
+        )
+        counts = {f"{split}/num_clips": float(len(predictions.clip_index))}
         data = getattr(self.trainer, "datamodule", None)
         if isinstance(data, VideoDataModule):
             counts[f"{split}/num_listed"] = float(data.counts(split)[1])
-        return counts
+        self.log_dict(counts, sync_dist=True)
 
     def predict_step(self, batch: Tensor, batch_idx: int) -> Tensor:
-        return self(batch).softmax(dim=1)
+        return mean_probabilities(self, batch)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         groups = [
@@ -187,14 +244,40 @@ class ClassificationTask(LightningModule):
         except ValueError as error:  # an operator given as a function: the weights are saved
             log.warning("the checkpoint holds weights, but no config to load it from: %s", error)
             checkpoint["video_classifier"] = None
+        checkpoint["class_counts"] = self.class_counts
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.class_counts = checkpoint.get("class_counts")
         saved = (checkpoint.get("video_classifier") or {}).get("class_names")
         if saved is not None and saved != self.model.class_names:
             raise DataError(
                 f"the checkpoint's classes are not those of the data: {saved[:3]}... "
                 f"instead of {(self.model.class_names or [])[:3]}..."
             )
+        if self.features is not None:
+            prefix = "model.backbone."
+            state = {
+                key.removeprefix(prefix): value
+                for key, value in checkpoint["state_dict"].items()
+                if key.startswith(prefix)
+            }
+            self.features.check_weights(state, "the checkpoint")
+
+
+def _backbone(name: str, weights: str | None, features: FeatureCache | None) -> Backbone:
+    """The backbone by name, or the one that made the features, which must agree."""
+    if features is None:
+        return build_backbone(name, weights)
+    if name != features.recipe.backbone:
+        raise ValueError(
+            f"backbone must be {features.recipe.backbone}, which made the features in "
+            f"{features.root} (got {name!r})"
+        )
+    network = build_backbone(name, weights)
+    if weights is None:
+        return features.backbone(network)
+    features.check_weights(network.state_dict(), weights)
+    return network
 
 
 def warmup_cosine(warmup: float, num_steps: int, step: int) -> float:

@@ -2,15 +2,20 @@ import json
 import pickle
 from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 import torch
-from numbered import numbers_of
+from numbered import numbers_of, write_video
 from PIL import Image
+from torchvision.transforms import v2
 
 from taghead.errors import VideoError
-from taghead.video import Preprocessing, VideoReader, uniform_indices
+from taghead.video import Preprocessing, Segment, VideoReader, clip_indices, uniform_indices
+from taghead.video.sampling import Sampling
+
+SMALL = Preprocessing(num_frames=8, resize=64, crop=48)
 
 
 @pytest.fixture(scope="module")
@@ -105,19 +110,122 @@ def test_load_reads_the_uniform_frames(h264: Path) -> None:
     assert numbers_of(frames.permute(0, 2, 3, 1).numpy()) == indices.tolist()
 
 
+@pytest.mark.parametrize("sampling", ["uniform", "dense", "segments"])
+def test_load_samples_within_the_segment(h264: Path, sampling: Sampling) -> None:
+    preprocessing = Preprocessing(
+        num_frames=8, resize=120, crop=112, flip=0.0, random_crop=False, sampling=sampling
+    )
+    segment = Segment(30, 60, "frame")
+    transform = preprocessing.test_transform()
+    for train in (False, True):
+        torch.manual_seed(5)
+        indices = 30 + clip_indices(30, 8, sampling, train=train)[0]
+        frames = torch.from_numpy(VideoReader(h264).read(indices)).permute(0, 3, 1, 2)
+        torch.manual_seed(5)
+        clip = preprocessing.load(h264, train=train, segment=segment)
+        assert torch.equal(clip, transform(frames))
+
+
+@pytest.mark.parametrize("sampling", ["uniform", "dense", "segments"])
+def test_views_are_the_clips_and_crops_in_order(h264: Path, sampling: Sampling) -> None:
+    preprocessing = Preprocessing(
+        num_frames=4, resize=96, crop=80, sampling=sampling, test_clips=3, test_crops=3
+    )
+    segment = Segment(10, 80, "frame")
+    views = preprocessing.load_views(h264, segment)
+    assert views.shape == (preprocessing.num_views, 3, 4, 80, 80) == (9, 3, 4, 80, 80)
+    indices = 10 + clip_indices(70, 4, sampling, num_clips=3)
+    for number, view in enumerate(views):
+        clip, crop = divmod(number, 3)
+        frames = torch.from_numpy(VideoReader(h264).read(indices[clip])).permute(0, 3, 1, 2)
+        small = v2.functional.resize(frames, 96)  # 96 x 128
+        left = (0, 24, 48)[crop]
+        cut = small[:, :, 8:88, left : left + 80].permute(0, 2, 3, 1).float().numpy()
+        assert np.abs(pixels(view, preprocessing) - cut).max() < 1e-3
+
+
+def test_three_crops_follow_the_longer_side() -> None:
+    preprocessing = Preprocessing(num_frames=1, resize=8, crop=6, test_crops=3)
+    number = torch.arange(8 * 11, dtype=torch.uint8)
+    wide, tall = number.view(8, 11), number.view(11, 8)
+    across = [
+        cut[0, 0].tolist() for cut in preprocessing._crops(wide.expand(1, 3, 8, 11).contiguous())
+    ]
+    assert across == [wide[1:7, x : x + 6].tolist() for x in (0, 2, 5)]
+    down = [
+        cut[0, 0].tolist() for cut in preprocessing._crops(tall.expand(1, 3, 11, 8).contiguous())
+    ]
+    assert down == [tall[y : y + 6, 1:7].tolist() for y in (0, 2, 5)]
+
+
+def test_one_view_is_the_clip_of_a_test(h264: Path) -> None:
+    for preprocessing in (SMALL, replace(SMALL, sampling="dense", stride=3)):
+        views = preprocessing.load_views(h264)
+        assert torch.equal(views, preprocessing.load(h264)[None])
+    many = replace(SMALL, test_clips=2, test_crops=3)
+    assert many.load(h264).shape == SMALL.load(h264).shape
+
+
+def test_all_views_are_read_at_once(h264: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read, asked = VideoReader.read, []
+
+    def count(reader: VideoReader, indices: np.ndarray) -> np.ndarray:
+        asked.append(list(indices))
+        return read(reader, indices)
+
+    monkeypatch.setattr(VideoReader, "read", count)
+    views = replace(SMALL, sampling="dense", test_clips=10, test_crops=3)
+    assert len(views.load_views(h264, Segment(0, 12, "frame"))) == 30
+    assert asked == [list(range(12))]
+
+
+def test_a_video_shorter_than_its_views(folder: Path) -> None:
+    video = write_video(folder / "three.mp4", 3)
+    for sampling in get_args(Sampling):
+        many = replace(SMALL, sampling=sampling, test_clips=4)
+        assert many.load_views(video).shape == (4, 3, 8, 48, 48)
+
+
 def test_load_names_the_file(tmp_path: Path) -> None:
     with pytest.raises(VideoError, match=r"nothing\.mp4: no such file"):
         Preprocessing().load(tmp_path / "nothing.mp4")
 
 
 def test_json_and_pickle() -> None:
-    preprocessing = Preprocessing(num_frames=64, mean=(0.1, 0.2, 0.3), random_crop=False)
+    preprocessing = Preprocessing(
+        num_frames=64, mean=(0.1, 0.2, 0.3), sampling="dense", stride=2, test_clips=10, test_crops=3
+    )
     assert Preprocessing.from_dict(json.loads(json.dumps(preprocessing.to_dict()))) == preprocessing
     assert Preprocessing.from_dict({"crop": 64}) == Preprocessing(crop=64)
     assert isinstance(hash(Preprocessing.from_dict({"mean": [0.1, 0.2, 0.3]})), int)
     pickle.loads(pickle.dumps(preprocessing.train_transform()))
     with pytest.raises(FrozenInstanceError):
         preprocessing.crop = 3  # type: ignore[misc]
+
+
+def test_what_was_stored_before_sampling_was_a_choice_loads_as_before() -> None:
+    stored = {
+        "num_frames": 16,
+        "resize": 48,
+        "crop": 48,
+        "mean": [0.45, 0.45, 0.45],
+        "std": [0.225, 0.225, 0.225],
+        "flip": 0.0,
+        "random_crop": False,
+    }
+    loaded = Preprocessing.from_dict(stored)
+    assert loaded == Preprocessing(16, 48, 48, flip=0.0, random_crop=False)
+    assert (loaded.sampling, loaded.stride, loaded.num_views) == ("uniform", 1, 1)
+
+
+def test_how_long_a_video_must_be() -> None:
+    assert Preprocessing(num_frames=32).min_frames == 32
+    assert Preprocessing(num_frames=32, sampling="segments").min_frames == 32
+    dense = Preprocessing(num_frames=32, sampling="dense", stride=2)
+    assert dense.min_frames == 63
+    assert len(set(clip_indices(63, 32, "dense", 2)[0])) == 32
+    assert len(set(clip_indices(62, 32, "dense", 2)[0])) == 32  # the last two lie closer
+    assert len(set(clip_indices(61, 32, "dense", 2)[0])) == 31
 
 
 def test_unknown_arguments_are_refused_by_name() -> None:
@@ -135,6 +243,11 @@ def test_unknown_arguments_are_refused_by_name() -> None:
         ({"resize": 100}, r"resize must be at least crop = 112 \(got 100\)"),
         ({"mean": (0.5,)}, r"mean must be 3 numbers \(got \(0.5,\)\)"),
         ({"std": (0.2, 0.0, 0.2)}, r"std must be 3 positive numbers \(got \(0.2, 0.0, 0.2\)\)"),
+        ({"sampling": "tsn"}, "sampling must be one of uniform, dense, segments .*'tsn'"),
+        ({"stride": 0}, r"stride must be a positive integer \(got 0\)"),
+        ({"stride": 2}, r"stride is for sampling dense \(got stride 2 and uniform\)"),
+        ({"test_clips": 0}, r"test_clips must be a positive integer \(got 0\)"),
+        ({"test_crops": 2}, r"test_crops must be 1 or 3 \(got 2\)"),
         ({"flip": 1.1}, r"flip must be a probability from 0 to 1 \(got 1.1\)"),
     ],
 )

@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import pandas as pd
+import numpy as np
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
 from taghead.data import synthetic
-from taghead.data.annotations import Clip, check_classes, class_names, read_annotations
-from taghead.data.clips import ClipDataset, Unreadable, find_missing, find_unreadable
+from taghead.data.annotations import Annotations, Clip, Format, Split, read_annotations
+from taghead.data.clips import ClipDataset
+from taghead.data.facts import Key, key_of
+from taghead.data.journal import Journal
+from taghead.data.manifest import Manifest, read_manifest
+from taghead.data.samplers import class_balanced_sampler
+from taghead.data.scanning import scan
+from taghead.data.unreadable import Unreadable, excluded_table, find_missing
 from taghead.errors import DataError
 from taghead.video import Preprocessing
 
+if TYPE_CHECKING:
+    from taghead.data.features.cache import FeatureCache, FeatureDataset
+
 log = logging.getLogger(__name__)
 
-Split = Literal["train", "val", "test"]
 OnError = Literal["raise", "exclude"]
 STAGES: dict[str, tuple[Split, ...]] = {
     "fit": ("train", "val"),
@@ -29,37 +38,57 @@ STAGES: dict[str, tuple[Split, ...]] = {
 
 
 class VideoDataModule(LightningDataModule):
-    """Clips of a dataset given as CSV files and a folder of videos.
+    """Clips of a dataset in any of the formats of :func:`~taghead.data.read_annotations`.
 
     Args:
-        root: The folder of videos: a clip lies at `<root>/<Class>/<FileName>`.
-        train: Annotations of the training split. They name the classes.
-        val: Annotations of the validation split, if there is one.
-        test: Annotations of the test split, if there is one.
+        root: The folder of videos.
+        train: What lists the training split, which names the classes: a CSV, JSON or text file.
+            Datasets that are folders need none; in them it is a folder of `root`.
+        val: What lists the validation split, if there is one.
+        test: What lists the test split, if there is one.
         preprocessing: How frames are sampled and transformed.
         batch_size: Clips in a batch.
         num_workers: Processes that read clips; 0 reads in the training process.
         on_error: What happens to a clip that cannot be read. `raise` stops with its name.
-            `exclude` reads every clip once before training, leaves out those that fail, and lists
-            them in `excluded.csv` in the run's folder.
+            `exclude` leaves it out and lists it in `excluded.csv` in the run's folder. To know,
+            every clip is read once before training, unless `manifest` or an earlier run tells.
+        class_balance: How far training evens out classes of different numbers of clips, 0 to 1: 0
+            sees every clip once an epoch, 1 draws all classes alike
+            (:func:`~taghead.data.samplers.class_balanced_sampler`).
+        format: The format of the annotations: `auto`, `reference`, `plain`, `folders`, `haa500`,
+            `finegym` or `diving48`.
+        classes: A file with the names of the classes, for formats that need one.
+        times: FineGym's JSON file of times, if it is not beside `train`.
+        manifest: The `manifest.parquet` that `taghead index` wrote. It tells which clips cannot be
+            read; only files that have changed since, by size or time, are read again.
 
     Raises:
         DataError: If an annotation file or, with `on_error` raise, a clip cannot be used.
         ValueError: If an argument breaks its rule.
     """
 
+    features: FeatureCache | None = None
+    """Where batches hold feature maps in place of clips: the cache that they come from."""
+
     def __init__(
         self,
         root: str,
-        train: str,
+        train: str | None = None,
         val: str | None = None,
         test: str | None = None,
         preprocessing: Preprocessing = Preprocessing(),  # noqa: B008, it is frozen
         batch_size: int = 8,
         num_workers: int = 2,
         on_error: OnError = "raise",
+        class_balance: float = 0.0,
+        format: Format = "auto",
+        classes: str | None = None,
+        times: str | None = None,
+        manifest: str | None = None,
     ) -> None:
         super().__init__()
+        if not 0 <= class_balance <= 1:
+            raise ValueError(f"class_balance must be from 0 to 1 (got {class_balance})")
         if on_error not in ("raise", "exclude"):
             raise ValueError(f"on_error must be raise or exclude (got {on_error!r})")
         if batch_size < 1 or num_workers < 0:
@@ -68,28 +97,35 @@ class VideoDataModule(LightningDataModule):
                 f"(got {batch_size} and {num_workers})"
             )
         self.root = root
-        files: dict[Split, str | None] = {"train": train, "val": val, "test": test}
-        self.csv_files = {split: csv for split, csv in files.items() if csv}
+        self.files = {"train": train, "val": val, "test": test}
+        self.format = format
+        self.classes = classes
+        self.times = times
+        self.manifest = manifest
         self.preprocessing = preprocessing
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.on_error = on_error
+        self.class_balance = class_balance
         self.clips: dict[Split, list[Clip]] = {}
         self.excluded: dict[Split, list[Unreadable]] = {}
 
     @cached_property
+    def annotations(self) -> Annotations:
+        """What the annotation files list; read once."""
+        return read_annotations(
+            self.root, **self.files, format=self.format, classes=self.classes, times=self.times
+        )
+
+    @cached_property
     def listed(self) -> dict[Split, list[Clip]]:
-        """All clips that the annotation files list, by split; read once."""
-        listed = {split: read_annotations(csv, self.root) for split, csv in self.csv_files.items()}
-        names = class_names(self.csv_files["train"], listed["train"])
-        for split, clips in listed.items():
-            check_classes(self.csv_files[split], clips, names)
-        return listed
+        """All clips that the annotation files list, by split."""
+        return dict(self.annotations.clips)
 
     @property
     def class_names(self) -> list[str]:
         """The classes, by number."""
-        return class_names(self.csv_files["train"], self.listed["train"])
+        return self.annotations.class_names
 
     def setup(self, stage: str) -> None:
         new = [split for split in STAGES.get(stage, ()) if split not in self.clips]
@@ -103,6 +139,11 @@ class VideoDataModule(LightningDataModule):
         """How many clips of a split are used, of how many listed."""
         return len(self.clips[split]), len(self.listed[split])
 
+    def class_counts(self) -> list[int]:
+        """How many clips of each class training uses; before `setup("fit")`, how many it lists."""
+        clips = self.clips.get("train", self.listed["train"])
+        return np.bincount([clip.label for clip in clips], minlength=len(self.class_names)).tolist()
+
     def train_dataloader(self) -> DataLoader:
         return self._loader("train")
 
@@ -114,47 +155,83 @@ class VideoDataModule(LightningDataModule):
             raise DataError("data.test: no annotation file was given for the test split")
         return self._loader("test")
 
+    def dataset(self, split: Split) -> ClipDataset | FeatureDataset:
+        """The clips of a split that are used, as training or a test sees them."""
+        return ClipDataset(
+            self.clips[split], self.preprocessing, train=split == "train", views=split == "test"
+        )
+
     def _loader(self, split: Split) -> DataLoader:
         is_train = split == "train"
+        dataset = self.dataset(split)
+        balanced = is_train and self.class_balance > 0
         return DataLoader(
-            ClipDataset(self.clips[split], self.preprocessing, train=is_train),
+            dataset,
             batch_size=self.batch_size,
-            shuffle=is_train,
+            shuffle=is_train and not balanced,
+            sampler=class_balanced_sampler(dataset.labels, self.class_balance)
+            if balanced
+            else None,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
         )
 
     def _choose(self, split: Split) -> None:
         """Decides which clips of a split are used."""
-        listed = self.listed[split]
-        unreadable = find_missing(listed)
+        listed, source = self.listed[split], self.annotations.sources[split]
+        unreadable = self._unreadable(split)
         if unreadable and self.on_error == "raise":
             more = f" (and {len(unreadable) - 1} more)" if len(unreadable) > 1 else ""
-            raise DataError(f"{unreadable[0].reason}, listed in {self.csv_files[split]}{more}")
-        if self.on_error == "exclude":
-            missing = {bad.clip for bad in unreadable}
-            there = [clip for clip in listed if clip not in missing]
-            unreadable += find_unreadable(there, self.preprocessing, self.num_workers, split)
+            if len(unreadable) == len(listed):
+                more = f": none of its {len(listed)} clips can be used"
+            raise DataError(f"{unreadable[0].reason}, listed in {source}{more}")
         left_out = {bad.clip for bad in unreadable}
         self.clips[split] = [clip for clip in listed if clip not in left_out]
         self.excluded[split] = unreadable
         if not self.clips[split]:
-            raise DataError(f"{self.csv_files[split]}: none of its {len(listed)} clips can be read")
+            raise DataError(
+                f"{source}: none of its {len(listed)} clips can be read; the first is "
+                f"{unreadable[0].reason}"
+            )
+
+    def _unreadable(self, split: Split) -> list[Unreadable]:
+        """The clips of a split that cannot be used, as far as it matters to know before."""
+        listed = self.listed[split]
+        if self.on_error == "raise" and self.manifest is None:
+            return find_missing(listed)
+        journal = Journal.of_user(self.root)
+        known = journal.known
+        if self._indexed is not None:
+            self._warn_of_gone(split, self._indexed.listed.get(split, []))
+            known = {**self._indexed.known, **known}
+        facts = scan(
+            listed, self.root, known, journal, num_workers=self.num_workers, title=f"{split} clips"
+        )
+        return [
+            Unreadable(clip, f"{clip.path}: {of_clip.reason}")
+            for clip, of_clip in zip(listed, facts, strict=True)
+            if of_clip.reason
+        ]
+
+    @cached_property
+    def _indexed(self) -> Manifest | None:
+        return None if self.manifest is None else read_manifest(self.manifest)
+
+    def _warn_of_gone(self, split: Split, indexed: Sequence[Key]) -> None:
+        """Where folders list the clips, one that is deleted is listed no more."""
+        listed = {key_of(clip, self.root) for clip in self.listed[split]}
+        gone = [key for key in indexed if key not in listed]
+        if gone:
+            log.warning(
+                "%s: %d clips that %s has are not listed any more, the first is %s",
+                *(split, len(gone), self.manifest, " ".join(gone[0])),
+            )
 
     def _report_excluded(self) -> None:
         """Lists the clips that are left out in a file, and says how many."""
-        rows = [
-            {
-                "split": split,
-                "path": str(bad.clip.path),
-                "reason": bad.reason.removeprefix(f"{bad.clip.path}: "),
-            }
-            for split, unreadable in self.excluded.items()
-            for bad in unreadable
-        ]
         folder = Path((self.trainer and self.trainer.log_dir) or ".")
         folder.mkdir(parents=True, exist_ok=True)
-        pd.DataFrame(rows).to_csv(folder / "excluded.csv", index=False)
+        excluded_table(self.excluded).to_csv(folder / "excluded.csv", index=False)
         for split in self.clips:
             used, listed = self.counts(split)
             log.warning(
@@ -180,6 +257,7 @@ class SynthGym(VideoDataModule):
         batch_size: Clips in a batch.
         num_workers: Processes that read clips; 0 reads in the training process.
         on_error: What happens to a clip that cannot be read, as in `VideoDataModule`.
+        class_balance: How far training evens out classes, as in `VideoDataModule`.
     """
 
     def __init__(
@@ -196,6 +274,7 @@ class SynthGym(VideoDataModule):
         batch_size: int = 16,
         num_workers: int = 2,
         on_error: OnError = "raise",
+        class_balance: float = 0.0,
     ) -> None:
         super().__init__(
             root=f"{root}/videos",
@@ -206,6 +285,8 @@ class SynthGym(VideoDataModule):
             batch_size=batch_size,
             num_workers=num_workers,
             on_error=on_error,
+            class_balance=class_balance,
+            format="reference",
         )
         self.folder = root
         self.splits = {"train": num_train, "val": num_val, "test": num_test}

@@ -1,6 +1,7 @@
 """Message-passing operators on a grid: one function, through which every operator runs."""
 
 from taghead.operators.factory import Operator, OperatorFactory, as_operator
+from taghead.operators.means import commutes_with_means, propagate_means
 from taghead.operators.propagate import Engine, attention_weights, propagate, run
 from taghead.operators.registry import supports
 
@@ -10,7 +11,9 @@ __all__ = [
     "OperatorFactory",
     "as_operator",
     "attention_weights",
+    "commutes_with_means",
     "propagate",
+    "propagate_means",
     "run",
     "supports",
 ]

@@ -176,9 +176,12 @@ def _largest(part: Part, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
     Only the sum has a gradient. Without gradients only the first is computed.
     """
-    least, one, values = -math.inf, x.new_ones(()), x.detach()
+    values = x.detach()
     if not isinstance(part, FramePart):
-        return part.hide(part.source(values), least), part.source(x), one
+        return part.source(values, outside=-math.inf), part.source(x), x.new_ones(())
+    if not torch.is_grad_enabled():
+        largest = values.amax(2, True).expand_as(x) if part.loops else _largest_other(values)
+        return largest, largest, x.new_ones(())
     first = values.amax(2, keepdim=True)
     is_first = values == first
     count = is_first.sum(2, keepdim=True)
@@ -186,18 +189,22 @@ def _largest(part: Part, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         sums = x.masked_fill(~is_first, 0.0).sum(2, keepdim=True)
         return first.expand_as(x), sums.expand_as(x), count.to(x).expand_as(x)
     # a token that is alone at the top sees the second largest value
-    rest = values.masked_fill(is_first, least)
+    rest = values.masked_fill(is_first, -math.inf)
     second = rest.amax(2, keepdim=True)
     alone = is_first & (count == 1)
-    largest = torch.where(alone, second, first)
-    if not torch.is_grad_enabled():
-        return largest, largest, one
     top = x.masked_fill(~is_first, 0.0)
     is_second = (rest == second) & ~is_first
     below = x.masked_fill(~is_second, 0.0)
     sums = torch.where(alone, below.sum(2, keepdim=True), top.sum(2, keepdim=True) - top)
     numbers = torch.where(alone, is_second.sum(2, keepdim=True), count - is_first.long())
-    return largest, sums, numbers.to(x)
+    return torch.where(alone, second, first), sums, numbers.to(x)
+
+
+def _largest_other(x: Tensor) -> Tensor:
+    """The largest value of the frame's other positions; x is `[B, T, P, C]`."""
+    first, place = x.max(2, keepdim=True)
+    second = x.scatter(2, place, -math.inf).amax(2, keepdim=True)
+    return first.expand_as(x).scatter(2, place, second)
 
 
 def _spread(aggr: VarAggregation | StdAggregation, messages: Messages) -> Tensor:
@@ -256,7 +263,7 @@ def _exponentials(part: Part, scores: Tensor, values: Tensor) -> tuple[Tensor, T
     least, fixed = -math.inf, scores.detach()
     if not isinstance(part, FramePart):
         weights = part.source((scores - fixed).exp())
-        return part.hide(part.source(fixed), least), weights, weights * part.source(values)
+        return part.source(fixed, outside=least), weights, weights * part.source(values)
     first = fixed.amax(2, keepdim=True)
     weights = (scores - first).exp()
     sums = weights.sum(2, keepdim=True), (weights * values).sum(2, keepdim=True)

@@ -81,6 +81,11 @@ class LinearMap:
         """The sum of the weights that leave a node of each frame, `[T]`."""
         return self.transposed.degrees()
 
+    def of_frame_means(self) -> LinearMap:
+        """What the map does to the means over each frame: a map of one position a frame."""
+        nodes = self.num_positions * self.sums + self.nodes
+        return LinearMap(np.zeros_like(nodes), nodes, 1)
+
     def mean(self) -> LinearMap:
         """Each node's sum over its edges, divided by their number; 0 where it has none."""
         return self.scale_targets(1 / np.maximum(self.degrees(), 1))
@@ -127,7 +132,10 @@ def _apply(x: Tensor, sums: Tensor | None, nodes: Tensor | None, diagonal: Tenso
         out = x * diagonal
     if sums is not None:
         frames = (sums @ x.sum(-2)).unsqueeze(-2)  # [..., T, 1, C]
-        out = frames.expand_as(x) if out is None else out + frames
+        if out is None:
+            out = frames.expand_as(x)
+        else:  # out is new; autograd would copy it, as the view that it is
+            out = out + frames if out.requires_grad else out.add_(frames)
     return zeros_from(x) if out is None else out
 
 

@@ -22,6 +22,7 @@ from taghead.operators.recipes import (
     edge_slots,
     edges,
     matrices,
+    matrices_of_means,
     matrices_of_steps,
     mean_of_edges,
     of_degrees,
@@ -221,6 +222,23 @@ class Neighbourhood:
         by_slot = by_node.transpose(2, 3).flatten(1, 2)  # [B, N*K, H]
         listed = by_slot[:, edges].flatten(0, 1)
         return listed if loops is None else torch.cat([listed, by_slot[:, loops].flatten(0, 1)])
+
+
+class FrameMeans(Neighbourhood):
+    """The edges of a grid as they act on the mean over each frame, `[B, T, 1, C]`.
+
+    A linear map that treats the positions of a frame alike commutes with that mean. Windows do not
+    treat them alike.
+    """
+
+    def linear(self, x: Tensor, recipe: Recipe, *options: float | bool | str | None) -> Tensor:
+        arguments = (recipe, self.key, options)
+        return apply(constants(matrices_of_means, arguments, x.dtype, x.device), x)
+
+    def steps(
+        self, x: Tensor, polynomial: Polynomial, numbers: tuple, recipe: Recipe, *options: bool
+    ) -> Tensor:
+        return polynomial(lambda x: self.linear(x, recipe, *options), x, *numbers)
 
 
 def neighbourhood(grid: Grid, relations: tuple[Relation, ...]) -> Neighbourhood | None:

@@ -142,16 +142,17 @@ class ShiftPart:
         middle = [1] * (scores.dim() - 4)
         return scores.masked_fill(outside.view(frames, *middle, positions, 1), value)
 
-    def source(self, x: Tensor) -> Tensor:
-        """Every target's source, zero where there is none; x is `[B, T, ..., P, C]`."""
+    def source(self, x: Tensor, outside: float = 0.0) -> Tensor:
+        """Every target's source, or a value where there is none; x is `[B, T, ..., P, C]`."""
         frame, row, column = self.offset
         if frame:
             padding = [0, 0] * (x.dim() - 2) + _padding(frame)
-            x = F.pad(_kept(x, 1, frame), padding)
+            x = F.pad(_kept(x, 1, frame), padding, value=outside)
         if row or column:
             x = x.unflatten(-2, self.size[1:])
             x = _kept(_kept(x, x.dim() - 3, row), x.dim() - 2, column)
-            x = F.pad(x, [0, 0, *_padding(column), *_padding(row)]).flatten(-3, -2)
+            padding = [0, 0, *_padding(column), *_padding(row)]
+            x = F.pad(x, padding, value=outside).flatten(-3, -2)
         return x
 
     def dot(self, targets: Tensor, sources: Tensor) -> Tensor:

@@ -70,7 +70,7 @@ def propagate(
     if engine not in get_args(Engine):
         raise ValueError(f"engine must be one of {get_args(Engine)} (got {engine!r})")
     if engine != "pyg":
-        hood, reason = _dense_way(conv, grid, tuple(relations))
+        hood, reason = dense_way(conv, grid, tuple(relations))
         if hood is not None:
             return _run_densely(conv, hood, x, x_0, edge_attr)
         if engine == "dense":
@@ -103,7 +103,7 @@ def attention_weights(
     Raises:
         ValueError: If the operator has no attention weights, or no dense way.
     """
-    hood, reason = _dense_way(conv, grid, tuple(relations))
+    hood, reason = dense_way(conv, grid, tuple(relations))
     kernel = KERNELS.get(class_of(conv))
     if hood is None or kernel is None or kernel.attention is None:
         raise ValueError(f"{conv} shows no attention weights{': ' * bool(reason)}{reason}")
@@ -112,7 +112,7 @@ def attention_weights(
     return attention.hood.in_edge_order(attention.weights)
 
 
-def _dense_way(
+def dense_way(
     conv: MessagePassing, grid: Grid, relations: tuple[Relation, ...]
 ) -> tuple[Neighbourhood | None, str]:
     """The neighbourhood to run an operator on, or the reason why there is none."""

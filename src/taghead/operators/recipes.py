@@ -51,6 +51,11 @@ def matrices_of_steps(
     return polynomial(lambda other: one @ other, edges.identity, *numbers).arrays()
 
 
+def matrices_of_means(recipe: Recipe, key: tuple, options: tuple) -> tuple[np.ndarray | None, ...]:
+    """The arrays of a recipe's map, as it acts on the means over each frame."""
+    return recipe(adjacency(*key), *options).of_frame_means().arrays()
+
+
 def edges(adjacency: LinearMap) -> LinearMap:
     """Recipe: the sum over the edges."""
     return adjacency

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from torch import nn
 from torch_geometric.nn import MessagePassing
 
 from taghead.operators import aggregating, attentive, general, linear, typed
@@ -24,12 +25,13 @@ MESSAGE_HOOKS = tuple(
 )
 
 
-def _has_hooks(conv: MessagePassing) -> bool:
-    return any(getattr(conv, name) for name in MODULE_HOOKS + MESSAGE_HOOKS)
+def has_hooks(module: nn.Module) -> bool:
+    """Whether something stands before, in or behind a module's `forward`."""
+    return any(getattr(module, name, None) for name in MODULE_HOOKS + MESSAGE_HOOKS)
 
 
 PLAIN = (
-    Rule("it has no hooks", lambda conv: not _has_hooks(conv)),
+    Rule("it has no hooks", lambda conv: not has_hooks(conv)),
     Rule("it is not being explained", lambda conv: not conv.explain),
     Rule("decomposed_layers is 1", lambda conv: conv.decomposed_layers == 1),
 )

@@ -2,9 +2,10 @@
 
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing, contextmanager
+from fractions import Fraction
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import av
 import numpy as np
@@ -22,6 +23,7 @@ from taghead.video.conversion import Converter, Orientation
 # VP8, VP9 and MPEG-2/4 have hidden or skipped frames; AVI and MPEG-TS may split or join them.
 _CONTAINERS = ("mov,", "matroska,")
 _CODECS = frozenset({"h264", "hevc", "av1", "ffv1", "mjpeg"})
+Backend = Literal["auto", "pyav"]
 # Text that libavformat would draw as a video, and lists of other files.
 _TEXT_FORMATS = frozenset({"tty", "concat", "dash", "hls"})
 
@@ -38,27 +40,51 @@ class VideoReader:
 
     The file is open only while a method runs, so that a reader can be pickled and shared.
 
+    Time 0 is where a player and `ffmpeg -ss` start: at the first frame that is shown, or at the
+    first sound where that comes earlier.
+
     Args:
         path: The video file.
         threads: Decoding threads; more than one pays only for large frames.
+        backend: What decodes: `pyav`, or the one that `auto` finds best for the file.
+
+    Attributes:
+        backend: The backend taken.
+        reason: Why it was taken.
+        codec: Name of the codec, such as `h264`.
+        fps: Frames per second, on average; 0 if the file does not tell.
+        height: Height of the frames as shown.
+        width: Width of the frames as shown.
+        duration: Seconds from time 0 to the end of the last frame.
+        times: Seconds from time 0 at which each frame is shown, float64 `[len(reader)]`.
 
     Raises:
         VideoError: If the file cannot be read as a video.
     """
 
-    def __init__(self, path: str | PathLike[str], threads: int = 1) -> None:
-        if threads < 1:
+    def __init__(
+        self, path: str | PathLike[str], threads: int | None = None, backend: Backend = "auto"
+    ) -> None:
+        if threads is not None and threads < 1:
             raise ValueError(f"threads must be a positive integer (got {threads})")
+        if backend not in get_args(Backend):
+            raise ValueError(f"backend must be one of {get_args(Backend)} (got {backend!r})")
         self.path = Path(path)
-        self.threads = threads
-        self.fps = 0.0
+        self.threads = threads or 1
+        self.backend = "pyav"
+        self.reason = "it is right on every file" if backend == "auto" else "it was asked for"
+        self.codec, self.fps, self._origin, self._unit = "", 0.0, Fraction(0), Fraction(1)
+        self._avi = False
         _check_file(self.path)
         first, self._promised = self._survey()
         self._orientation = Orientation(self.path, first)
         self.height, self.width = self._orientation.swap(first.height, first.width)
-        self._length = sum(shown for _, shown in self._promised)
+        ticks: list[int | None] = [time for time, shown in self._promised if shown]
         if not self._promised:
-            self._length = sum(1 for _ in self._decode())
+            ticks = [frame.pts for frame in self._decode()]
+        self._length = len(ticks)
+        self.times = self._seconds(ticks)
+        self.duration = float(self.times[-1]) + (1 / self.fps if self.fps else 0.0)
 
     def __enter__(self) -> "VideoReader":
         return self
@@ -101,6 +127,36 @@ class VideoReader:
                     pictures[slots] = convert(frame)
         return pictures
 
+    def frames_between(self, start_sec: float, end_sec: float | None = None) -> range:
+        """Numbers of the frames whose display begins in `[start_sec, end_sec)`.
+
+        Args:
+            start_sec: Seconds from time 0.
+            end_sec: Seconds from time 0, not included; None is the end of the file.
+
+        Raises:
+            VideoError: If there is no such frame.
+        """
+        end = np.inf if end_sec is None else end_sec
+        first, stop = np.searchsorted(self.times, (start_sec, end)).tolist()
+        if first >= stop:
+            to = "the end" if end_sec is None else f"{end_sec} s"
+            raise VideoError(
+                f"{self.path}: no frame begins from {start_sec} s to {to} "
+                f"(it lasts {self.duration:.3f} s)"
+            )
+        return range(first, stop)
+
+    def _seconds(self, ticks: list[int | None]) -> np.ndarray:
+        known = np.array([tick for tick in ticks if tick is not None], np.int64)
+        if len(known) < len(ticks) or (np.diff(known) <= 0).any():  # AVI counts frames, not time
+            return np.arange(len(ticks)) / self.fps if self.fps else np.zeros(len(ticks))
+        # AVI states decoding times, which are before those of display by the decoder's delay
+        origin = Fraction(known[0].item()) if self._avi else self._origin / self._unit  # in ticks
+        if origin.denominator == 1:  # then all numbers are exact up to one division
+            return (known - origin.numerator) * self._unit.numerator / self._unit.denominator
+        return (known - float(origin)) * float(self._unit)
+
     def _checked(self, indices: Iterable[int]) -> np.ndarray:
         wanted = np.array(list(indices))
         if wanted.size == 0:
@@ -123,6 +179,9 @@ class VideoReader:
         with _opened(self.path, self.threads) as (container, stream):
             rate = stream.average_rate or stream.guessed_rate
             self.fps = float(rate or 0)
+            self.codec = stream.codec_context.codec.canonical_name
+            self._avi = container.format.name == "avi"
+            self._origin, self._unit = _origin(container), stream.time_base or Fraction(1)
             sure = (
                 container.format.name.startswith(_CONTAINERS)
                 and stream.codec_context.codec.canonical_name in _CODECS
@@ -163,13 +222,15 @@ class VideoReader:
                 ) from error
 
 
-def read_frames(path: str | PathLike[str], indices: Iterable[int]) -> np.ndarray:
+def read_frames(
+    path: str | PathLike[str], indices: Iterable[int], backend: Backend = "auto"
+) -> np.ndarray:
     """Frames of a video file by number: see :meth:`VideoReader.read`.
 
     Shapes:
         - **output** `[T, H, W, 3]`, uint8 RGB
     """
-    with VideoReader(path) as reader:
+    with VideoReader(path, backend=backend) as reader:
         return reader.read(indices)
 
 
@@ -188,6 +249,17 @@ def _promise(packets: list[tuple[int | None, bool, bool]]) -> list[tuple[int, bo
     if any(shown for time, shown in frames if time < start):
         return []
     return [(time, shown) for time, shown in frames if time >= start]
+
+
+def _origin(container: InputContainer) -> Fraction:
+    """Where a player starts, in seconds of the container's clock."""
+    starts = [
+        stream.start_time * stream.time_base
+        for stream in (*container.streams.video, *container.streams.audio)
+        if stream.start_time is not None and stream.time_base is not None
+        if not stream.disposition & Disposition.attached_pic
+    ]
+    return min(starts, default=Fraction(0))
 
 
 def _check_file(path: Path) -> None:

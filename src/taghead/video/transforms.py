@@ -1,27 +1,32 @@
 """Everything between a video file and a clip tensor, as one description that can be stored."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from os import PathLike
-from typing import Any
+from typing import Any, get_args
 
+import numpy as np
 import torch
 from torch import nn
 from torchvision.transforms import v2
 
 from taghead.video.reader import VideoReader
-from taghead.video.sampling import uniform_indices
+from taghead.video.sampling import Sampling, clip_indices, dense_span
+from taghead.video.segment import Segment
 
 
 @dataclass(frozen=True)
 class Preprocessing:
     """How a video file becomes a clip: sampling, resizing, cropping, normalisation.
 
-    Frames are sampled uniformly; their shorter side is resized (bilinear, antialiased). For
-    training the clip is flipped at random and a square of random place and size is cut and
-    resized to `crop`; for testing the centre is cut. Each frame of a clip is treated alike.
-    Pictures stay uint8 until the normalisation at the end. The defaults are those of
-    `TAG-Head <https://arxiv.org/abs/2604.11498>`_ on HAA500.
+    Frames are sampled (:func:`~taghead.video.clip_indices`); their shorter side is resized
+    (bilinear, antialiased). For training the clip is flipped at random and a square of random
+    place and size is cut and resized to `crop`; for testing the centre is cut. Each frame of a
+    clip is treated alike. Pictures stay uint8 until the normalisation at the end. The defaults
+    are those of `TAG-Head <https://arxiv.org/abs/2604.11498>`_ on HAA500.
+
+    A test may look at a video several times: `test_clips` times in time, at each of them
+    `test_crops` times in space. These are its views, over which probabilities are averaged.
 
     Args:
         num_frames: Frames of a clip; a shorter video repeats some.
@@ -32,6 +37,13 @@ class Preprocessing:
         flip: Probability of a horizontal flip in training.
         random_crop: Whether training crops at random, from half the area up; otherwise it
             crops the centre.
+        sampling: Which frames make a clip: `uniform`, from the first to the last; `dense`, every
+            `stride`-th, from a random start in training; `segments`, one of each of `num_frames`
+            equal parts, at random in training.
+        stride: Distance between the frames of a dense clip.
+        test_clips: Clips of a video that a test averages over.
+        test_crops: Squares that a test cuts from a clip: 1 is the centre; 3 are the two ends and
+            the middle of the longer side.
 
     Raises:
         ValueError: If an argument is out of its range.
@@ -44,9 +56,13 @@ class Preprocessing:
     std: tuple[float, float, float] = (0.225, 0.225, 0.225)
     flip: float = 0.5
     random_crop: bool = True
+    sampling: Sampling = "uniform"
+    stride: int = 1
+    test_clips: int = 1
+    test_crops: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("num_frames", "resize", "crop"):
+        for name in ("num_frames", "resize", "crop", "stride", "test_clips", "test_crops"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name} must be a positive integer (got {value!r})")
@@ -60,6 +76,26 @@ class Preprocessing:
             raise ValueError(f"std must be 3 positive numbers (got {self.std})")
         if not 0 <= self.flip <= 1:
             raise ValueError(f"flip must be a probability from 0 to 1 (got {self.flip})")
+        if self.sampling not in get_args(Sampling):
+            raise ValueError(
+                f"sampling must be one of {', '.join(get_args(Sampling))} (got {self.sampling!r})"
+            )
+        if self.stride > 1 and self.sampling != "dense":
+            raise ValueError(
+                f"stride is for sampling dense (got stride {self.stride} and {self.sampling})"
+            )
+        if self.test_crops not in (1, 3):
+            raise ValueError(f"test_crops must be 1 or 3 (got {self.test_crops})")
+
+    @property
+    def num_views(self) -> int:
+        """How many views of a video a test averages over."""
+        return self.test_clips * self.test_crops
+
+    @property
+    def min_frames(self) -> int:
+        """Frames of the shortest video that fills a clip; of a shorter one some are repeated."""
+        return dense_span(self.num_frames, self.stride)
 
     def to_dict(self) -> dict[str, Any]:
         """The arguments, ready for JSON."""
@@ -92,23 +128,79 @@ class Preprocessing:
         """Frames, uint8 `[T, 3, H, W]`, to a clip, float `[3, T, crop, crop]`, always the same."""
         return nn.Sequential(self._resize(), v2.CenterCrop(self.crop), self._clip())
 
-    def load(self, path: str | PathLike[str], train: bool = False) -> torch.Tensor:
-        """The clip of a video file, `[3, num_frames, crop, crop]`.
+    def load(
+        self, path: str | PathLike[str], train: bool = False, segment: Segment | None = None
+    ) -> torch.Tensor:
+        """One clip of a video file, `[3, num_frames, crop, crop]`.
+
+        Args:
+            path: The video file.
+            train: Whether to sample and transform as for training.
+            segment: The part of the video to sample from; the whole video if None.
 
         Raises:
-            VideoError: If the file cannot be read.
+            VideoError: If the file cannot be read, or does not have the segment.
         """
         with VideoReader(path) as reader:
-            frames = reader.read(uniform_indices(len(reader), self.num_frames))
+            frames = reader.read(self._indices(reader, segment, 1, train)[0])
         transform = self.train_transform() if train else self.test_transform()
-        # [T, H, W, 3] in memory is channels-last, which uint8 resizing is twice as fast on
-        return transform(torch.from_numpy(frames).permute(0, 3, 1, 2))
+        return transform(_pictures(frames))
+
+    def load_views(self, path: str | PathLike[str], segment: Segment | None = None) -> torch.Tensor:
+        """All views of a video file, decoded once: `[num_views, 3, num_frames, crop, crop]`.
+
+        The crops of a clip follow one another. With one view it is what :meth:`load` gives.
+
+        Args:
+            path: The video file.
+            segment: The part of the video to sample from; the whole video if None.
+
+        Raises:
+            VideoError: If the file cannot be read, or does not have the segment.
+        """
+        with VideoReader(path) as reader:
+            indices = self._indices(reader, segment, self.test_clips, train=False)
+            wanted, places = np.unique(indices, return_inverse=True)
+            frames = reader.read(wanted)
+        resized, to_clip = self._resize()(_pictures(frames)), self._clip()
+        return torch.stack(
+            [to_clip(view) for clip in places for view in self._crops(resized[clip])]
+        )
+
+    def _indices(
+        self, reader: VideoReader, segment: Segment | None, num_clips: int, train: bool
+    ) -> np.ndarray:
+        available = range(len(reader)) if segment is None else segment.frames(reader)
+        indices = clip_indices(
+            len(available), self.num_frames, self.sampling, self.stride, num_clips, train
+        )
+        return available.start + indices
+
+    def _crops(self, frames: torch.Tensor) -> Iterator[torch.Tensor]:
+        """The squares that a test cuts from resized frames `[T, 3, H, W]`."""
+        centre = v2.CenterCrop(self.crop)
+        if self.test_crops == 1:
+            yield centre(frames)
+            return
+        axis = 2 if frames.shape[2] > frames.shape[3] else 3
+        length = frames.shape[axis]
+        yield centre(frames.narrow(axis, 0, self.crop))
+        yield centre(frames)
+        yield centre(frames.narrow(axis, length - self.crop, self.crop))
 
     def _resize(self) -> nn.Module:
         return v2.Resize(self.resize, antialias=True)
 
     def _clip(self) -> nn.Module:
         return _ToClip(self.mean, self.std)
+
+
+def _pictures(frames: np.ndarray) -> torch.Tensor:
+    """Frames `[T, H, W, 3]` as torchvision takes them, `[T, 3, H, W]`.
+
+    In memory they stay channels-last, which uint8 resizing is twice as fast on.
+    """
+    return torch.from_numpy(frames).permute(0, 3, 1, 2)
 
 
 class _ToClip(nn.Module):

@@ -4,8 +4,6 @@ import csv
 import json
 import multiprocessing
 import os
-import signal
-import threading
 import time
 import zlib
 from collections.abc import Generator, Iterable, Iterator, Mapping
@@ -14,7 +12,6 @@ from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import islice
-from multiprocessing import connection
 from operator import index
 from pathlib import Path
 from types import MappingProxyType
@@ -26,6 +23,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TimeRemainingColumn
 
+from taghead.data.workers import start_worker, usable_cores
 from taghead.errors import DataError
 
 from .classes import ClipSpec, check_family, check_fraction, class_names
@@ -122,12 +120,6 @@ def write_dataset(
         raise DataError(f"{place}: {error.strerror or error}") from error
 
 
-def _usable_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def _non_negative(name: str, value: int) -> int:
     try:
         number = index(value)
@@ -204,7 +196,7 @@ def _write_clips(
     if not missing:
         return
     if num_workers is None:
-        num_workers = min(_usable_cores(), len(missing) // CLIPS_PER_WORKER)
+        num_workers = min(usable_cores(), len(missing) // CLIPS_PER_WORKER)
 
     columns = (SpinnerColumn(), *Progress.get_default_columns()[:2], MofNCompleteColumn())
     console = Console(stderr=True)
@@ -225,7 +217,7 @@ def _each_written(
             yield
         return
     pool = ProcessPoolExecutor(
-        num_workers, multiprocessing.get_context("spawn"), initializer=_start_worker
+        num_workers, multiprocessing.get_context("spawn"), initializer=start_worker
     )
     try:
         queue = iter(jobs)
@@ -241,19 +233,6 @@ def _each_written(
 def _results(futures: Iterable[Future[None]]) -> Iterator[None]:
     for future in futures:
         yield future.result()
-
-
-def _start_worker() -> None:
-    """An interrupt is the parent's to handle, and a worker does not outlive its parent."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        threading.Thread(target=_leave_with, args=(parent.sentinel,), daemon=True).start()
-
-
-def _leave_with(sentinel: int) -> None:
-    connection.wait([sentinel])
-    os._exit(1)
 
 
 def write_clip(spec: ClipSpec, path: Path) -> None:

@@ -1,0 +1,126 @@
+"""FineGym's own annotation: splits as text files, times as JSON, names as a category file."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from taghead.data.annotations.classes import name_of
+from taghead.data.annotations.clip import Clip
+from taghead.data.annotations.folders import SUFFIXES
+from taghead.data.annotations.tables import read_json, read_lines
+from taghead.errors import DataError
+from taghead.video.segment import Segment
+
+TIMES_NAME = "finegym_annotation_info_v1.1.json"
+LINE = re.compile(r"(?P<video>\S+)_(?P<event>E_\d+_\d+)_(?P<element>A_\d+_\d+)\s+(?P<label>\d+)")
+
+
+def read_finegym(
+    split_file: str | Path,
+    root: str | Path,
+    times: str | Path | None = None,
+    classes: Sequence[str] | None = None,
+) -> list[Clip]:
+    """The clips of a split of Gym99 or Gym288, as segments of the long videos.
+
+    The split file names an element a line, `<video>_E_<start>_<end>_A_<start>_<end> <class>`;
+    the numbers in its name are whole seconds. The exact ones are in the JSON file: those of the
+    event in the video, and those of each stage of the element (a vault has three, all others one)
+    from the start of the event. So a clip lasts from the event's start plus the first stage's
+    start to the event's start plus the last stage's end. Times have milliseconds.
+
+    A video is `<root>/<video>.mp4`, or has the suffix of another video format.
+
+    Args:
+        split_file: Such as `gym99_train_element_v1.1.txt`.
+        root: The folder of the long videos.
+        times: The JSON file; `finegym_annotation_info_v1.1.json` beside the split file when not
+            given.
+        classes: The classes, by number, as `read_classes` has them from `gym99_categories.txt`;
+            numbers are their names when not given.
+
+    Raises:
+        DataError: If a file cannot be read, a line is not like that, or an element is not in the
+            JSON file. An element without any length is a clip with a fault.
+    """
+    split_file, root = Path(split_file), Path(root)
+    times = Path(times) if times else split_file.with_name(TIMES_NAME)
+    if not times.is_file():
+        raise DataError(f"{times}: no such file: FineGym's JSON file of times is needed")
+    videos = _Videos(root)
+    annotation = read_json(times)
+    clips = []
+    for number, line in enumerate(read_lines(split_file), start=1):
+        if not line.strip():
+            continue
+        match = LINE.fullmatch(line.strip())
+        if not match:
+            raise DataError(
+                f"{split_file}: line {number}: not like <video>_E_0_9_A_0_9 <class> ({line!r})"
+            )
+        start, end = _span(times, annotation, match)
+        label, fault = int(match["label"]), ""
+        name = name_of(split_file, f"line {number}", label, classes)
+        if not 0 <= start < end:
+            fault = f"{match['event']} {match['element']} lasts from {start} s to {end} s"
+        segment = None if fault else Segment(start, end)
+        clips.append(Clip(videos.path(match["video"]), label, name, segment, fault=fault))
+    if not clips:
+        raise DataError(f"{split_file}: no clips in it")
+    return clips
+
+
+def categories_beside(split_file: str | Path) -> Path:
+    """Where FineGym's category file lies, if beside the split file: `gym99_categories.txt`."""
+    path = Path(split_file)
+    return path.with_name(f"{path.name.split('_')[0]}_categories.txt")
+
+
+def _span(times: Path, annotation: Any, match: re.Match[str]) -> tuple[float, float]:
+    """Start and end of an element in its video, in seconds."""
+    video, event, element = match["video"], match["event"], match["element"]
+    place = f"{times}: {video}"
+    found = _entry(place, _entry(str(times), annotation, video), event)
+    part = _entry(
+        f"{place}: {event}: segments", _entry(f"{place}: {event}", found, "segments"), element
+    )
+    (zero, _), *_ = _spans(f"{place}: {event}", found)
+    stages = _spans(f"{place}: {event}: {element}", part)
+    return round(zero + stages[0][0], 3), round(zero + stages[-1][1], 3)
+
+
+def _entry(place: str, content: Any, key: str) -> Any:
+    if not isinstance(content, Mapping) or key not in content:
+        raise DataError(f"{place}: has no {key}")
+    return content[key]
+
+
+def _spans(place: str, entry: Any) -> list[tuple[float, float]]:
+    spans = _entry(place, entry, "timestamps")
+    try:
+        pairs = [(float(start), float(end)) for start, end in spans]
+    except (TypeError, ValueError):
+        pairs = []
+    if not pairs:
+        raise DataError(f"{place}: timestamps must be pairs of seconds (got {spans!r})")
+    return pairs
+
+
+class _Videos:
+    """The files of a folder by their names without suffix."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.found: dict[str, Path] = {}
+        for path in sorted(root.iterdir()) if root.is_dir() else []:
+            if path.suffix.lower() in SUFFIXES:
+                other = self.found.setdefault(path.stem, path)
+                if other != path:
+                    raise DataError(f"{path}: there is also {other.name}: keep one of them")
+
+    def path(self, video: str) -> Path:
+        """The file of a video; where it ought to be, if it is not there."""
+        return self.found.get(video, self.root / f"{video}.mp4")

@@ -1,0 +1,54 @@
+"""The paper's CSV files, `FileName,Class,TotalFrames,ClassEncoded`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from taghead.data.annotations.clip import Clip
+from taghead.data.annotations.tables import check_columns, read_csv
+from taghead.errors import DataError
+
+COLUMNS = ("FileName", "Class", "TotalFrames", "ClassEncoded")
+
+
+def read_reference(csv: str | Path, root: str | Path) -> list[Clip]:
+    """The clips of a CSV file as the paper's released annotations have it.
+
+    A clip lies at `<root>/<Class>/<FileName>`. `TotalFrames` is not always right: it is kept as
+    `listed_frames`, where it is a number, and used for nothing but a comparison.
+
+    Args:
+        csv: The annotation file.
+        root: The folder of videos.
+
+    Raises:
+        DataError: If the file cannot be read, lacks a column or a value, or gives one class two
+            numbers or one number two classes.
+    """
+    csv, root = Path(csv), Path(root)
+    table = read_csv(csv)
+    check_columns(csv, table, COLUMNS, filled=("FileName", "Class", "ClassEncoded"))
+    for line, value in table["ClassEncoded"].items():
+        if not value.isdecimal():
+            raise DataError(f"{csv}: line {line}: ClassEncoded must be a number (got {value!r})")
+    labels = table["ClassEncoded"].astype(int)
+    for one, other in (("ClassEncoded", "Class"), ("Class", "ClassEncoded")):
+        names = table.assign(ClassEncoded=labels).groupby(one)[other].unique()
+        for value, several in names.items():
+            if len(several) > 1:
+                found = " and ".join(map(str, several[:2]))
+                raise DataError(f"{csv}: {one} {value} stands with two of {other}: {found}")
+    rows = zip(table["FileName"], table["Class"], labels, table["TotalFrames"], strict=True)
+    return [
+        Clip(root / name / file, label, name, listed_frames=_whole(frames))
+        for file, name, label, frames in rows
+    ]
+
+
+def _whole(text: str) -> int | None:
+    """A count, also as a spreadsheet may write it (`12.0`)."""
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return int(number) if number.is_integer() else None

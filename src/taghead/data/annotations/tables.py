@@ -1,0 +1,102 @@
+"""CSV, JSON and text files as they are, with errors that name the file and the line."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from taghead.errors import DataError
+
+ENCODING = "utf-8-sig"  # spreadsheets write a byte order mark
+
+
+def read_csv(path: Path, header: bool = True) -> pd.DataFrame:
+    """A CSV file as text, its row labels the line numbers; blank lines are left out.
+
+    Args:
+        path: The file.
+        header: Whether its first line names the columns; they are numbers otherwise.
+
+    Raises:
+        DataError: If it cannot be read, or has no row.
+    """
+    try:
+        # a class may be called "None", "nan" or "007": every value stays the text that it is
+        table = pd.read_csv(
+            path,
+            dtype=str,
+            header=0 if header else None,
+            keep_default_na=False,
+            skip_blank_lines=False,
+            encoding=ENCODING,
+        )
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such annotation file") from error
+    except (OSError, ValueError) as error:  # pandas' own errors are ValueErrors
+        reason = str(error).strip().splitlines()[0]
+        raise DataError(f"{path}: not a readable CSV file: {reason}") from error
+    if not isinstance(table.index, pd.RangeIndex):  # pandas took the first values for an index
+        raise DataError(f"{path}: its lines have more values than its header has columns")
+    table.index += 1 + header
+    table = table.fillna("")
+    return table[(table != "").any(axis=1)]
+
+
+def check_columns(
+    path: Path, table: pd.DataFrame, columns: Sequence[str], filled: Sequence[str]
+) -> None:
+    """Checks that columns are there, and that some of them have a value in every row.
+
+    Raises:
+        DataError: If not; it names the first line without a value.
+    """
+    missing = [column for column in columns if column not in table]
+    if missing:
+        found = ", ".join(map(repr, table.columns))
+        raise DataError(f"{path}: column {missing[0]} is missing (found {found})")
+    if table.empty:
+        raise DataError(f"{path}: no clips, only a header")
+    for column in filled:
+        empty = table.index[table[column] == ""]
+        if len(empty):
+            raise DataError(f"{path}: line {empty[0]}: {column} is empty")
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a text file.
+
+    Raises:
+        DataError: If it cannot be read.
+    """
+    try:
+        return path.read_text(encoding=ENCODING).splitlines()
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "it is not text in UTF-8"
+        raise DataError(f"{path}: cannot be read: {reason}") from error
+
+
+def read_json(path: Path) -> Any:
+    """The contents of a JSON file.
+
+    Raises:
+        DataError: If it cannot be read.
+    """
+    try:
+        return json.loads("\n".join(read_lines(path)))
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path}: not JSON: line {error.lineno}: {error.msg}") from error
+    except RecursionError as error:
+        raise DataError(f"{path}: not JSON that can be read: it is nested too deeply") from error
+
+
+def first_row(path: Path) -> list[str]:
+    """The values in the first line of a CSV file, without spaces around them."""
+    lines = read_lines(path)
+    return [value.strip() for value in next(csv.reader(lines[:1]), [])]

@@ -1,0 +1,43 @@
+"""Clips that cannot be used, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from taghead.data.annotations import Clip, Split
+from taghead.data.scanning import file_states
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """A clip that cannot be used, and why: `<path>: <reason>`."""
+
+    clip: Clip
+    reason: str
+
+
+def find_missing(clips: Sequence[Clip]) -> list[Unreadable]:
+    """The clips that are no file, or whose annotation is faulty: a look, without opening any."""
+    states = file_states(clips)
+    return [
+        Unreadable(clip, f"{clip.path}: {reason}")
+        for clip in clips
+        if (reason := clip.fault or states[clip.path].reason)
+    ]
+
+
+def excluded_table(excluded: Mapping[Split, Sequence[Unreadable]]) -> pd.DataFrame:
+    """The clips of each split that are left out, a row each: split, path, segment and reason."""
+    rows = [
+        (split, str(bad.clip.path), str(bad.clip.segment or ""), _without_path(bad))
+        for split, several in excluded.items()
+        for bad in several
+    ]
+    return pd.DataFrame(rows, columns=["split", "path", "segment", "reason"])
+
+
+def _without_path(bad: Unreadable) -> str:
+    return bad.reason.removeprefix(f"{bad.clip.path}: ")

@@ -1,0 +1,67 @@
+"""A head's graph part as a PyG model, on any graph with its node and edge types."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch_geometric.nn import MessagePassing
+
+from taghead import operators
+from taghead.grid import Relation
+
+if TYPE_CHECKING:
+    from taghead.head import TAGHead
+
+
+class GraphModel(nn.Module):
+    """Message passing, readout and classifier of a head, with PyG's signature.
+
+    It takes any heterogeneous graph with the node type `token` and the head's relations, so PyG's
+    explainers, loaders and transforms work on it. It shares its parameters with the head.
+
+    Shapes:
+        - **x_dict["token"]** `[M, channels]`: what the head's `encode` gives, M tokens in all
+        - **edge_index_dict[relation]** `[2, E]`
+        - **batch_dict["token"]** `[M]`: each token's clip; one clip when not given
+        - **pos_dict["token"]** `[M, 3]`: for the operators that use positions
+        - **output** `[B, num_classes]`, logits
+    """
+
+    def __init__(self, head: TAGHead) -> None:
+        super().__init__()
+        self.layers = head.layers
+        self.aggregation = head.readout.aggregation()
+        self.classifier = head.classifier
+
+    def forward(
+        self,
+        x_dict: dict[str, Tensor],
+        edge_index_dict: dict[tuple[str, str, str], Tensor],
+        batch_dict: dict[str, Tensor] | None = None,
+        pos_dict: dict[str, Tensor] | None = None,
+    ) -> Tensor:
+        x = x_dict["token"]
+        batch = batch_dict["token"] if batch_dict else x.new_zeros(x.size(0), dtype=torch.long)
+        available = {"batch": batch, **({"pos": pos_dict["token"]} if pos_dict else {})}
+
+        def run(
+            conv: MessagePassing, x: Tensor, relations: Sequence[Relation], x_0: Tensor
+        ) -> Tensor:
+            edges = [edge_index_dict[relation] for relation in relations]
+            types = [e.new_full((e.size(1),), i) for i, e in enumerate(edges)]
+            return operators.run(
+                conv,
+                x,
+                edge_index=torch.cat(edges, dim=1),
+                edge_type=torch.cat(types),
+                x_0=x_0,
+                **available,
+            )
+
+        x_0 = x
+        for layer in self.layers:
+            x = layer(x, x_0, run)
+        return self.classifier(self.aggregation(x, batch))

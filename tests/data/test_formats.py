@@ -1,0 +1,342 @@
+import json
+import logging
+from pathlib import Path
+
+import pytest
+
+from taghead.data import Clip, read_annotations
+from taghead.data.annotations import (
+    read_classes,
+    read_diving48,
+    read_folders,
+    read_haa500,
+    read_plain,
+)
+from taghead.errors import DataError
+from taghead.video import Segment
+
+
+def write(path: Path, text: str) -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return str(path)
+
+
+def touch(root: Path, *names: str) -> Path:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    return root
+
+
+def haa500(root: Path, *classes: str, flat: bool = False) -> Path:
+    names = [f"{name}_{i:03d}.mp4" for name in classes for i in range(20)]
+    return touch(root, *(name if flat else f"{name[:-8]}/{name}" for name in names))
+
+
+# a clip ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "segment", [None, Segment(0.1, 2.35), Segment(3.0), Segment(4, 9, "frame")]
+)
+def test_clips_and_segments_as_text(segment: Segment | None) -> None:
+    clip = Clip(Path("videos/a b.mp4"), 3, "jump", segment, 12)
+    assert Clip.from_dict(json.loads(json.dumps(clip.to_dict()))) == clip
+    assert clip.id == ("videos/a b.mp4" if segment is None else f"videos/a b.mp4 [{segment}]")
+
+
+# class lists -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        ("a.txt", "blowing kisses\nbattle-rope_jumping-jack\n007\n\n", None),
+        ("a.json", '["blowing kisses", "battle-rope_jumping-jack", "007"]', None),
+        ("a.json", '[["Back", "15som", "05Twis", "FREE"], ["Back", "2som"]]', "Diving48"),
+        ("a.json", '{"Moving [something] up": "1", "Holding [something]": "0"}', "Something"),
+    ],
+)
+def test_class_lists(tmp_path: Path, name: str, text: str, expected: str | None) -> None:
+    names = {
+        "Diving48": ["Back 15som 05Twis FREE", "Back 2som"],
+        "Something": ["Holding [something]", "Moving [something] up"],
+        None: ["blowing kisses", "battle-rope_jumping-jack", "007"],
+    }
+    assert read_classes(write(tmp_path / name, text)) == names[expected]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.txt", "jump\n\nrun\n", "class 1 has no name"),
+        ("a.txt", "jump\nrun\njump\n", "two classes have the name 'jump'"),
+        ("a.txt", "jump\n", r"needs at least two classes \(found 1\)"),
+        ("a.txt", "Clabel: 0; set: 1; Glabel: 3; (VT) a\nrun\n", "line 2: not like 'Clabel: 0;"),
+        (
+            "a.txt",
+            "Clabel: 0; set: 1; Glabel: 3; (VT) a\n" * 2,
+            "line 2: Clabel 0 stands there twice",
+        ),
+        (
+            "a.txt",
+            "Clabel: 0; set: 1; Glabel: 3; (VT) a\nClabel: 2; set: 1; Glabel: 4; (VT) b\n",
+            r"Clabel must count 0 to 2 without a gap \(1 missing, the first is 1\)",
+        ),
+        ("a.json", '{"a": 0, "b": 0}', "must be a JSON list of names"),
+        ("a.json", '{"a": 1, "b": 2}', r"number must count 0 to 2 without a gap"),
+        ("a.json", "[1, 2]", "must be a JSON list of names"),
+        ("a.json", "[1,\n2", "not JSON: line 2"),
+    ],
+)
+def test_class_lists_that_are_none(tmp_path: Path, name: str, text: str, message: str) -> None:
+    with pytest.raises(DataError, match=rf"^{tmp_path}/{name}: {message}"):
+        read_classes(write(tmp_path / name, text))
+
+
+# plain CSV files ---------------------------------------------------------------------------------
+
+
+def test_plain_names_and_times(tmp_path: Path) -> None:
+    csv = write(
+        tmp_path / "train.csv",
+        "label, path, start_sec, end_sec\n"
+        "play_ otamatone,a/b.mp4,,\n\n"
+        '"big, jump",/films/c.mp4,1.5,4\n'
+        "007,a/b.mp4,2,\n"
+        "None,a/b.mp4,,7.25\n",
+    )
+    clips = read_plain(csv, "videos")
+    shared = Path("videos/a/b.mp4")
+    assert clips == [
+        Clip(shared, 3, "play_ otamatone"),
+        Clip(Path("/films/c.mp4"), 2, "big, jump", Segment(1.5, 4.0)),
+        Clip(shared, 0, "007", Segment(2.0)),
+        Clip(shared, 1, "None", Segment(0.0, 7.25)),
+    ]
+
+
+def test_plain_numbers_are_numbers(tmp_path: Path) -> None:
+    csv = write(tmp_path / "train.csv", "a.mp4,10\n" + "".join(f"b.mp4,{i}\n" for i in range(10)))
+    assert [clip.label for clip in read_plain(csv, "v")] == [10, *range(10)]
+    names = [f"class {i}" for i in range(11)]
+    assert read_plain(csv, "v", names)[0] == Clip(Path("v/a.mp4"), 10, "class 10")
+    numbers = [str(10 - i) for i in range(11)]  # names that are numbers
+    assert read_plain(csv, "v", numbers)[0] == Clip(Path("v/a.mp4"), 0, "10")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("path,label,start\na.mp4,x,1\n", "column 'start' is unknown"),
+        ("path,label\n", "no clips, only a header"),
+        ("path,label\na.mp4,\n", "line 2: label is empty"),
+        ("path,label\na.mp4,x\n,y\n", "line 3: path is empty"),
+        ("a.mp4,x\n,y\n", "line 2: path is empty"),
+        ("a.mp4,x,1\n", r"must have 2 or 4 columns \(got 3\)"),
+        ("a.mp4,x,1,one\n", "line 1: start_sec and end_sec: could not convert.*'one'"),
+        ("a.mp4,x,3,2\n", r"line 1: .*end must be greater than start = 3.0 \(got 2.0\)"),
+        ("a.mp4,x,-1,2\n", r"line 1: .*start must be 0 or more \(got -1.0\)"),
+        ("a.mp4,x,nan,2\n", r"line 1: .*start must be 0 or more \(got nan\)"),
+        ("a.mp4,0\na.mp4,2\n", r"label must count 0 to 2 without a gap"),
+    ],
+)
+def test_plain_files_that_are_wrong(tmp_path: Path, text: str, message: str) -> None:
+    csv = write(tmp_path / "train.csv", text)
+    with pytest.raises(DataError, match=f"^{csv}: {message}") as error:
+        read_plain(csv, "videos")
+    assert "\n" not in str(error.value)
+
+
+def test_plain_labels_that_are_no_classes(tmp_path: Path) -> None:
+    csv = write(tmp_path / "train.csv", "a.mp4,0\na.mp4,2\n")
+    with pytest.raises(DataError, match=r"label 2 is not among the 2 classes"):
+        read_plain(csv, "v", ["x", "y"])
+    csv = write(tmp_path / "train.csv", "a.mp4,x\na.mp4,z\n")
+    with pytest.raises(DataError, match=r"unknown class 'z': it is not among the classes"):
+        read_plain(csv, "v", ["x", "y"])
+
+
+# folders -----------------------------------------------------------------------------------------
+
+
+def test_folders_of_classes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    root = touch(
+        tmp_path, "run/b.MP4", "run/a.webm", "blowing kisses/c.mkv", "run/notes.txt", "run/.d.mp4"
+    )
+    clips = read_folders(root)
+    assert clips == [
+        Clip(root / "blowing kisses/c.mkv", 0, "blowing kisses"),
+        Clip(root / "run/a.webm", 1, "run"),
+        Clip(root / "run/b.MP4", 1, "run"),
+    ]
+    assert f"{root}/run/notes.txt: left aside: the suffix is not that of a video" in caplog.text
+    assert [clip.label for clip in read_folders(root, ["run", "blowing kisses"])] == [1, 0, 0]
+    with pytest.raises(DataError, match="unknown class 'blowing kisses'"):
+        read_folders(root, ["run", "jump"])
+
+
+def test_folders_that_are_wrong(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="nowhere: no such folder"):
+        read_folders(tmp_path / "nowhere")
+    with pytest.raises(DataError, match="no class folders in it"):
+        read_folders(touch(tmp_path / "flat", "a.mp4"))
+    (tmp_path / "x" / "empty").mkdir(parents=True)
+    with pytest.raises(DataError, match="x/empty: no video in this class folder"):
+        read_folders(touch(tmp_path / "x", "run/a.mp4"))
+
+
+@pytest.mark.parametrize("flat", [False, True])
+def test_haa500(tmp_path: Path, flat: bool) -> None:
+    root = haa500(tmp_path, "play_ otamatone", "battle-rope_jumping-jack", flat=flat)
+    found = read_annotations(root)
+    assert found.format == "haa500"
+    assert found.class_names == ["battle-rope_jumping-jack", "play_ otamatone"]
+    assert [len(found.clips[split]) for split in ("train", "val", "test")] == [32, 2, 6]
+    names = [clip.path.name for clip in read_haa500(root, "test") if clip.label == 1]
+    assert names == [f"play_ otamatone_{i:03d}.mp4" for i in (17, 18, 19)]
+    assert [clip.path.stem[-3:] for clip in found.clips["val"]] == ["016"] * 2
+    everything = [clip.path for clips in found.clips.values() for clip in clips]
+    assert sorted(everything) == sorted(root.rglob("*.mp4"))
+
+
+def test_haa500_names_its_files_after_classes(tmp_path: Path) -> None:
+    spaced = touch(tmp_path / "spaced", *(f"blow kiss/Blow_kiss_{i:03d}.mp4" for i in range(20)))
+    assert [clip.class_name for clip in read_haa500(spaced, "val")] == ["blow kiss"]
+    for name in ("run/run_020.mp4", "run/jump_000.mp4", "run/run_00.mp4"):
+        root = touch(haa500(tmp_path / name, "run"), name)
+        with pytest.raises(DataError, match=rf"{root}/{name}: HAA500 has files named <class>_000"):
+            read_haa500(root, "train")
+
+
+# Diving48 ----------------------------------------------------------------------------------------
+
+
+def test_diving48(tmp_path: Path) -> None:
+    entries = [
+        {"vid_name": "-mmq0PT-u8k_00155", "label": 1, "start_frame": 0, "end_frame": 48},
+        {"vid_name": "x_00001", "label": 0, "start_frame": 12, "end_frame": 70},
+    ]
+    train = write(tmp_path / "Diving48_V2_train.json", json.dumps(entries))
+    test = write(tmp_path / "Diving48_V2_test.json", json.dumps(entries[:1]))
+    write(tmp_path / "Diving48_vocab.json", '[["Back", "15som"], ["Inward", "FREE"]]')
+    found = read_annotations(tmp_path, train, test=test)
+    assert found.format == "diving48"
+    assert found.class_names == ["Back 15som", "Inward FREE"]
+    whole = Clip(tmp_path / "-mmq0PT-u8k_00155.mp4", 1, "Inward FREE", listed_frames=48)
+    part = Clip(tmp_path / "x_00001.mp4", 0, "Back 15som", Segment(12, 70, "frame"))
+    assert found.clips == {"train": [whole, part], "test": [whole]}
+    assert [clip.class_name for clip in read_diving48(train, "v")] == ["1", "0"]
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ([], r"entry 1: must be an object \(got \[\]\)"),
+        ({"label": 0}, r"entry 1: vid_name must be a name \(got None\)"),
+        ({"vid_name": "a", "label": "0"}, r"entry 1 \(a\): label must be a number \(got '0'\)"),
+        ({"vid_name": "a"}, r"entry 1 \(a\): label must be a number"),
+        ({"vid_name": "a", "label": 2}, "entry 1: class 2 is not among the 2 classes"),
+        (
+            {"vid_name": "a", "label": 0, "start_frame": 9, "end_frame": 9},
+            r"entry 1 \(a\): start_frame and end_frame must be frames, .*\(got 9 and 9\)",
+        ),
+        ({"vid_name": "a", "label": 0, "start_frame": -1}, r"entry 1 \(a\): start_frame and"),
+    ],
+)
+def test_diving48_entries_that_are_wrong(tmp_path: Path, entry: object, message: str) -> None:
+    path = write(tmp_path / "a.json", json.dumps([{"vid_name": "a", "label": 0}, entry]))
+    with pytest.raises(DataError, match=f"^{path}: {message}"):
+        read_diving48(path, "videos", ["x", "y"])
+
+
+# which format ------------------------------------------------------------------------------------
+
+
+def test_formats_that_are_certain(tmp_path: Path) -> None:
+    reference = write(
+        tmp_path / "r.csv", "FileName,Class,TotalFrames,ClassEncoded\na,x,1,0\nb,y,1,1\n"
+    )
+    plain = write(tmp_path / "p.csv", "\ufeffpath,label\na.mp4,x\nb.mp4,y\n")
+    assert read_annotations(tmp_path, reference).format == "reference"
+    assert read_annotations(tmp_path, plain, val=plain).format == "plain"
+    root = touch(tmp_path / "k", "train/x/a.mp4", "train/y/b.mp4", "validation/x/c.mp4")
+    found = read_annotations(root)
+    assert (found.format, list(found.clips)) == ("folders", ["train", "val"])
+    assert found.sources == {"train": f"{root}/train", "val": f"{root}/validation"}
+    assert found.clips["val"] == [Clip(root / "validation/x/c.mp4", 0, "x")]
+    assert read_annotations(root, "train", test="validation").clips["test"] == found.clips["val"]
+    bare = touch(tmp_path / "bare", "x/a.mp4", "y/b.mp4")
+    assert list(read_annotations(bare).clips) == ["train"]
+
+
+def test_formats_that_are_not_certain(tmp_path: Path) -> None:
+    nameless = write(tmp_path / "n.csv", "a.mp4,x\nb.mp4,y\n")
+    with pytest.raises(DataError, match="without names of columns, say format=plain"):
+        read_annotations(tmp_path, nameless)
+    assert len(read_annotations(tmp_path, nameless, format="plain").clips["train"]) == 2
+    few = touch(haa500(tmp_path / "few", "run", "jump"), "run/run_000.mp4")
+    (few / "run/run_019.mp4").unlink()
+    with pytest.raises(DataError, match="say format=haa500 or format=folders"):
+        read_annotations(few)
+    assert len(read_annotations(few, format="haa500").clips["test"]) == 5
+    assert len(read_annotations(few, format="folders").clips["train"]) == 39
+    with pytest.raises(DataError, match=r"t.txt: in none of the formats reference, plain, "):
+        read_annotations(tmp_path, write(tmp_path / "t.txt", "a.mp4 3\n"))
+    with pytest.raises(DataError, match="not a list of clips with vid_name and label"):
+        read_annotations(tmp_path, write(tmp_path / "t.json", "{}"))
+    plain = write(tmp_path / "p.csv", "path,label\na.mp4,x\nb.mp4,y\n")
+    txt = write(tmp_path / "s.txt", "v_E_0_9_A_0_1 0\n")
+    with pytest.raises(DataError, match=r"s.txt: has the format finegym, but .*p.csv has plain"):
+        read_annotations(tmp_path, plain, val=txt)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"train": "no.csv"}, DataError, "^no.csv: no such annotation file"),
+        ({"format": "kinetics"}, ValueError, r"format must be one of auto, .*\(got 'kinetics'\)"),
+        ({"format": "finegym"}, ValueError, "train must be given for format finegym"),
+        ({"format": "haa500", "val": "x"}, ValueError, "val is not for format haa500"),
+        ({"format": "folders", "val": "x"}, ValueError, "train must be given with val or test"),
+        ({"times": "x"}, ValueError, r"times is for format finegym \(got format folders\)"),
+        ({"classes": "no.txt"}, DataError, "^no.txt: no such file"),
+        ({"root": "nowhere"}, DataError, "^nowhere: no such folder of videos"),
+    ],
+)
+def test_arguments_that_do_not_fit(
+    tmp_path: Path, arguments: dict, error: type[Exception], message: str
+) -> None:
+    root = touch(tmp_path, "x/a.mp4", "y/b.mp4")
+    with pytest.raises(error, match=message):
+        read_annotations(**{"root": root, **arguments})
+
+
+def test_classes_of_other_splits_are_those_of_training(tmp_path: Path) -> None:
+    root = touch(tmp_path, "train/x/a.mp4", "train/y/b.mp4", "test/z/c.mp4")
+    with pytest.raises(DataError, match=f"^{root}/test: unknown class 'z'"):
+        read_annotations(root)
+    both = touch(tmp_path / "both", "train/x/a.mp4", "val/x/a.mp4", "valid/x/a.mp4")
+    with pytest.raises(DataError, match="both val and valid are there: say which"):
+        read_annotations(both)
+    late = touch(tmp_path / "late", "test/x/a.mp4")
+    with pytest.raises(DataError, match="has no folder train, which names the classes"):
+        read_annotations(late)
+
+
+def test_a_class_list_orders_the_classes(tmp_path: Path) -> None:
+    root = touch(tmp_path / "v", "train/x/a.mp4", "train/y/b.mp4", "val/y/c.mp4")
+    classes = write(tmp_path / "classes.txt", "y\nunseen\nx\n")
+    found = read_annotations(root, classes=classes)
+    assert found.class_names == ["y", "unseen", "x"]
+    assert [clip.label for clip in found.clips["train"]] == [2, 0]
+    assert [clip.label for clip in found.clips["val"]] == [0]
+
+
+def test_nothing_is_logged_about_a_clean_folder(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    read_annotations(haa500(tmp_path, "a", "b"))
+    assert caplog.text == ""

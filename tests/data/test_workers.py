@@ -1,0 +1,49 @@
+import operator
+import os
+import signal
+import time
+
+import pytest
+
+from taghead.data.workers import Failure, run_isolated
+
+
+def minute(job: object) -> float:
+    return 60.0
+
+
+def test_every_job_is_done_once() -> None:
+    results = dict(run_isolated(operator.neg, list(range(40)), 3, minute))
+    assert results == {number: -number for number in range(40)}
+    assert list(run_isolated(operator.neg, [], 3, minute)) == []
+
+
+def test_a_process_that_dies_costs_its_job_only() -> None:
+    jobs = [0, int(signal.SIGSEGV), 0, int(signal.SIGKILL), 0, 0]
+    results = list(run_isolated(signal.raise_signal, jobs, 2, minute))
+    assert sorted((job, result) for job, result in results if job) == [
+        (signal.SIGKILL, Failure("ended the process (SIGKILL)")),
+        (signal.SIGSEGV, Failure("ended the process (SIGSEGV)")),
+    ]
+    assert [result for job, result in results if not job] == [None] * 4
+
+
+def test_a_process_that_leaves_says_with_which_code() -> None:
+    assert list(run_isolated(os._exit, [3], 1, minute)) == [
+        (3, Failure("ended the process (exit code 3)"))
+    ]
+
+
+def test_a_job_that_does_not_end_is_ended() -> None:
+    start = time.monotonic()
+    results = dict(run_isolated(time.sleep, [0, 60, 0.1], 2, lambda job: 0.5 if job == 60 else 60))
+    assert results == {0: None, 0.1: None, 60: Failure("took longer than 0.5 s")}
+    assert time.monotonic() - start < 30
+
+
+def test_processes_end_when_nobody_listens(monkeypatch: pytest.MonkeyPatch) -> None:
+    results = run_isolated(time.sleep, [0, 60, 60], 2, minute)
+    assert next(results) == (0, None)
+    start = time.monotonic()
+    results.close()
+    assert time.monotonic() - start < 30
