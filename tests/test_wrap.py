@@ -185,8 +185,6 @@ class TestSaving:
 
     def test_one_made_in_a_script_says_how_it_could_be_saved(self, tmp_path: Path) -> None:
         model = classifier(wrap_backbone(Network(), "layer4.conv", preprocessing=CLIPS))
-        with pytest.raises(
-            ValueError, match=r"WrappedBackbone cannot be written .* subclass of Wr"
-        ):
+        with pytest.raises(ValueError, match=r"WrappedBackbone cannot be written .* subclass of W"):
             model.save_pretrained(tmp_path)
         assert not any(tmp_path.iterdir())

@@ -38,7 +38,7 @@ def preset_preprocessing(preset: Preset) -> Preprocessing:
     )
 
 
-def read_reference(
+def read_released(
     path: str | Path, preset: Preset, wanted: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
     """The weights of a released checkpoint under our names.
@@ -62,7 +62,7 @@ def read_reference(
         first = wrong[0]
         raise DataError(
             f"{path}: not a checkpoint of {preset}: {first} is {list(state[first].shape)} instead "
-            f"of {list(shapes[first])}{_fitting(state, names)}"
+            f"of {list(shapes[first])}{_fitting(state, names, preset)}"
         )
     if edges is not None:
         _check_edges(path, edges, Grid(PAPER[preset][1], 7, 7))
@@ -112,15 +112,15 @@ def _shortened(keys: list[str]) -> str:
     return ", ".join(keys[:SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
-def _fitting(state: Mapping[str, Tensor], names: Mapping[str, str]) -> str:
-    """Which preset the head's shapes are of, as the end of an error."""
+def _fitting(state: Mapping[str, Tensor], names: Mapping[str, str], given: Preset) -> str:
+    """Which other preset the head's shapes are of, as the end of an error."""
     theirs = {key: name for name, key in names.items()}
     num_classes = state[theirs["head.classifier.1.bias"]].numel()
     num_nodes = state[theirs["head.positions.tables.0"]].numel() // 512
     width = state[theirs["head.encoder.layers.0.linear1.bias"]].numel()
     for preset, (classes, frames, feedforward) in PAPER.items():
         if (num_classes, num_nodes, width) == (classes, frames * 49, feedforward):
-            return f"; it fits preset={preset}"
+            return "" if preset == given else f"; it fits preset={preset}"
     return (
         f"; it fits no preset: {num_classes} classes, {num_nodes} tokens, "
         f"a feed-forward network of {width}"

@@ -10,7 +10,7 @@ import lightning
 import torch
 
 from taghead.checkpoints import Preset
-from taghead.data.annotations import read_reference
+from taghead.data.annotations import read_classes, read_reference
 from taghead.data.annotations.classes import class_names
 from taghead.errors import DataError
 from taghead.files import first_line, written_whole
@@ -33,8 +33,8 @@ def convert(
             that `save_pretrained` wrote.
         output: The folder to write; or a file that ends in `.ckpt`, for `taghead test --ckpt_path`.
         preset: The dataset that a released file is of; such a file holds no settings.
-        classes: The classes' names, in order: an annotation file (.csv), or a text file with one
-            name a line.
+        classes: What names the classes: an annotation file (`.csv`) as the paper's are, or a class
+            list, such as a text file with a name a line.
         metrics: A JSON file of numbers for the model card, such as a test's `metrics.json`.
         modules: Python modules to import first: where classes of your own are defined.
 
@@ -46,7 +46,7 @@ def convert(
         importlib.import_module(module)
     model = load_model(source) if preset is None else VideoClassifier.from_reference(source, preset)
     if classes is not None:
-        model.class_names = _read_classes(Path(classes), model.head.num_classes)
+        model.class_names = _class_names(classes, model.head.num_classes)
     if metrics is not None:
         model.metrics = _read_metrics(Path(metrics))
     if output.endswith(".ckpt"):
@@ -74,24 +74,19 @@ def save_checkpoint(model: VideoClassifier, path: str | Path) -> None:
         torch.save(checkpoint, stage / Path(path).name)
 
 
-def _read_classes(path: Path, num_classes: int) -> list[str]:
-    """The names in an annotation file or a text file.
+def _class_names(path: str, num_classes: int) -> list[str]:
+    """The names that an annotation file or a class list gives.
 
     Raises:
-        DataError: If they are not as many as the classes, or not distinct.
+        DataError: If they are not as many as the classes, or the file cannot be used.
     """
-    if path.suffix == ".csv":
-        names = class_names(path, read_reference(path, path.parent), "ClassEncoded")
+    if path.endswith(".csv"):
+        clips = read_reference(path, Path(path).parent)
+        names = class_names(path, clips, "ClassEncoded")
     else:
-        try:
-            names = path.read_text(encoding="utf-8").splitlines()
-        except (OSError, ValueError) as error:
-            raise DataError(f"{path}: not a readable text file: {first_line(error)}") from error
+        names = read_classes(path)
     if len(names) != num_classes:
         raise DataError(f"{path}: must name {num_classes} classes (got {len(names)})")
-    repeated = [name for name in names if not name.strip() or names.count(name) > 1]
-    if repeated:
-        raise DataError(f"{path}: names must be distinct and not empty (got {repeated[0]!r})")
     return names
 
 

@@ -52,8 +52,8 @@ def extract(
     Args:
         output: The cache's folder.
         data: The dataset: all of its splits, its preprocessing, batch size and workers.
-        backbone: The backbone's name.
-        backbone_weights: A file with its weights, or a name that torchvision publishes.
+        backbone: The backbone's name, or the class path of one of your own.
+        backbone_weights: A file with its weights, or the name of published ones.
         model: A training checkpoint or a folder of `save_pretrained`, whose backbone is taken
             instead.
         num_views: Views of each training clip: the test's, and others as training draws them.
@@ -254,9 +254,9 @@ def _chosen_backbone(
             f"backbone_weights must not be given with model, which has its own (got {weights!r})"
         )
     classifier = load_model(model)
-    if name not in (None, classifier.backbone.name):
+    if name not in (None, classifier.backbone.to_config()):
         raise ValueError(
-            f"backbone must be that of {model}, {classifier.backbone.name} (got {name!r})"
+            f"backbone must be that of {model}, {classifier.backbone.to_config()} (got {name!r})"
         )
     if classifier.preprocessing != data.preprocessing:
         log.warning(

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from taghead.backbones import Backbone, build_backbone
 from taghead.backbones.build import backbone_from_config
 from taghead.card import CARD, is_generated, model_card
-from taghead.checkpoints import Preset, is_reference, preset_preprocessing, read_reference
+from taghead.checkpoints import Preset, is_reference, preset_preprocessing, read_released
 from taghead.errors import DataError
 from taghead.files import first_line, read_tensors, written_whole
 from taghead.head import TAGHead
@@ -163,7 +163,7 @@ class VideoClassifier(nn.Module, ModelHubMixin, library_name="taghead"):
         with torch.device("meta"):  # no random weights that the file's replace
             backbone = build_backbone("r2plus1d_34")
         model = cls(backbone, head, class_names, preset_preprocessing(preset))
-        model.load_state_dict(read_reference(path, preset, model.state_dict()), assign=True)
+        model.load_state_dict(read_released(path, preset, model.state_dict()), assign=True)
         return model.eval()
 
     @classmethod

@@ -273,9 +273,9 @@ def _backbone(name: str, weights: str | None, features: FeatureCache | None) -> 
             f"backbone must be {features.recipe.backbone}, which made the features in "
             f"{features.root} (got {name!r})"
         )
-    if weights is None:
-        return features.backbone()
     network = build_backbone(name, weights)
+    if weights is None:
+        return features.backbone(network)
     features.check_weights(network.state_dict(), weights)
     return network
 

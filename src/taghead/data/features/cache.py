@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from taghead.backbones import Backbone, build_backbone
+from taghead.backbones import Backbone
+from taghead.backbones.build import backbone_from_config
 from taghead.data.annotations import Clip
 from taghead.data.features.manifest import (
     BACKBONE,
@@ -51,14 +52,19 @@ class FeatureCache:
             for split, shards in manifest["shards"].items()
         }
 
-    def backbone(self) -> Backbone:
+    def backbone(self, built: Backbone | None = None) -> Backbone:
         """The backbone that made the feature maps, with its weights.
 
+        Args:
+            built: One of its name to load the weights into. Without it one is built, for which a
+                class of your own must be imported already: a cache may come from anywhere.
+
         Raises:
+            ValueError: If there is no such backbone.
             DataError: If its weights are not those that the manifest names.
         """
         path = self.root / BACKBONE
-        backbone = build_backbone(self.recipe.backbone)
+        backbone = built or backbone_from_config(self.recipe.backbone)
         try:
             backbone.load_state_dict(load_file(path))
         except Exception as error:  # safetensors and torch raise types of their own
