@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json
 from pathlib import Path
 
 import lightning
@@ -12,8 +11,9 @@ import torch
 from taghead.checkpoints import Preset
 from taghead.data.annotations import read_classes, read_reference
 from taghead.data.annotations.classes import class_names
+from taghead.data.annotations.tables import read_json
 from taghead.errors import DataError
-from taghead.files import first_line, written_whole
+from taghead.files import written_whole
 from taghead.model import VideoClassifier
 from taghead.prediction import load_model
 
@@ -91,15 +91,14 @@ def _class_names(path: str, num_classes: int) -> list[str]:
 
 
 def _read_metrics(path: Path) -> dict[str, float]:
-    """Numbers by name.
+    """The numbers in a JSON object; what else it holds, such as their intervals, is left out.
 
     Raises:
-        DataError: If the file holds anything else.
+        DataError: If it holds none.
     """
-    try:
-        metrics = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: not a readable JSON file: {first_line(error)}") from error
-    if not isinstance(metrics, dict) or not all(type(v) in (int, float) for v in metrics.values()):
-        raise DataError(f"{path}: must hold numbers by name, such as a test's metrics.json")
-    return metrics
+    content = read_json(path)
+    if isinstance(content, dict):
+        numbers = {name: value for name, value in content.items() if type(value) in (int, float)}
+        if numbers:
+            return numbers
+    raise DataError(f"{path}: must hold numbers by name, such as a test's metrics.json")

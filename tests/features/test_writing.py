@@ -264,7 +264,7 @@ def test_numbers_that_do_not_fit_into_float16_are_an_error(
         def forward(self, clip: torch.Tensor) -> torch.Tensor:
             return 1e5 * backbone.features(clip).abs() + 1e5
 
-    loud = Backbone("loud", Loud(), backbone.channels, backbone.stride)
+    loud = Backbone(Loud(), backbone.channels, backbone.stride, backbone.preprocessing, name="loud")
     with pytest.raises(DataError, match=r"mp4: its feature map has numbers that float16"):
         write_features(tmp_path / "half", loud, data_of())
 

@@ -107,7 +107,9 @@ def test_a_released_file_is_tested_like_any_checkpoint(
     assert all(str(200 + (best * 7) % 99) in line.split(",") for line in table[1:])
     main(["convert", "runs/gym99.ckpt", "shared", "--metrics=report/metrics.json"])
     metrics = json.loads((folder / "report/metrics.json").read_text())
-    assert VideoClassifier.from_pretrained("shared").metrics == metrics
+    saved = VideoClassifier.from_pretrained("shared").metrics
+    assert saved == {name: n for name, n in metrics.items() if isinstance(n, int | float)}
+    assert {"top1", "top5", "mca", "num_clips"} <= saved.keys()
     assert f"| mca | {metrics['mca']:g} |" in (folder / "shared/README.md").read_text()
 
 
@@ -144,7 +146,7 @@ def test_a_checkpoint_of_other_classes_is_refused_by_the_test(
         ({"classes": "two.csv"}, r"two.csv: must name 99 classes \(got 2\)"),
         ({"classes": "none.txt"}, "none.txt"),
         ({"metrics": "list.json"}, "list.json: must hold numbers by name"),
-        ({"metrics": "two.txt"}, "two.txt: not a readable JSON file"),
+        ({"metrics": "two.txt"}, "two.txt: not JSON: line 1"),
         ({"source": "none.pth"}, "none.pth: no such"),
         ({"source": "none.pth", "preset": None}, "none.pth: no such"),
         ({"source": "two.txt", "preset": None}, "two.txt: not a checkpoint of this package"),
