@@ -15,7 +15,6 @@ from measure import (
     Way,
     circumstances,
     number,
-    peak_bytes,
     publish,
     ratio,
     table,
@@ -26,6 +25,7 @@ from torch_geometric.data import Batch, Data
 from torch_geometric.nn import APPNP, global_mean_pool
 
 from taghead import TAGHead
+from taghead.costs import peak_bytes
 from taghead.graph import grid_of, to_tokens
 from taghead.grid import RELATIONS, Grid
 
