@@ -181,9 +181,7 @@ def index_until(num_lines: int) -> subprocess.Popen:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=partial(
-            signal.signal, signal.SIGINT, signal.SIG_DFL
-        ),  # a shell's "&" ignores it
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # "&" ignores it
     )
     end = time.monotonic() + 60
     while len(kept_files()) < num_lines:
