@@ -37,3 +37,7 @@ def test_head_beside_other_results(tmp_path: Path) -> None:
         assert cells.count(f"{title}, forward") == 1
         assert cells.count(f"{title}, forward and backward") == 1
     assert other in text
+
+
+def test_features(tmp_path: Path) -> None:
+    assert first_cells(run("features.py", tmp_path)).count("r2plus1d_tiny") == 1
