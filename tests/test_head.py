@@ -309,3 +309,11 @@ def test_mistakes_are_named(options: dict, message: str) -> None:
 def test_a_feature_map_of_another_width_is_refused() -> None:
     with pytest.raises(ValueError, match=r"must have 8 channels \(got 9\)"):
         small_head()(torch.randn(1, 9, 3, 2, 2))
+
+
+@pytest.mark.parametrize(
+    ("in_channels", "channels", "width"), [(8, None, 8), (2304, None, 512), (1024, 1024, 1024)]
+)
+def test_width_of_the_tokens(in_channels: int, channels: int | None, width: int) -> None:
+    head = TAGHead(in_channels, 5, GRID, channels=channels, encoder_layers=0, mode="none")
+    assert head.encode(torch.randn(1, in_channels, 3, 2, 2)).size(2) == width

@@ -112,7 +112,7 @@ def _print(costs: pd.DataFrame, setting: str) -> None:
         table = Table(title=f"{name}, clips {clips}, {setting}")
         rows = model.drop(columns=["model", "clips"])
         for column in rows.columns:
-            table.add_column(column, justify="left" if column == "part" else "right")
+            table.add_column(column, justify="left" if column == "part" else "right", no_wrap=True)
         for part, *numbers in rows.itertuples(index=False):
             table.add_row(part, *("" if pd.isna(number) else f"{number:.4g}" for number in numbers))
         Console().print(table)

@@ -20,6 +20,7 @@ from taghead.positions import PositionalEncoding
 from taghead.readout import AttentionReadout, MeanReadout
 
 DEFAULT_OPERATOR = Operator(GATv2Conv, heads=4, concat=False, add_self_loops=False)
+WIDEST = 512  # channels, unless more are asked for
 PAPER = {  # classes, frames of the grid, width of the Transformer's feed-forward network
     "haa500": (500, 4, 512),
     "gym99": (99, 8, 1024),
@@ -37,7 +38,8 @@ class TAGHead(nn.Module):
         in_channels: Width of the backbone's feature map.
         num_classes: Number of classes K.
         grid: The feature map's (T, H, W). Other grids are accepted; the positions are resized.
-        channels: Width of the tokens; the backbone's own when not given.
+        channels: Width of the tokens; when not given the backbone's own, but at most 512, the
+            paper's: the head's cost grows with its square.
         positions: `full`, one vector a node, or `factorised`, one a frame, row and column.
         positions_std: Standard deviation of the initial positions; the paper's is 1.
         encoder_layers: Transformer layers; 0 leaves the stage out.
@@ -101,7 +103,7 @@ class TAGHead(nn.Module):
         self.grid = grid if isinstance(grid, Grid) else Grid(*grid)
         self.operator = DEFAULT_OPERATOR if conv is None else as_operator(conv)
         self._options = options
-        channels = in_channels if channels is None else channels
+        channels = min(in_channels, WIDEST) if channels is None else channels
         _check_counts(
             in_channels=in_channels,
             num_classes=num_classes,
