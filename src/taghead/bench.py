@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 import torch
+from rich import box
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -78,7 +79,7 @@ def as_rows(costs: list[PartCosts]) -> Iterator[dict[str, object]]:
     for part in costs:
         yield {
             "part": part.part,
-            "parameters (M)": part.parameters / 1e6,
+            "params (M)": part.parameters / 1e6,
             "GFLOP": part.flops / 1e9,
             "median (ms)": part.latency.median,
             "p95 (ms)": part.latency.p95,
@@ -87,7 +88,7 @@ def as_rows(costs: list[PartCosts]) -> Iterator[dict[str, object]]:
     backbone, head, _, both = costs
     yield {
         "part": "head's share (%)",
-        "parameters (M)": 100 * head.parameters / both.parameters,
+        "params (M)": 100 * head.parameters / both.parameters,
         "GFLOP": 100 * head.flops / both.flops,
         "median (ms)": 100 * head.latency.median / both.latency.median,
         "peak (MiB)": 100 * (1 - min(1.0, backbone.peak_bytes / both.peak_bytes)),
@@ -109,10 +110,10 @@ def _model(
 def _print(costs: pd.DataFrame, setting: str) -> None:
     """A table for each model."""
     for (name, clips), model in costs.groupby(["model", "clips"], sort=False):
-        table = Table(title=f"{name}, clips {clips}, {setting}")
+        table = Table(box=box.SIMPLE, title=f"{name}, clips {clips}, {setting}")
         rows = model.drop(columns=["model", "clips"])
         for column in rows.columns:
-            table.add_column(column, justify="left" if column == "part" else "right", no_wrap=True)
+            table.add_column(column, justify="left" if column == "part" else "right")
         for part, *numbers in rows.itertuples(index=False):
             table.add_row(part, *("" if pd.isna(number) else f"{number:.4g}" for number in numbers))
         Console().print(table)

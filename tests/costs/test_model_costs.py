@@ -92,7 +92,7 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert "r2plus1d_18, clips 1x8x32x32" in printed
     share = table[(table["model"] == "r2plus1d_18") & (table["part"] == "head's share (%)")]
     parts = table[table["model"] == "r2plus1d_18"].set_index("part")["GFLOP"]
-    expected = 100 * parts["head"] / parts["backbone and head"]
+    expected = 100 * parts["head"] / parts["whole model"]
     assert share["GFLOP"].item() == pytest.approx(expected)
 
 

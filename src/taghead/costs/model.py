@@ -16,7 +16,7 @@ from taghead.graph import grid_of
 from taghead.model import VideoClassifier
 
 Precision = Literal["32", "bf16-mixed", "16-mixed"]
-MODEL_PARTS = ("backbone", "head", "message passing", "backbone and head")
+MODEL_PARTS = ("backbone", "head", "message passing", "whole model")
 
 
 @dataclass(frozen=True)
