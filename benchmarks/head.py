@@ -60,6 +60,11 @@ class PaperWay:
         return self.head.classifier(self.pooled(x))
 
 
+def frames_of(head: TAGHead, x: Tensor, grid: Grid) -> Tensor:
+    """What the readout sees, by frame: tokens `[B, N, C]` -> `[B, T, P, C]`."""
+    return head.refine(x, grid, all_tokens=False).unflatten(1, (grid.frames, -1))
+
+
 def torch_encoder(head: TAGHead) -> nn.TransformerEncoder:
     """torch's own Transformer of the paper, with the same parameters."""
     first = head.encoder.layers[0]
@@ -127,7 +132,7 @@ def rows(head: TAGHead, feature_map: Tensor, rounds: int) -> list[list[str]]:
             tokens,
             {
                 PAPER: paper.pooled,
-                OURS: lambda x: head.readout(head.refine(x, grid, all_tokens=False)),
+                OURS: lambda x: head.readout(frames_of(head, x, grid)),
             },
         ),
     }

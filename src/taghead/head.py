@@ -17,7 +17,7 @@ from taghead.operators import Engine, Operator, OperatorFactory, as_operator
 from taghead.operators.kernel import class_of
 from taghead.operators.registry import has_hooks
 from taghead.positions import PositionalEncoding
-from taghead.readout import AttentionReadout, MeanReadout
+from taghead.readout import OF_FRAME_MEANS, READOUTS
 
 DEFAULT_OPERATOR = Operator(GATv2Conv, heads=4, concat=False, add_self_loops=False)
 WIDEST = 512  # channels, unless more are asked for
@@ -60,7 +60,8 @@ class TAGHead(nn.Module):
         graph_activation: Nonlinearity after the operator, as PyG names it, or none.
         graph_dropout: Dropout after the nonlinearity.
         graph_residual: Whether each layer's input is added to its output.
-        readout: `mean`, as in the paper, or `attention`, a learned weighted mean.
+        readout: `mean`, as in the paper; `attention`, a learned weighted mean; or
+            `frame_mean_max`, the maximum over the frames of the mean over each.
         engine: How operators run: `dense`, as tensor algebra on the grid; `pyg`, on edge lists; or
             `auto`, dense where the operator and its options allow it. The numbers are the same.
 
@@ -95,7 +96,7 @@ class TAGHead(nn.Module):
         graph_activation: str | None = "gelu",
         graph_dropout: float = 0.1,
         graph_residual: bool = True,
-        readout: Literal["mean", "attention"] = "mean",
+        readout: Literal["mean", "frame_mean_max", "attention"] = "mean",
         engine: Engine = "auto",
     ) -> None:
         options = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
@@ -115,7 +116,7 @@ class TAGHead(nn.Module):
             relation_aggr=(relation_aggr, get_args(RelationAggregation)),
             encoder_norm=(encoder_norm, ("pre", "post")),
             graph_norm=(graph_norm, ("pre", "post", None)),
-            readout=(readout, ("mean", "attention")),
+            readout=(readout, tuple(READOUTS)),
             engine=(engine, get_args(Engine)),
         )
         self.in_channels = in_channels
@@ -141,7 +142,7 @@ class TAGHead(nn.Module):
             )
             for _ in range(0 if mode == "none" else graph_layers)
         )
-        self.readout = MeanReadout() if readout == "mean" else AttentionReadout(channels)
+        self.readout = READOUTS[readout](channels)
         self.classifier = nn.Sequential(nn.LayerNorm(channels), nn.Linear(channels, num_classes))
 
     @classmethod
@@ -176,7 +177,7 @@ class TAGHead(nn.Module):
         # [B, N, C]: typed message passing on the grid; [B, T, C] where the rest needs frame means
         x = self.refine(x, grid_of(feature_map), all_tokens=False)
         # [B, C]: one vector a clip
-        x = self.readout(x)
+        x = self.readout(x.unflatten(1, (feature_map.size(2), -1)))
         # [B, K]
         return self.classifier(x)
 
@@ -227,7 +228,7 @@ class TAGHead(nn.Module):
     def _first_on_means(self, grid: Grid) -> int:
         """The first layer from which on frame means are all that the readout needs."""
         first = len(self.layers)
-        if self.engine == "pyg" or class_of(self.readout) is not MeanReadout:
+        if self.engine == "pyg" or class_of(self.readout) not in OF_FRAME_MEANS:
             return first
         if has_hooks(self.readout):
             return first

@@ -1,25 +1,83 @@
-"""From the tokens of a clip to one vector."""
+"""From the tokens of a clip to one vector.
+
+Readouts take tokens by frame and position. With one position, they are means over frames.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import torch
 from torch import Tensor, nn
-from torch_geometric.nn import Aggregation, AttentionalAggregation, MeanAggregation
+from torch_geometric.nn import (
+    Aggregation,
+    AttentionalAggregation,
+    MaxAggregation,
+    MeanAggregation,
+)
 
 
 class MeanReadout(nn.Module):
     """The mean over all tokens, as in the paper.
 
     Shapes:
-        - **x** `[B, N, C]`
+        - **x** `[B, T, P, C]`
         - **output** `[B, C]`
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        return x.mean(dim=1)
+        return x.mean(dim=(1, 2))
 
     def aggregation(self) -> Aggregation:
         """The same as a PyG aggregation."""
         return MeanAggregation()
+
+
+class FrameMeanMaxReadout(nn.Module):
+    """The mean over each frame, then the maximum over the frames: what shows up once, counts.
+
+    Shapes:
+        - **x** `[B, T, P, C]`
+        - **output** `[B, C]`
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean(dim=2).amax(dim=1)
+
+    def aggregation(self) -> Aggregation:
+        """The same as an aggregation that takes each token's frame as well."""
+        return FrameMeanMaxAggregation()
+
+
+class FrameMeanMaxAggregation(Aggregation):
+    """The mean over each frame of each graph, then the maximum over a graph's frames.
+
+    Shapes:
+        - **x** `[M, C]`
+        - **index** `[M]`: each token's graph
+        - **frame** `[M]`: its frame
+        - **output** `[B, C]`
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mean, self.max = MeanAggregation(), MaxAggregation()
+
+    def forward(
+        self,
+        x: Tensor,
+        index: Tensor | None = None,
+        ptr: Tensor | None = None,
+        dim_size: int | None = None,
+        dim: int = -2,
+        *,
+        frame: Tensor,
+    ) -> Tensor:
+        self.assert_index_present(index)
+        assert index is not None
+        # numbered without gaps: a frame that is not there has no mean
+        frames, place = torch.stack([index, frame]).unique(dim=1, return_inverse=True)
+        return self.max(self.mean(x, place), frames[0], dim_size=dim_size)
 
 
 class AttentionReadout(nn.Module):
@@ -33,7 +91,7 @@ class AttentionReadout(nn.Module):
         channels: Width of every token.
 
     Shapes:
-        - **x** `[B, N, channels]`
+        - **x** `[B, T, P, channels]`
         - **output** `[B, channels]`
     """
 
@@ -42,9 +100,21 @@ class AttentionReadout(nn.Module):
         self.gate = nn.Linear(channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
+        x = x.flatten(1, 2)
         weights = self.gate(x).softmax(dim=1)  # [B, N, 1]
         return (weights * x).sum(dim=1)
 
     def aggregation(self) -> Aggregation:
         """The same as a PyG aggregation, sharing the parameters."""
         return AttentionalAggregation(self.gate)
+
+
+READOUTS: dict[str, Callable[[int], nn.Module]] = {
+    "mean": lambda channels: MeanReadout(),
+    "frame_mean_max": lambda channels: FrameMeanMaxReadout(),
+    "attention": AttentionReadout,
+}
+"""The readouts by name; each is made for a width."""
+
+OF_FRAME_MEANS = (MeanReadout, FrameMeanMaxReadout)
+"""Those that need no more than the mean over each frame."""
