@@ -1,5 +1,6 @@
 """What a file's packets tell about its frames, before any but the first is decoded."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 import numpy as np
 from av.container import InputContainer
 from av.packet import Packet
-from av.stream import Disposition
+from av.stream import Disposition, Stream
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
@@ -103,6 +104,7 @@ def _doubt(container: InputContainer, stream: VideoStream) -> str:
 
 
 def _of_packets(path: Path, container: InputContainer, stream: VideoStream) -> Survey:
+    sound = _first_sound(path, container)
     codec = stream.codec_context.codec.canonical_name
     width = bitstream.length_bytes(codec, stream.codec_context.extradata)
     known: list[tuple[int | None, int, bool]] = []  # time, pictures shown, discarded
@@ -124,12 +126,13 @@ def _of_packets(path: Path, container: InputContainer, stream: VideoStream) -> S
         why_not = why_not or "its packets leave it open which frames are shown"
         with opened(path, 1) as (container, stream):
             return _of_first_frame(path, container, stream, why_not)
+    first_picture = int(times[shown][0]) * (stream.time_base or Fraction(1))
     return _survey(
         path,
         container,
         stream,
         frame,
-        first_time=int(times[shown][0]),
+        first_picture if sound is None else min(sound, first_picture),
         times=times,
         shown=shown,
         starts=_starts(starts, times, container.format.name.startswith("mov,")),
@@ -141,11 +144,12 @@ def _of_first_frame(
     path: Path, container: InputContainer, stream: VideoStream, why_not: str = ""
 ) -> Survey:
     why_not = why_not or _doubt(container, stream)
+    origin = _start([*container.streams.video, *container.streams.audio]) or Fraction(0)
     for packet in packets(path, container, stream):
         for frame in stream.decode(packet):
-            return _survey(path, container, stream, frame, why_not=why_not)
+            return _survey(path, container, stream, frame, origin, why_not=why_not)
     for frame in stream.decode(None):
-        return _survey(path, container, stream, frame, why_not=why_not)
+        return _survey(path, container, stream, frame, origin, why_not=why_not)
     raise VideoError(f"{path}: no frame of it can be shown")
 
 
@@ -154,7 +158,7 @@ def _survey(
     container: InputContainer,
     stream: VideoStream,
     frame: VideoFrame,
-    first_time: int | None = None,
+    origin: Fraction,
     **promise: Any,
 ) -> Survey:
     return Survey(
@@ -163,7 +167,7 @@ def _survey(
         container.format.name,
         stream.codec_context.codec.canonical_name,
         float(stream.average_rate or stream.guessed_rate or 0),
-        _origin(container, stream, first_time),
+        origin,
         stream.time_base or Fraction(1),
         frame.height,
         frame.width,
@@ -218,14 +222,23 @@ def _promise(
     return times[times >= start], shown[times >= start]
 
 
-def _origin(container: InputContainer, stream: VideoStream, first_time: int | None) -> Fraction:
-    """Where a player starts, in seconds of the container's clock."""
+def _first_sound(path: Path, container: InputContainer) -> Fraction | None:
+    """When the first sound comes, in seconds of the container's clock; None without sound.
+
+    It has to be asked before packets are read, which moves the times that libavformat states.
+    """
+    if any(stream.start_time is None for stream in container.streams.audio):
+        with opened(path, 1) as (probed, _):
+            return _start(probed.streams.audio)
+    return _start(container.streams.audio)
+
+
+def _start(streams: Iterable[Stream]) -> Fraction | None:
+    """When the first of some streams starts, in seconds of the container's clock."""
     starts = [
-        other.start_time * other.time_base
-        for other in (*container.streams.video, *container.streams.audio)
-        if other.start_time is not None and other.time_base is not None
-        if not other.disposition & Disposition.attached_pic
+        stream.start_time * stream.time_base
+        for stream in streams
+        if stream.start_time is not None and stream.time_base is not None
+        if not stream.disposition & Disposition.attached_pic
     ]
-    if stream.start_time is None and first_time is not None and stream.time_base is not None:
-        starts.append(first_time * stream.time_base)
-    return min(starts, default=Fraction(0))
+    return min(starts, default=None)
