@@ -21,3 +21,20 @@ def open_gop(folder: Path) -> Path:
     return write_video(
         folder / "open.mp4", 90, options={**H264, "bf": "2", "x264-params": "open-gop=1"}
     )
+
+
+PROOF: dict[str, dict[str, int]] = {}
+
+
+@pytest.fixture
+def proof() -> dict[str, dict[str, int]]:
+    """By backend: how many frames were read and found right, of how many files; files refused."""
+    return PROOF
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for backend, found in PROOF.items():
+        terminalreporter.write_line(
+            f"frames read by {backend}: {found['read']} of {found['files']} files, none wrong; "
+            f"{found['refused']} files refused"
+        )
