@@ -41,3 +41,8 @@ def test_head_beside_other_results(tmp_path: Path) -> None:
 
 def test_features(tmp_path: Path) -> None:
     assert first_cells(run("features.py", tmp_path)).count("r2plus1d_tiny") == 1
+
+
+def test_decode(tmp_path: Path) -> None:
+    cells = first_cells(run("decode.py", tmp_path))
+    assert sum(cell.startswith("360p") for cell in cells) == 4
