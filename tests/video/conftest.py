@@ -1,7 +1,25 @@
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from numbered import H264, write_video
+
+LINES = pytest.StashKey[list[str]]()
+
+
+@pytest.fixture(scope="session")
+def tally(pytestconfig: pytest.Config) -> Callable[[str], None]:
+    """Takes lines to print at the end of the run."""
+    return pytestconfig.stash.setdefault(LINES, []).append
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    if lines := config.stash.get(LINES, []):
+        terminalreporter.section("what was read")
+        for line in lines:
+            terminalreporter.write_line(line)
 
 
 @pytest.fixture(scope="session")
@@ -21,20 +39,3 @@ def open_gop(folder: Path) -> Path:
     return write_video(
         folder / "open.mp4", 90, options={**H264, "bf": "2", "x264-params": "open-gop=1"}
     )
-
-
-PROOF: dict[str, dict[str, int]] = {}
-
-
-@pytest.fixture
-def proof() -> dict[str, dict[str, int]]:
-    """By backend: how many frames were read and found right, of how many files; files refused."""
-    return PROOF
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    for backend, found in PROOF.items():
-        terminalreporter.write_line(
-            f"frames read by {backend}: {found['read']} of {found['files']} files, none wrong; "
-            f"{found['refused']} files refused"
-        )

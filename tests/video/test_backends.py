@@ -1,6 +1,5 @@
 """One numbering and the same pictures from every backend, or a refusal that says why."""
 
-import importlib.util
 import pickle
 import sys
 from pathlib import Path
@@ -9,6 +8,7 @@ import av
 import numpy as np
 import pytest
 import torch
+from installed import has_torchcodec
 from numbered import H264, HEVC, cut_by_stream_copy, number_of, numbers_of, write_video
 
 from taghead.errors import VideoError
@@ -16,19 +16,8 @@ from taghead.video import VideoReader, read_frames
 from taghead.video.backends.pyav import PyAVBackend
 from taghead.video.survey import survey
 
-
-def _has_torchcodec() -> bool:
-    if importlib.util.find_spec("torchcodec") is None:
-        return False
-    try:
-        importlib.import_module("torchcodec.decoders")
-    except (ImportError, OSError, RuntimeError):
-        return False
-    return True
-
-
 needs_torchcodec = pytest.mark.skipif(
-    not _has_torchcodec(), reason="torchcodec, or FFmpeg's libraries for it, are not installed"
+    not has_torchcodec(), reason="torchcodec, or FFmpeg's libraries for it, are not installed"
 )
 OTHERS = ["decord", pytest.param("torchcodec", marks=needs_torchcodec)]
 

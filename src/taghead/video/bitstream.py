@@ -57,7 +57,10 @@ def is_droppable(codec: str, data: memoryview, width: int) -> bool:
 
 
 def pictures_shown(codec: str, data: memoryview) -> int:
-    """How many pictures of a packet are shown; VP8 and VP9 have hidden ones."""
+    """How many pictures of a packet are shown; VP8 and VP9 have hidden ones.
+
+    In VP9 a hidden picture shares its packet with one that is shown.
+    """
     if codec == "vp8":
         return data[0] >> 4 & 1
     if codec == "vp9":

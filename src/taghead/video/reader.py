@@ -76,6 +76,8 @@ class VideoReader:
         ticks: list[int | None] = known.times[known.shown].tolist()
         if not known.is_sure:
             ticks = PyAVBackend(known, self.threads).ticks()
+        if len(ticks) < known.least:
+            raise VideoError(f"{path}: damaged: only {len(ticks)} of {known.least} frames")
         self._length = len(ticks)
         self.times = self._seconds(known, ticks)
         self.duration = float(self.times[-1]) + (1 / self.fps if self.fps else 0.0)

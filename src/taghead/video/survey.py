@@ -48,6 +48,7 @@ class Survey:
             where to seek for it, in ticks.
         packets: Number of packets; 0 if only decoding tells.
         stated: Number of frames that the container states; 0 if it states none.
+        least: How many frames decoding must show at least.
         why_not: Why only decoding tells; empty if packets do.
     """
 
@@ -67,6 +68,7 @@ class Survey:
     starts: np.ndarray = field(default_factory=lambda: np.empty((0, 2), np.int64))
     packets: int = 0
     stated: int = 0
+    least: int = 1
     why_not: str = ""
 
     @property
@@ -114,6 +116,8 @@ def _of_packets(path: Path, container: InputContainer, stream: VideoStream) -> S
         first = first or packet
         counted = codec in ("vp8", "vp9")
         pictures = bitstream.pictures_shown(codec, memoryview(packet)) if counted else 1
+        if codec == "vp9" and not pictures:
+            raise VideoError(f"{path}: damaged: packet {len(known)} shows no picture")
         known.append((packet.pts, pictures, packet.is_discard))
         if packet.is_keyframe and bitstream.can_start(codec, memoryview(packet), width):
             starts.append((packet.pts, packet.dts))
@@ -121,11 +125,14 @@ def _of_packets(path: Path, container: InputContainer, stream: VideoStream) -> S
     why_not = "a keyframe does not come first" if frame is None else ""
     if frame is not None and frame.interlaced_frame:
         why_not = "it is interlaced, and a field of a frame may have a packet of its own"
+    if _hides_its_start(known):
+        raise VideoError(f"{path}: damaged: it hides its first frame, and shows some before it")
     times, shown = (None, None) if why_not else _promise(known)
     if frame is None or times is None or shown is None:
+        least = 1 if frame is not None and frame.interlaced_frame else _least(known)
         why_not = why_not or "its packets leave it open which frames are shown"
         with opened(path, 1) as (container, stream):
-            return _of_first_frame(path, container, stream, why_not)
+            return _of_first_frame(path, container, stream, why_not, least)
     first_picture = int(times[shown][0]) * (stream.time_base or Fraction(1))
     return _survey(
         path,
@@ -141,15 +148,15 @@ def _of_packets(path: Path, container: InputContainer, stream: VideoStream) -> S
 
 
 def _of_first_frame(
-    path: Path, container: InputContainer, stream: VideoStream, why_not: str = ""
+    path: Path, container: InputContainer, stream: VideoStream, why_not: str = "", least: int = 1
 ) -> Survey:
     why_not = why_not or _doubt(container, stream)
     origin = _start([*container.streams.video, *container.streams.audio]) or Fraction(0)
     for packet in packets(path, container, stream):
         for frame in stream.decode(packet):
-            return _survey(path, container, stream, frame, origin, why_not=why_not)
+            return _survey(path, container, stream, frame, origin, why_not=why_not, least=least)
     for frame in stream.decode(None):
-        return _survey(path, container, stream, frame, origin, why_not=why_not)
+        return _survey(path, container, stream, frame, origin, why_not=why_not, least=least)
     raise VideoError(f"{path}: no frame of it can be shown")
 
 
@@ -176,6 +183,29 @@ def _survey(
         stated=stream.frames,
         **promise,
     )
+
+
+def _hides_its_start(known: list[tuple[int | None, int, bool]]) -> bool:
+    """Whether the first frame is hidden though frames before it are shown: no cut leads there."""
+    start, _, is_hidden = known[0] if known else (None, 0, False)
+    return is_hidden and any(
+        start is not None and time is not None and time < start and not discarded
+        for time, _, discarded in known
+    )
+
+
+def _least(known: list[tuple[int | None, int, bool]]) -> int:
+    """How many frames packets (time, pictures, discarded) show, less those that lack a reference.
+
+    Those follow the first packet and come before it in time; anywhere else such a time is damage.
+    """
+    leading = 0
+    for time, _, _ in known[1:]:
+        start, _, _ = known[0]
+        if start is None or time is None or time >= start:
+            break
+        leading += 1
+    return sum(bool(pictures) and not discarded for _, pictures, discarded in known) - leading
 
 
 def _starts(

@@ -3,7 +3,7 @@
 import numpy as np
 
 from taghead.errors import VideoError
-from taghead.video.backends.proved import check_count, check_proved, scaled
+from taghead.video.backends.proved import check_count, check_proved, first_line, scaled
 from taghead.video.survey import Survey
 
 _NO_REPEATS = "1e-9"  # the share of frames that decord may replace by others
@@ -41,8 +41,8 @@ class DecordBackend:
             numbers, places = np.unique(wanted, return_inverse=True)
             batch = reader.get_batch(numbers.tolist())
         except (decord.DECORDError, decord.DECORDLimitReachedError, RuntimeError) as error:
-            first = str(error).strip().splitlines()[:1]
-            raise VideoError(f"{survey.path}: decord cannot decode it: {first}") from error
+            reason = first_line(error)
+            raise VideoError(f"{survey.path}: decord cannot decode it: {reason}") from error
         # decord's bridge, which is global, may be set to another library's tensors
         pictures = np.asarray(batch.asnumpy() if hasattr(batch, "asnumpy") else batch)
         return scaled(pictures, height, width, survey.orientation)[places]

@@ -3,7 +3,7 @@
 import numpy as np
 
 from taghead.errors import VideoError
-from taghead.video.backends.proved import check_count, check_proved, scaled
+from taghead.video.backends.proved import check_count, check_proved, first_line, scaled
 from taghead.video.survey import Survey
 
 
@@ -46,8 +46,8 @@ class TorchCodecBackend:
             check_count("torchcodec", survey, len(decoder))
             batch = decoder.get_frames_at(numbers.tolist())
         except (RuntimeError, ValueError, IndexError) as error:
-            first = str(error).strip().splitlines()[:1]
-            raise VideoError(f"{survey.path}: torchcodec cannot decode it: {first}") from error
+            reason = first_line(error)
+            raise VideoError(f"{survey.path}: torchcodec cannot decode it: {reason}") from error
         due = survey.times[numbers] * float(survey.unit)
         wrong = np.flatnonzero(np.abs(batch.pts_seconds.numpy() - due) > float(survey.unit) / 2)
         if len(wrong):
