@@ -17,6 +17,10 @@ class MeanReadout(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x.mean(dim=1)
 
+    def weights(self, x: Tensor) -> Tensor:
+        """What each token counts for, `[B, N]`; they sum to 1."""
+        return x.new_full(x.shape[:2], 1 / x.size(1))
+
     def aggregation(self) -> Aggregation:
         """The same as a PyG aggregation."""
         return MeanAggregation()
@@ -42,8 +46,11 @@ class AttentionReadout(nn.Module):
         self.gate = nn.Linear(channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        weights = self.gate(x).softmax(dim=1)  # [B, N, 1]
-        return (weights * x).sum(dim=1)
+        return (self.weights(x).unsqueeze(-1) * x).sum(dim=1)
+
+    def weights(self, x: Tensor) -> Tensor:
+        """What each token counts for, `[B, N]`; they sum to 1."""
+        return self.gate(x).softmax(dim=1).squeeze(-1)
 
     def aggregation(self) -> Aggregation:
         """The same as a PyG aggregation, sharing the parameters."""
