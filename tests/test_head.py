@@ -343,3 +343,17 @@ def test_frame_mean_max_needs_to_know_the_frames() -> None:
     data = to_hetero_data(torch.randn(2, 8, 3, 2, 2))
     with pytest.raises(ValueError, match="needs pos_dict"):
         head.graph_model()(data.x_dict, data.edge_index_dict, data.batch_dict)
+
+
+@pytest.mark.parametrize("name", READOUTS)
+def test_readout_weights_sum_to_one(name: str) -> None:
+    readout, x = READOUTS[name](8), torch.randn(2, 3, 4, 8)
+    weights = readout.weights(x)
+    assert weights.shape == (2, 12)
+    torch.testing.assert_close(weights.sum(1), torch.ones(2))
+
+
+def test_readout_weights_of_a_maximum() -> None:
+    x = torch.tensor([[[[1.0, 0.0, 0.0]], [[0.0, 5.0, 2.0]]]])  # [B, T, P, C]
+    weights = READOUTS["frame_mean_max"](3).weights(x)
+    torch.testing.assert_close(weights, torch.tensor([[1 / 3, 2 / 3]]))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Literal, cast, get_args
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, cast, get_args, overload
 
 from torch import Tensor, nn
 from torch_geometric.nn import APPNP, GATv2Conv, MessagePassing
 
 from taghead import operators
+from taghead.attention.capture import capture
+from taghead.attention.edge_attention import EdgeAttention
 from taghead.graph import grid_of, to_tokens
 from taghead.graph_model import GraphModel
 from taghead.grid import Grid, Relation, combine
@@ -26,6 +28,8 @@ PAPER = {  # classes, frames of the grid, width of the Transformer's feed-forwar
     "gym99": (99, 8, 1024),
     "gym288": (288, 8, 2048),
 }
+Observe = Callable[[MessagePassing, Tensor, Sequence[Relation], Tensor, Tensor], None]
+"""Is called with an operator, x, its relations, x_0 and its output."""
 
 
 class TAGHead(nn.Module):
@@ -67,7 +71,8 @@ class TAGHead(nn.Module):
 
     Shapes:
         - **feature_map** `[B, in_channels, T, H, W]`
-        - **output** `[B, num_classes]`, logits
+        - **output** `[B, num_classes]`, logits; with `return_attention=True` also the
+          `EdgeAttention` of all layers
 
     Raises:
         ValueError: If an argument breaks its rule; the message names both.
@@ -171,7 +176,19 @@ class TAGHead(nn.Module):
             graph_residual=False,
         )
 
-    def forward(self, feature_map: Tensor) -> Tensor:
+    @overload
+    def forward(self, feature_map: Tensor) -> Tensor: ...
+
+    @overload
+    def forward(
+        self, feature_map: Tensor, return_attention: Literal[True]
+    ) -> tuple[Tensor, EdgeAttention]: ...
+
+    def forward(
+        self, feature_map: Tensor, return_attention: bool = False
+    ) -> Tensor | tuple[Tensor, EdgeAttention]:
+        if return_attention:
+            return capture(self, feature_map)
         # [B, C, T, H, W] -> [B, N, C]: tokens with global context
         x = self.encode(feature_map)
         # [B, N, C]: typed message passing on the grid; [B, T, C] where the rest needs frame means
@@ -188,15 +205,25 @@ class TAGHead(nn.Module):
             - **feature_map** `[B, in_channels, T, H, W]`
             - **output** `[B, N, channels]`
         """
+        return self.encoder(self.embed(feature_map))
+
+    def embed(self, feature_map: Tensor) -> Tensor:
+        """The tokens that enter the Transformer: projected, with positions.
+
+        Shapes:
+            - **feature_map** `[B, in_channels, T, H, W]`
+            - **output** `[B, N, channels]`
+        """
         grid = grid_of(feature_map)
         if feature_map.size(1) != self.in_channels:
             raise ValueError(
                 f"feature_map must have {self.in_channels} channels (got {feature_map.size(1)})"
             )
-        x = self.projection(to_tokens(feature_map))
-        return self.encoder(self.positions(x, grid))
+        return self.positions(self.projection(to_tokens(feature_map)), grid)
 
-    def refine(self, x: Tensor, grid: Grid, all_tokens: bool = True) -> Tensor:
+    def refine(
+        self, x: Tensor, grid: Grid, all_tokens: bool = True, observe: Observe | None = None
+    ) -> Tensor:
         """Message passing on a grid's tokens.
 
         Args:
@@ -204,6 +231,7 @@ class TAGHead(nn.Module):
             grid: The grid that they lie on.
             all_tokens: Whether every token is wanted, or only their mean: then the last layers run
                 on the means over each frame, where that is exact.
+            observe: Is told of every operator that ran: what went in, and what came out.
 
         Shapes:
             - **x** `[B, N, channels]`
@@ -213,9 +241,12 @@ class TAGHead(nn.Module):
         def run(
             conv: MessagePassing, x: Tensor, relations: Sequence[Relation], x_0: Tensor
         ) -> Tensor:
-            if x.size(1) == grid.num_nodes:
-                return operators.propagate(conv, x, grid, relations, x_0, engine=self.engine)
-            return operators.propagate_means(conv, x, grid, relations, x_0)
+            if x.size(1) != grid.num_nodes:
+                return operators.propagate_means(conv, x, grid, relations, x_0)
+            out = operators.propagate(conv, x, grid, relations, x_0, engine=self.engine)
+            if observe is not None:
+                observe(conv, x, relations, x_0, out)
+            return out
 
         x_0 = x
         first_on_means = len(self.layers) if all_tokens else self._first_on_means(grid)

@@ -15,8 +15,8 @@ from torch_geometric.nn.resolver import activation_resolver
 from taghead.grid import INTRA_FRAME, Grid, Relation
 from taghead.operators import Operator, commutes_with_means, propagate
 from taghead.operators.kernel import class_of
-from taghead.operators.propagate import forward_arguments
 from taghead.operators.registry import has_hooks
+from taghead.operators.typed_inputs import takes_edge_types
 
 Mode = Literal["union", "per_relation", "edge_type", "none"]
 RelationAggregation = Literal["sum", "mean", "max", "cat"]
@@ -66,8 +66,7 @@ class TypedOperator(nn.Module):
             self.convs = ModuleDict({r: operator(channels, width) for r in self.relations})
         else:
             self.conv = operator(channels, channels)
-            takes_types = "edge_type" in forward_arguments(self.conv.__class__)[0]
-            if mode == "edge_type" and not takes_types:
+            if mode == "edge_type" and not takes_edge_types(self.conv):
                 name = type(self.conv).__name__
                 raise ValueError(f"mode edge_type: {name} takes no edge_type; use union instead")
         for conv in self.modules():

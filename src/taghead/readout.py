@@ -28,6 +28,11 @@ class MeanReadout(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x.mean(dim=(1, 2))
 
+    def weights(self, x: Tensor) -> Tensor:
+        """What each token counts for, `[B, T*P]`; they sum to 1."""
+        num_tokens = x.size(1) * x.size(2)
+        return x.new_full((x.size(0), num_tokens), 1 / num_tokens)
+
     def aggregation(self) -> Aggregation:
         """The same as a PyG aggregation."""
         return MeanAggregation()
@@ -43,6 +48,16 @@ class FrameMeanMaxReadout(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x.mean(dim=2).amax(dim=1)
+
+    def weights(self, x: Tensor) -> Tensor:
+        """The part of the channels whose maximum a token's frame is, shared by its positions.
+
+        They are `[B, T*P]` and sum to 1.
+        """
+        best = x.mean(dim=2).argmax(dim=1)  # [B, C]
+        counts = best.new_zeros(x.shape[:2]).scatter_add_(1, best, torch.ones_like(best))  # [B, T]
+        of_frame = counts.to(x.dtype) / (x.size(2) * x.size(3))
+        return of_frame.repeat_interleave(x.size(2), dim=1)
 
     def aggregation(self) -> Aggregation:
         """The same as an aggregation that takes each token's frame as well."""
@@ -100,9 +115,11 @@ class AttentionReadout(nn.Module):
         self.gate = nn.Linear(channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x.flatten(1, 2)
-        weights = self.gate(x).softmax(dim=1)  # [B, N, 1]
-        return (weights * x).sum(dim=1)
+        return (self.weights(x).unsqueeze(-1) * x.flatten(1, 2)).sum(dim=1)
+
+    def weights(self, x: Tensor) -> Tensor:
+        """What each token counts for, `[B, T*P]`; they sum to 1."""
+        return self.gate(x.flatten(1, 2)).softmax(dim=1).squeeze(-1)
 
     def aggregation(self) -> Aggregation:
         """The same as a PyG aggregation, sharing the parameters."""

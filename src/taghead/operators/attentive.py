@@ -188,18 +188,23 @@ def inverse_root(degrees: np.ndarray) -> np.ndarray:
     return np.where(degrees > 0, degrees, np.inf) ** -0.5
 
 
-def fa_attention(conv: FAConv, tokens: Tokens, hood: Neighbourhood) -> Attention:
-    """Its weights may be negative, and are not those that PyG shows: those are not normalised."""
+def fa_coefficients(conv: FAConv, tokens: Tokens, hood: Neighbourhood) -> Attention:
+    """Its weights before they are normalised, from -1 to 1: those that PyG shows."""
     hood = _with_loops(conv, tokens, hood)
     of_source, of_target = conv.att_l(tokens.x), conv.att_r(tokens.x)
     scores = [
         part.hide(part.add(*(a.movedim(-1, 2) for a in (of_target, of_source))).tanh(), 0.0)
         for part in hood.parts
     ]
-    scale = hood.per_token(inverse_root, tokens.x)
-    x = (tokens.x * scale).unsqueeze(2)
+    x = tokens.x.unsqueeze(2)
     weights = torch.cat(scores, dim=-1) if scores else x[..., :0]
-    return Attention(hood, weights * scale.unsqueeze(1), alike(x, hood))
+    return Attention(hood, weights, alike(x, hood))
+
+
+def fa_attention(conv: FAConv, tokens: Tokens, hood: Neighbourhood) -> Attention:
+    hood, weights, (x, *_) = fa_coefficients(conv, tokens, hood)
+    scale = hood.per_token(inverse_root, tokens.x).unsqueeze(1)  # [T, 1, P or 1, 1]
+    return Attention(hood, weights * scale, alike(x * scale, hood))
 
 
 def fa_finish(conv: FAConv, out: Tensor, tokens: Tokens) -> Tensor:
@@ -207,13 +212,18 @@ def fa_finish(conv: FAConv, out: Tensor, tokens: Tokens) -> Tensor:
 
 
 def _kernel(
-    attention: Attend, finish: Finish, *rules: Rule, dropout: bool = True, edge_attr: bool = False
+    attention: Attend,
+    finish: Finish,
+    *rules: Rule,
+    dropout: bool = True,
+    edge_attr: bool = False,
+    shown: Attend | None = None,
 ) -> Kernel:
     def run(conv: Any, tokens: Tokens, hood: Neighbourhood) -> Tensor:
         found = attention(conv, tokens, hood.framed)
         return finish(conv, attend(conv, found, conv.dropout if dropout else 0.0), tokens)
 
-    return Kernel(run, (SUM_OR_MEAN, *rules), edge_attr, attention)
+    return Kernel(run, (SUM_OR_MEAN, *rules), edge_attr, attention, shown)
 
 
 KERNELS: dict[type[MessagePassing], Kernel] = {
@@ -231,5 +241,6 @@ KERNELS: dict[type[MessagePassing], Kernel] = {
         fa_finish,
         NOT_CACHED,
         Rule("normalize is True", lambda conv: conv.normalize),
+        shown=fa_coefficients,
     ),
 }

@@ -77,8 +77,12 @@ class Operator:
         if self.cls in NETWORK_INPUTS:
             width = NETWORK_INPUTS[self.cls] * in_channels
             given["nn"] = MLP([width, out_channels, out_channels], norm=None)
+        options = dict(self.options)
+        if "metadata" in options:  # HGTConv's edge types: a config file has lists for tuples
+            nodes, edges = options["metadata"]
+            options["metadata"] = (list(nodes), [tuple(edge) for edge in edges])
         try:
-            return self.cls(**{**given, **self.options})
+            return self.cls(**{**given, **options})
         except TypeError as error:
             raise ValueError(f"{self.cls.__name__} cannot be built: {error}") from error
 

@@ -59,12 +59,14 @@ class Kernel:
         rules: What must hold of the operator's options.
         edge_attr: Whether it takes edge features.
         attention: For an operator that has attention weights, how it weighs its neighbours.
+        shown: The weights that PyG shows for it, where those are others.
     """
 
     run: Run
     rules: tuple[Rule, ...] = ()
     edge_attr: bool = False
     attention: Callable[[Any, Tokens, Neighbourhood], Attention] | None = None
+    shown: Callable[[Any, Tokens, Neighbourhood], Attention] | None = None
 
 
 def class_of(module: Any) -> type:

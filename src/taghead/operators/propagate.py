@@ -17,6 +17,8 @@ from taghead.operators.constants import keep
 from taghead.operators.kernel import Tokens, class_of
 from taghead.operators.neighbourhood import Neighbourhood, neighbourhood
 from taghead.operators.registry import KERNELS, supports
+from taghead.operators.typed_inputs import typed_inputs
+from taghead.relations import NODE
 
 Engine = Literal["auto", "dense", "pyg"]
 
@@ -91,7 +93,7 @@ def attention_weights(
     *,
     edge_attr: Tensor | None = None,
 ) -> Tensor:
-    """The weights that an attentive operator gives to the edges, before any dropout.
+    """The weights that an attentive operator gives to the edges, as PyG shows them in evaluation.
 
     They come in the order of a batch of the grid's edges, sorted by target, then source; those of
     the self-loops that an operator adds follow, one for every token.
@@ -105,10 +107,11 @@ def attention_weights(
     """
     hood, reason = dense_way(conv, grid, tuple(relations))
     kernel = KERNELS.get(class_of(conv))
-    if hood is None or kernel is None or kernel.attention is None:
+    show = kernel and (kernel.shown or kernel.attention)
+    if hood is None or not show:
         raise ValueError(f"{conv} shows no attention weights{': ' * bool(reason)}{reason}")
     x = x.unflatten(1, (hood.frames, hood.positions))
-    attention = kernel.attention(conv, Tokens(x, x, edge_attr), hood.framed)
+    attention = show(conv, Tokens(x, x, edge_attr), hood.framed)
     return attention.hood.in_edge_order(attention.weights)
 
 
@@ -142,6 +145,15 @@ def run(conv: MessagePassing, x: Tensor, **available: Tensor) -> Tensor:
     Raises:
         ValueError: If it needs another one.
     """
+    out = call(conv, x, **available)
+    if isinstance(out, dict):  # of node types
+        return out[NODE]
+    return out[0] if isinstance(out, tuple) else out  # some add their attention or a graph filter
+
+
+def call(conv: MessagePassing, x: Tensor, **available: Any) -> Any:
+    """What an operator returns, whatever that is; as `run` else."""
+    available |= typed_inputs(conv, x, available)
     names, required = forward_arguments(conv.__class__)
     missing = [name for name in required if name != "x" and name not in available]
     if missing:
@@ -152,8 +164,7 @@ def run(conv: MessagePassing, x: Tensor, **available: Tensor) -> Tensor:
     given: dict[str, Any] = {name: available[name] for name in names if name in available}
     if "pos" in given:
         given["pos"] = given["pos"].to(x)
-    out = conv(x=x, **given)
-    return out[0] if isinstance(out, tuple) else out  # some add their attention or a graph filter
+    return conv(**given) if "x_dict" in given else conv(x=x, **given)
 
 
 @cache

@@ -96,7 +96,8 @@ def edge_slots(
     """
     num_nodes = int(np.prod(size))
     nodes, places = np.arange(num_nodes), np.indices(size).reshape(3, -1)
-    sources, relations = [], []
+    sources = [np.empty((num_nodes, 0), dtype=int)]
+    relations = [np.empty(0, dtype=int)]
     for relation, (kind, *value) in parts:
         if kind == FRAME:
             positions = size[1] * size[2]

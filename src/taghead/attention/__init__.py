@@ -1,0 +1,19 @@
+"""What a head attended to: captured, asked, tested against its logits and drawn."""
+
+from typing import TYPE_CHECKING
+
+from taghead.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from taghead.attention.capture import capture
+    from taghead.attention.edge_attention import EdgeAttention
+
+__all__ = ["EdgeAttention", "capture"]
+
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "EdgeAttention": "taghead.attention.edge_attention",
+        "capture": "taghead.attention.capture",
+    },
+)

@@ -1,0 +1,217 @@
+"""The weights that one attentive operator gives to its edges, through either engine."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch_geometric.nn import (
+    AGNNConv,
+    FAConv,
+    GATConv,
+    GATv2Conv,
+    HEATConv,
+    HGTConv,
+    MessagePassing,
+    RGATConv,
+    SuperGATConv,
+    TransformerConv,
+)
+from torch_geometric.utils import softmax
+
+from taghead import operators
+from taghead.grid import Grid, Relation
+from taghead.operators.propagate import batched_edges, call, dense_way, forward_arguments
+from taghead.operators.registry import KERNELS
+
+ATTENTIVE: tuple[type[MessagePassing], ...] = (
+    GATConv,
+    GATv2Conv,
+    TransformerConv,
+    SuperGATConv,
+    AGNNConv,
+    FAConv,
+    RGATConv,
+    HGTConv,
+    HEATConv,
+)
+
+
+class EdgeWeights(NamedTuple):
+    """The weights of a batch of equal graphs, of one operator.
+
+    Shapes:
+        - **edge_index** `[2, E]`, of one clip, sorted by target, then source
+        - **edge_type** `[E]`, the place of each edge's relation
+        - **alpha** `[B, E, heads]`
+        - **loops** `[B, N, heads]`, of the self-loops that the operator adds, if it does
+    """
+
+    edge_index: Tensor
+    edge_type: Tensor
+    alpha: Tensor
+    loops: Tensor | None
+
+
+def shows_weights(conv: MessagePassing) -> bool:
+    """Whether an operator has attention weights to show."""
+    names, _ = forward_arguments(conv.__class__)
+    return isinstance(conv, ATTENTIVE) or "return_attention_weights" in names
+
+
+def check_attentive(conv: MessagePassing) -> None:
+    """Refuses an operator without attention weights.
+
+    Raises:
+        ValueError: If it has none; the message names it, and those that have.
+    """
+    if not shows_weights(conv):
+        names = ", ".join(cls.__name__ for cls in ATTENTIVE)
+        raise ValueError(
+            f"return_attention: {type(conv).__name__} has no attention weights; operators that "
+            f"have are {names}"
+        )
+
+
+def edge_weights(
+    conv: MessagePassing,
+    x: Tensor,
+    grid: Grid,
+    relations: Sequence[Relation],
+    x_0: Tensor | None = None,
+    engine: operators.Engine = "auto",
+) -> EdgeWeights:
+    """What an operator's weights are on the union of the relations' edges, without dropout.
+
+    They are those of PyG's `return_attention_weights=True` in evaluation, also while training:
+    GATConv and GATv2Conv would show them after dropout, TransformerConv before. Where PyG does not
+    show any (SuperGATConv, AGNNConv, HGTConv, HEATConv), they are the softmax that its messages
+    are weighed with. FAConv's are between -1 and 1.
+
+    Args:
+        conv: An attentive operator.
+        x: The tokens.
+        grid: The grid that they lie on.
+        relations: The edge sets.
+        x_0: What went into the first layer.
+        engine: As `operators.propagate` has it.
+
+    Shapes:
+        - **x**, **x_0** `[B, N, C]`
+
+    Raises:
+        ValueError: If the operator has no attention weights.
+    """
+    check_attentive(conv)
+    relations = tuple(relations)
+    edge_index, edge_type = (e.to(x.device) for e in grid.typed_edges(relations))
+    with _in_evaluation(conv):
+        kernel = KERNELS.get(type(conv))
+        is_dense = (
+            engine != "pyg"
+            and kernel is not None
+            and kernel.attention is not None
+            and dense_way(conv, grid, relations)[0] is not None
+        )
+        if is_dense:
+            listed = operators.attention_weights(conv, x, grid, relations)
+        else:
+            listed = _through_pyg(conv, x, grid, relations, x if x_0 is None else x_0)
+    if getattr(conv, "add_self_loops", False):
+        kept = edge_index[0] != edge_index[1]  # its own loops stand for those of the relations
+        edge_index, edge_type = edge_index[:, kept], edge_type[kept]
+    num_clips, num_edges = x.size(0), edge_index.size(1)
+    edges, loops = listed.split([num_clips * num_edges, len(listed) - num_clips * num_edges])
+    return EdgeWeights(
+        edge_index,
+        edge_type,
+        edges.unflatten(0, (num_clips, num_edges)),
+        loops.unflatten(0, x.shape[:2]) if len(loops) else None,
+    )
+
+
+@contextmanager
+def _in_evaluation(module: nn.Module) -> Iterator[None]:
+    """Sets a module to evaluation, and back to what every part of it was."""
+    training = [part for part in module.modules() if part.training]
+    for part in training:
+        part.training = False
+    try:
+        yield
+    finally:
+        for part in training:
+            part.training = True
+
+
+def _through_pyg(
+    conv: MessagePassing, x: Tensor, grid: Grid, relations: tuple[Relation, ...], x_0: Tensor
+) -> Tensor:
+    """The weights as PyG lists them, `[B*E, heads]`, added self-loops at the end."""
+    edges = batched_edges(grid, relations, x.size(0), x.device)
+    available = {**edges._asdict(), "x_0": x_0.flatten(0, 1)}
+    if "return_attention_weights" in forward_arguments(conv.__class__)[0]:
+        out = call(conv, x.flatten(0, 1), return_attention_weights=True, **available)
+        weights = out[1][1]
+    else:
+        weights = _of_messages(conv, lambda: call(conv, x.flatten(0, 1), **available))
+    weights = weights.unsqueeze(-1) if weights.dim() == 1 else weights.flatten(1)
+    if isinstance(conv, HGTConv):  # it lists the edges relation by relation
+        return torch.empty_like(weights).index_copy(
+            0, edges.edge_type.argsort(stable=True), weights
+        )
+    return weights
+
+
+Weigh = Callable[[Any, dict[str, Any]], Tensor]
+"""An operator's weights from the arguments of its `message`."""
+
+
+def _softmax(scores: Tensor, given: dict[str, Any]) -> Tensor:
+    return softmax(scores, given["index"], given["ptr"], given["size_i"])
+
+
+def _agnn(conv: AGNNConv, given: dict[str, Any]) -> Tensor:
+    return _softmax(conv.beta * (given["x_norm_i"] * given["x_norm_j"]).sum(-1), given)
+
+
+def _super_gat(conv: SuperGATConv, given: dict[str, Any]) -> Tensor:
+    return conv.get_attention(given["edge_index_i"], given["x_i"], given["x_j"], given["size_i"])
+
+
+def _hgt(conv: HGTConv, given: dict[str, Any]) -> Tensor:
+    scores = (given["q_i"] * given["k_j"]).sum(-1) * given["edge_attr"]
+    return _softmax(scores / math.sqrt(given["q_i"].size(-1)), given)
+
+
+def _heat(conv: HEATConv, given: dict[str, Any]) -> Tensor:
+    slope = conv.negative_slope
+    edge_attr = nn.functional.leaky_relu(conv.edge_attr_emb(given["edge_attr"]), slope)
+    features = [given["x_i"], given["x_j"], given["edge_type_emb"], edge_attr]
+    scores = conv.att(torch.cat(features, dim=-1))
+    return _softmax(nn.functional.leaky_relu(scores, slope), given)
+
+
+OF_MESSAGES: dict[type[MessagePassing], Weigh] = {
+    AGNNConv: _agnn,
+    SuperGATConv: _super_gat,
+    HGTConv: _hgt,
+    HEATConv: _heat,
+}
+"""For operators that keep their weights to themselves: those weights, by their own formulas."""
+
+
+def _of_messages(conv: MessagePassing, forward: Callable[[], Any]) -> Tensor:
+    weigh = next(weigh for cls, weigh in OF_MESSAGES.items() if isinstance(conv, cls))
+    found: list[Tensor] = []
+    handle = conv.register_message_forward_hook(
+        lambda conv, arguments, out: found.append(weigh(conv, arguments[0]))
+    )
+    try:
+        forward()
+    finally:
+        handle.remove()
+    return found[0]
