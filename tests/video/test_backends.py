@@ -16,7 +16,6 @@ from taghead.video import VideoReader, read_frames
 from taghead.video.backends.pyav import PyAVBackend
 from taghead.video.survey import survey
 
-
 needs_torchcodec = pytest.mark.skipif(
     not has_torchcodec(), reason="torchcodec, or FFmpeg's libraries for it, are not installed"
 )
