@@ -44,5 +44,8 @@ def test_features(tmp_path: Path) -> None:
 
 
 def test_decode(tmp_path: Path) -> None:
-    cells = first_cells(run("decode.py", tmp_path))
-    assert sum(cell.startswith("360p") for cell in cells) == 4
+    text = run("decode.py", tmp_path)
+    assert sum(cell.startswith("32 ") for cell in first_cells(text)) == 4
+    assert "| pyav: ms | auto | PyAV in order | decord |" in text
+    text = run("decode.py", tmp_path, "--opens", "10")
+    assert {"pyav", "decord"} <= set(first_cells(text))
