@@ -167,9 +167,11 @@ class FeatureDataset(Dataset):
     def __len__(self) -> int:
         return len(self.split)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int, int]:
+    def __getitem__(self, key: int | Draw) -> tuple[Tensor, int, int]:
+        index, randomness = index_and_randomness(key)
         views, label = self.split.views(index), self.split.clips[index].label
         if self.views and len(views) > 1:
             return views, label, index
-        view = int(torch.randint(len(views), ())) if self.train else 0
+        with randomness:
+            view = int(torch.randint(len(views), ())) if self.train else 0
         return views[view], label, index
