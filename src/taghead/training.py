@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -25,6 +25,7 @@ from taghead.head import TAGHead
 from taghead.losses import ClassificationLoss, Loss
 from taghead.metrics import CollectedPredictions, accuracies
 from taghead.model import VideoClassifier, mean_probabilities
+from taghead.resume import ExactResume
 from taghead.video import Preprocessing
 
 if TYPE_CHECKING:
@@ -153,6 +154,9 @@ class ClassificationTask(LightningModule):
         if self.channels_last:
             clip = clip.contiguous(memory_format=torch.channels_last_3d)
         return self.model(clip)
+
+    def configure_callbacks(self) -> list[Callback]:
+        return [ExactResume()]
 
     def on_train_start(self) -> None:
         """Counts the clips of each class that training uses."""

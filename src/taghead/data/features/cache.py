@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 from taghead.backbones import Backbone
 from taghead.backbones.build import backbone_from_config
 from taghead.data.annotations import Clip
+from taghead.data.draws import Draw, index_and_randomness
 from taghead.data.features.manifest import (
     BACKBONE,
     MANIFEST,
