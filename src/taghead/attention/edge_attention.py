@@ -171,6 +171,23 @@ class EdgeAttention:
         weighed = self.weighed(layer, relation)
         return dense.dense_weights(self.grid, self.relation(relation), weighed, found.is_transposed)
 
+    def edge_scores(self, layer: int | None = None) -> dict[str, Tensor]:
+        """A number for every edge of every relation: its weight, mean over layers and heads.
+
+        Args:
+            layer: One layer instead of the mean over all.
+
+        Shapes:
+            - **output** `[B*E]` for each relation's name
+        """
+        layers = range(len(self.layers)) if layer is None else [layer]
+        return {
+            relation.name: torch.stack(
+                [self.weights(i, relation).detach().mean(1) for i in layers]
+            ).mean(0)
+            for relation in self.relations
+        }
+
     def weighed(self, layer: int, relation: RelationLike) -> Weighed:
         """Sources, targets and weights of a relation's edges, of one clip's nodes."""
         found, place = self._find(layer, relation)
