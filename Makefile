@@ -46,6 +46,8 @@ lint: $(READY)
 bench: $(READY)
 	$(BIN)/python benchmarks/operators.py --output benchmarks
 	$(BIN)/python benchmarks/head.py --output benchmarks
+	$(BIN)/python benchmarks/features.py --output benchmarks
+	$(BIN)/python benchmarks/decode.py --output benchmarks
 
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis src/*.egg-info

@@ -15,7 +15,6 @@ from measure import (
     Way,
     circumstances,
     number,
-    peak_bytes,
     publish,
     ratio,
     table,
@@ -26,6 +25,7 @@ from torch_geometric.data import Batch, Data
 from torch_geometric.nn import APPNP, global_mean_pool
 
 from taghead import TAGHead
+from taghead.costs import peak_bytes
 from taghead.graph import grid_of, to_tokens
 from taghead.grid import RELATIONS, Grid
 
@@ -58,6 +58,11 @@ class PaperWay:
         x = self.head.positions(to_tokens(feature_map), grid_of(feature_map))
         x = self.encoder.train(self.head.training)(x)
         return self.head.classifier(self.pooled(x))
+
+
+def frames_of(head: TAGHead, x: Tensor, grid: Grid) -> Tensor:
+    """What the readout sees, by frame: tokens `[B, N, C]` -> `[B, T, P, C]`."""
+    return head.refine(x, grid, all_tokens=False).unflatten(1, (grid.frames, -1))
 
 
 def torch_encoder(head: TAGHead) -> nn.TransformerEncoder:
@@ -127,7 +132,7 @@ def rows(head: TAGHead, feature_map: Tensor, rounds: int) -> list[list[str]]:
             tokens,
             {
                 PAPER: paper.pooled,
-                OURS: lambda x: head.readout(head.refine(x, grid, all_tokens=False)),
+                OURS: lambda x: head.readout(frames_of(head, x, grid)),
             },
         ),
     }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import platform
 import statistics
@@ -13,7 +12,6 @@ from pathlib import Path
 
 import torch
 import torch_geometric
-from torch.profiler import ProfilerActivity, profile
 
 Way = Callable[[], object]
 SHORTEST = 0.02  # seconds; a shorter way is repeated within a round
@@ -63,34 +61,6 @@ def times_in_turns(
 def ratio(times: Mapping[str, Sequence[float]], slow: str, fast: str) -> float:
     """The median over the rounds of one way's time divided by another's."""
     return statistics.median(a / b for a, b in zip(times[slow], times[fast], strict=True))
-
-
-def peak_bytes(way: Way, device: torch.device) -> int:
-    """The most memory that a way holds at once beyond what was held before.
-
-    On a CPU it is counted from the allocations that torch's profiler records; scratch space that a
-    library takes elsewhere is not in it.
-    """
-    way()
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
-        way()
-        torch.cuda.synchronize(device)
-        return torch.cuda.max_memory_allocated(device) - before
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        way()
-    held = peak = 0
-    for event in sorted(_allocations(profiler), key=lambda event: event.start_ns()):
-        held += event.nbytes()
-        peak = max(peak, held)
-    return peak
-
-
-def _allocations(profiler: profile) -> list:
-    events = profiler.profiler.kineto_results.events()
-    return [event for event in events if event.name() == "[memory]"]
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -20,7 +20,6 @@ from measure import (
     Way,
     circumstances,
     number,
-    peak_bytes,
     publish,
     ratio,
     table,
@@ -45,6 +44,7 @@ from torch_geometric.nn import (
 )
 from torch_geometric.utils import to_torch_csr_tensor
 
+from taghead.costs import peak_bytes
 from taghead.graph import repeat_edges
 from taghead.grid import RELATIONS, Grid
 from taghead.operators import propagate

@@ -37,3 +37,15 @@ def test_head_beside_other_results(tmp_path: Path) -> None:
         assert cells.count(f"{title}, forward") == 1
         assert cells.count(f"{title}, forward and backward") == 1
     assert other in text
+
+
+def test_features(tmp_path: Path) -> None:
+    assert first_cells(run("features.py", tmp_path)).count("r2plus1d_tiny") == 1
+
+
+def test_decode(tmp_path: Path) -> None:
+    text = run("decode.py", tmp_path)
+    assert sum(cell.startswith("32 ") for cell in first_cells(text)) == 4
+    assert "| pyav: ms | auto | PyAV in order | decord |" in text
+    text = run("decode.py", tmp_path, "--opens", "10")
+    assert {"pyav", "decord"} <= set(first_cells(text))

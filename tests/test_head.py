@@ -12,6 +12,7 @@ from torch_geometric.explain import AttentionExplainer, Explainer, GNNExplainer
 from taghead import Grid, TAGHead
 from taghead.graph import from_tokens, to_hetero_data
 from taghead.grid import PAST, RELATIONS, custom, past, spatial_window
+from taghead.readout import READOUTS
 
 GRID = Grid(3, 2, 2)
 MODES = [
@@ -41,7 +42,7 @@ def small_head(**options: Any) -> TAGHead:
 
 
 @pytest.mark.parametrize(("mode", "conv"), MODES)
-@pytest.mark.parametrize("readout", ["mean", "attention"])
+@pytest.mark.parametrize("readout", READOUTS)
 def test_logits_and_gradients(mode: Any, conv: Any, readout: Any) -> None:
     head = small_head(mode=mode, conv=conv, readout=readout).train()
     logits = head(torch.randn(2, 8, 3, 2, 2))
@@ -53,7 +54,7 @@ def test_logits_and_gradients(mode: Any, conv: Any, readout: Any) -> None:
 
 
 @pytest.mark.parametrize(("mode", "conv"), MODES)
-@pytest.mark.parametrize("readout", ["mean", "attention"])
+@pytest.mark.parametrize("readout", READOUTS)
 @pytest.mark.parametrize("norm", ["pre", "post"])
 def test_the_graph_model_is_what_follows_the_transformer(
     mode: Any, conv: Any, readout: Any, norm: Any
@@ -64,10 +65,11 @@ def test_the_graph_model_is_what_follows_the_transformer(
     feature_map = torch.randn(3, 8, 3, 2, 2)
     data = to_hetero_data(from_tokens(head.encode(feature_map), GRID))
     model = head.graph_model()
-    logits = model(data.x_dict, data.edge_index_dict, data.batch_dict)
+    logits = model(data.x_dict, data.edge_index_dict, data.batch_dict, data.pos_dict)
     torch.testing.assert_close(logits, head(feature_map))
     one = data[1]
-    torch.testing.assert_close(model(one.x_dict, one.edge_index_dict), logits[1:2])
+    alone = model(one.x_dict, one.edge_index_dict, pos_dict=one.pos_dict)
+    torch.testing.assert_close(alone, logits[1:2])
     own = {id(p) for p in head.parameters()}
     assert all(id(p) in own for p in model.parameters())
 
@@ -277,7 +279,10 @@ def test_config_makes_the_same_head_again() -> None:
     ("options", "message"),
     [
         ({"mode": "both"}, r"mode must be one of union, .*none \(got 'both'\)"),
-        ({"readout": "max"}, r"readout must be one of mean, attention \(got 'max'\)"),
+        (
+            {"readout": "max"},
+            r"readout must be one of mean, frame_mean_max, attention \(got 'max'\)",
+        ),
         ({"graph_layers": 0}, r"graph_layers must be a positive integer \(got 0\)"),
         ({"encoder_heads": 3}, r"encoder_heads must divide the width 8 \(got 3\)"),
         ({"relations": ("diagonal",)}, r"relation must be one of .*\(got 'diagonal'\)"),
@@ -309,3 +314,46 @@ def test_mistakes_are_named(options: dict, message: str) -> None:
 def test_a_feature_map_of_another_width_is_refused() -> None:
     with pytest.raises(ValueError, match=r"must have 8 channels \(got 9\)"):
         small_head()(torch.randn(1, 9, 3, 2, 2))
+
+
+@pytest.mark.parametrize(
+    ("in_channels", "channels", "width"), [(8, None, 8), (2304, None, 512), (1024, 1024, 1024)]
+)
+def test_width_of_the_tokens(in_channels: int, channels: int | None, width: int) -> None:
+    head = TAGHead(in_channels, 5, GRID, channels=channels, encoder_layers=0, mode="none")
+    assert head.encode(torch.randn(1, in_channels, 3, 2, 2)).size(2) == width
+
+
+def test_frame_mean_max_by_hand() -> None:
+    x = torch.tensor([[[[1.0, 0.0], [3.0, 0.0]], [[0.0, 5.0], [0.0, 1.0]]]])  # [B, T, P, C]
+    readout = READOUTS["frame_mean_max"](2)
+    assert readout(x).tolist() == [[2.0, 3.0]]
+    assert readout(x.mean(2, keepdim=True)).tolist() == [[2.0, 3.0]]
+
+
+def test_frame_mean_max_of_graphs_without_some_frames() -> None:
+    x, index = torch.tensor([[1.0], [3.0], [7.0], [-1.0]]), torch.tensor([0, 0, 0, 2])
+    aggregation = READOUTS["frame_mean_max"](1).aggregation()
+    out = aggregation(x, index, frame=torch.tensor([4, 4, 1, 0]))
+    assert out.tolist() == [[7.0], [0.0], [-1.0]]  # as PyG's, a graph without nodes has zeros
+
+
+def test_frame_mean_max_needs_to_know_the_frames() -> None:
+    head = small_head(readout="frame_mean_max")
+    data = to_hetero_data(torch.randn(2, 8, 3, 2, 2))
+    with pytest.raises(ValueError, match="needs pos_dict"):
+        head.graph_model()(data.x_dict, data.edge_index_dict, data.batch_dict)
+
+
+@pytest.mark.parametrize("name", READOUTS)
+def test_readout_weights_sum_to_one(name: str) -> None:
+    readout, x = READOUTS[name](8), torch.randn(2, 3, 4, 8)
+    weights = readout.weights(x)
+    assert weights.shape == (2, 12)
+    torch.testing.assert_close(weights.sum(1), torch.ones(2))
+
+
+def test_readout_weights_of_a_maximum() -> None:
+    x = torch.tensor([[[[1.0, 0.0, 0.0]], [[0.0, 5.0, 2.0]]]])  # [B, T, P, C]
+    weights = READOUTS["frame_mean_max"](3).weights(x)
+    torch.testing.assert_close(weights, torch.tensor([[1 / 3, 2 / 3]]))

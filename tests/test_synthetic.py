@@ -9,6 +9,7 @@ import sys
 import time
 import zlib
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -468,6 +469,7 @@ def test_an_interrupt_leaves_whole_clips_and_no_process(tmp_path):
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # "&" ignores it
     )
     deadline = time.monotonic() + 60
     while not list(root.rglob("*.mp4")) and time.monotonic() < deadline:

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.utils.data import DataLoader, TensorDataset
 from torch_geometric.nn import SAGEConv
 
@@ -302,3 +303,30 @@ def test_mistakes_are_named(options: dict, message: str) -> None:
 def test_warmup_is_a_part() -> None:
     with pytest.raises(ValueError, match=r"warmup must be at least 0 and below 1 \(got 1.5\)"):
         task(warmup=1.5)
+
+
+class Poison(Callback):
+    """Makes the weights of the backbone useless before a step."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: Any, *batch: Any) -> None:
+        if trainer.global_step == self.step:
+            with torch.no_grad():
+                next(pl_module.model.backbone.parameters()).fill_(float("nan"))
+
+
+def test_a_loss_that_is_no_number_stops_at_once(dataset: Path, tmp_path: Path) -> None:
+    keep = ModelCheckpoint(dirpath=tmp_path / "kept", save_last=True)
+    model, module = task(), data(dataset)
+    fit = trainer(tmp_path, max_epochs=3, callbacks=[keep, Poison(6)])
+    with pytest.raises(DataError, match="train/loss is nan in step 6 of epoch 1: ") as error:
+        fit.fit(model, module)
+    assert fit.global_step == 6  # 4 steps an epoch
+    named = [clip.id for clip in module.clips["train"] if f"{clip.id}" in str(error.value)]
+    assert len(named) == 9
+    assert str(error.value).endswith(f"The last checkpoint: {tmp_path / 'kept' / 'last.ckpt'}")
+    saved = torch.load(tmp_path / "kept" / "last.ckpt", weights_only=True)
+    assert saved["global_step"] == 4
+    assert all(value.isfinite().all() for value in saved["state_dict"].values())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -20,6 +21,7 @@ Train and use graph heads on 3D video backbones.
   index      check a dataset: every clip read once, a manifest that training reads, a report
   extract    write a frozen backbone's features, on which heads train in minutes
   convert    a checkpoint, or one that the paper's authors released, to a folder to share
+  bench      what a model costs             taghead bench model r2plus1d_34
   generate   write a dataset of generated clips
   demo       generate clips, train, test and predict, all in a few minutes
 
@@ -75,6 +77,8 @@ def _run(args: list[str]) -> None:
         from taghead.convert import convert
 
         _function(convert, args, positional=("source", "output"))
+    elif command == "bench":
+        _bench(args)
     elif command == "generate":
         from taghead.data.synthetic import write_dataset
 
@@ -111,9 +115,19 @@ def _function(
     parser.add_function_arguments(function, skip=skip, as_group=False)
     options = parser.parse_args(args[1:])
     try:
-        function(**options.as_dict())
+        function(**parser.instantiate(options).as_dict())
     except ValueError as error:
         raise DataError(str(error)) from error
+
+
+def _bench(args: list[str]) -> None:
+    """`bench model`; its name stands before its options."""
+    if args[1:2] != ["model"]:
+        raise SystemExit("usage: taghead bench model BACKBONE... [options]; see --help behind it")
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # torch's profiler tells when it starts
+    from taghead.bench import bench_model
+
+    _function(bench_model, ["bench model", *args[2:]], many="backbones")
 
 
 def _extract(args: list[str]) -> None:

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from torch_geometric.nn import MessagePassing
+from torch_geometric.nn import Aggregation, MessagePassing
 
 from taghead import operators
 from taghead.grid import Relation
+from taghead.readout import FrameMeanMaxAggregation
 
 if TYPE_CHECKING:
     from taghead.head import TAGHead
@@ -26,14 +27,18 @@ class GraphModel(nn.Module):
         - **x_dict["token"]** `[M, channels]`: what the head's `encode` gives, M tokens in all
         - **edge_index_dict[relation]** `[2, E]`
         - **batch_dict["token"]** `[M]`: each token's clip; one clip when not given
-        - **pos_dict["token"]** `[M, 3]`: for the operators that use positions
+        - **pos_dict["token"]** `[M, 3]`, (t, y, x): for operators that use positions and for the
+          readout `frame_mean_max`
         - **output** `[B, num_classes]`, logits
+
+    Raises:
+        ValueError: If positions are needed and not given.
     """
 
     def __init__(self, head: TAGHead) -> None:
         super().__init__()
         self.layers = head.layers
-        self.aggregation = head.readout.aggregation()
+        self.aggregation: Aggregation = head.readout.aggregation()  # type: ignore[operator]
         self.classifier = head.classifier
 
     def forward(
@@ -81,7 +86,14 @@ class GraphModel(nn.Module):
         x_0 = x
         for layer in self.layers:
             x = layer(x, x_0, run)
-        return self.classifier(self.aggregation(x, batch))
+        return self.classifier(self._pooled(x, batch, pos))
+
+    def _pooled(self, x: Tensor, batch: Tensor, pos: Tensor | None) -> Tensor:
+        if not isinstance(self.aggregation, FrameMeanMaxAggregation):
+            return self.aggregation(x, batch)
+        if pos is None:
+            raise ValueError("readout frame_mean_max needs pos_dict, the tokens' (t, y, x)")
+        return self.aggregation(x, batch, frame=pos[:, 0].long())
 
 
 class EdgeListModel(GraphModel):

@@ -19,9 +19,10 @@ from taghead.operators import Engine, Operator, OperatorFactory, as_operator
 from taghead.operators.kernel import class_of
 from taghead.operators.registry import has_hooks
 from taghead.positions import PositionalEncoding
-from taghead.readout import AttentionReadout, MeanReadout
+from taghead.readout import OF_FRAME_MEANS, READOUTS
 
 DEFAULT_OPERATOR = Operator(GATv2Conv, heads=4, concat=False, add_self_loops=False)
+WIDEST = 512  # channels, unless more are asked for
 PAPER = {  # classes, frames of the grid, width of the Transformer's feed-forward network
     "haa500": (500, 4, 512),
     "gym99": (99, 8, 1024),
@@ -41,7 +42,8 @@ class TAGHead(nn.Module):
         in_channels: Width of the backbone's feature map.
         num_classes: Number of classes K.
         grid: The feature map's (T, H, W). Other grids are accepted; the positions are resized.
-        channels: Width of the tokens; the backbone's own when not given.
+        channels: Width of the tokens; when not given the backbone's own, but at most 512, the
+            paper's: the head's cost grows with its square.
         positions: `full`, one vector a node, or `factorised`, one a frame, row and column.
         positions_std: Standard deviation of the initial positions; the paper's is 1.
         encoder_layers: Transformer layers; 0 leaves the stage out.
@@ -62,7 +64,8 @@ class TAGHead(nn.Module):
         graph_activation: Nonlinearity after the operator, as PyG names it, or none.
         graph_dropout: Dropout after the nonlinearity.
         graph_residual: Whether each layer's input is added to its output.
-        readout: `mean`, as in the paper, or `attention`, a learned weighted mean.
+        readout: `mean`, as in the paper; `attention`, a learned weighted mean; or
+            `frame_mean_max`, the maximum over the frames of the mean over each.
         engine: How operators run: `dense`, as tensor algebra on the grid; `pyg`, on edge lists; or
             `auto`, dense where the operator and its options allow it. The numbers are the same.
 
@@ -98,7 +101,7 @@ class TAGHead(nn.Module):
         graph_activation: str | None = "gelu",
         graph_dropout: float = 0.1,
         graph_residual: bool = True,
-        readout: Literal["mean", "attention"] = "mean",
+        readout: Literal["mean", "frame_mean_max", "attention"] = "mean",
         engine: Engine = "auto",
     ) -> None:
         options = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
@@ -106,7 +109,7 @@ class TAGHead(nn.Module):
         self.grid = grid if isinstance(grid, Grid) else Grid(*grid)
         self.operator = DEFAULT_OPERATOR if conv is None else as_operator(conv)
         self._options = options
-        channels = in_channels if channels is None else channels
+        channels = min(in_channels, WIDEST) if channels is None else channels
         _check_counts(
             in_channels=in_channels,
             num_classes=num_classes,
@@ -118,7 +121,7 @@ class TAGHead(nn.Module):
             relation_aggr=(relation_aggr, get_args(RelationAggregation)),
             encoder_norm=(encoder_norm, ("pre", "post")),
             graph_norm=(graph_norm, ("pre", "post", None)),
-            readout=(readout, ("mean", "attention")),
+            readout=(readout, tuple(READOUTS)),
             engine=(engine, get_args(Engine)),
         )
         self.in_channels = in_channels
@@ -144,7 +147,7 @@ class TAGHead(nn.Module):
             )
             for _ in range(0 if mode == "none" else graph_layers)
         )
-        self.readout = MeanReadout() if readout == "mean" else AttentionReadout(channels)
+        self.readout = READOUTS[readout](channels)
         self.classifier = nn.Sequential(nn.LayerNorm(channels), nn.Linear(channels, num_classes))
 
     @classmethod
@@ -191,7 +194,7 @@ class TAGHead(nn.Module):
         # [B, N, C]: typed message passing on the grid; [B, T, C] where the rest needs frame means
         x = self.refine(x, grid_of(feature_map), all_tokens=False)
         # [B, C]: one vector a clip
-        x = self.readout(x)
+        x = self.readout(x.unflatten(1, (feature_map.size(2), -1)))
         # [B, K]
         return self.classifier(x)
 
@@ -256,7 +259,7 @@ class TAGHead(nn.Module):
     def _first_on_means(self, grid: Grid) -> int:
         """The first layer from which on frame means are all that the readout needs."""
         first = len(self.layers)
-        if self.engine == "pyg" or class_of(self.readout) is not MeanReadout:
+        if self.engine == "pyg" or class_of(self.readout) not in OF_FRAME_MEANS:
             return first
         if has_hooks(self.readout):
             return first

@@ -172,10 +172,29 @@ class ClassificationTask(LightningModule):
             log.warning("loss %s and class_balance both favour rare classes", self.loss.loss)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        clip, label, _ = batch
+        clip, label, index = batch
         loss = self.loss(self(clip), label)
+        if not loss.isfinite():
+            raise DataError(self._not_finite(loss, index))
         self.log("train/loss", loss, prog_bar=True, batch_size=len(clip))
         return loss
+
+    def _not_finite(self, loss: Tensor, index: Tensor) -> str:
+        """Which clips a loss is of that no step may follow, and where to go on from."""
+        dataset = getattr(self.trainer.train_dataloader, "dataset", None)
+        clips = getattr(dataset, "clips", None)
+        names = [str(i) if clips is None else clips[i].id for i in index.tolist()]
+        saved = [
+            getattr(callback, name, "")
+            for callback in self.trainer.checkpoint_callbacks
+            for name in ("last_model_path", "best_model_path")
+        ]
+        last = next(filter(None, saved), "none")
+        return (
+            f"train/loss is {loss.item()} in step {self.global_step} of epoch "
+            f"{self.current_epoch}: training stops before the weights change. The clips of the "
+            f"batch: {', '.join(names)}. The last checkpoint: {last}"
+        )
 
     def on_validation_epoch_start(self) -> None:
         self.val_predictions.reset()

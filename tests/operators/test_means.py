@@ -96,8 +96,12 @@ def bare_head(**options) -> TAGHead:
 @pytest.mark.parametrize(
     "conv", [Operator(pyg.GCNConv), Operator(pyg.GCN2Conv, alpha=0.3), Operator(pyg.SGConv, K=2)]
 )
-def test_the_head_gives_the_same_numbers(mode, conv):
-    heads = [bare_head(conv=conv, mode=mode, engine=engine) for engine in ("auto", "pyg")]
+@pytest.mark.parametrize("readout", ["mean", "frame_mean_max"])
+def test_the_head_gives_the_same_numbers(mode, conv, readout):
+    heads = [
+        bare_head(conv=conv, mode=mode, engine=engine, readout=readout)
+        for engine in ("auto", "pyg")
+    ]
     x = torch.randn(2, 4, 3, 2, 3, dtype=torch.double)
     outputs = [with_gradients(lambda head, x: head(x), head, x) for head in heads]
     assert_equal(*outputs, 1e-10)

@@ -1,7 +1,25 @@
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from numbered import H264, write_video
+
+LINES = pytest.StashKey[list[str]]()
+
+
+@pytest.fixture(scope="session")
+def tally(pytestconfig: pytest.Config) -> Callable[[str], None]:
+    """Takes lines to print at the end of the run."""
+    return pytestconfig.stash.setdefault(LINES, []).append
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    if lines := config.stash.get(LINES, []):
+        terminalreporter.section("what was read")
+        for line in lines:
+            terminalreporter.write_line(line)
 
 
 @pytest.fixture(scope="session")

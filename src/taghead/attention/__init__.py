@@ -1,4 +1,4 @@
-"""What a head attended to: captured, asked, tested against its logits and drawn."""
+"""What a head attended to: captured, and asked."""
 
 from typing import TYPE_CHECKING
 

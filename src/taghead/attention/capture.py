@@ -61,7 +61,9 @@ def capture(head: TAGHead, feature_map: Tensor) -> tuple[Tensor, EdgeAttention]:
         LayerAttention(tuple(operators), bool(layer.residual))
         for operators, layer in zip(found, head.layers, strict=True)
     )
-    attention = EdgeAttention(grid, head.relations, layers, head.readout.weights(x), transformer)
+    x = x.unflatten(1, (grid.frames, grid.num_positions))
+    counts: Tensor = head.readout.weights(x)  # type: ignore[operator]
+    attention = EdgeAttention(grid, head.relations, layers, counts, transformer)
     return head.classifier(head.readout(x)), attention
 
 

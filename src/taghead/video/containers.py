@@ -10,7 +10,9 @@ from pathlib import Path
 
 from taghead.errors import VideoError
 
-_SEGMENT, _CLUSTER = 0x18538067, 0x1F43B675  # Matroska element IDs
+# Matroska element IDs (RFC 9559)
+_SEGMENT, _CLUSTER = 0x18538067, 0x1F43B675
+_IN_CLUSTER = frozenset({0xE7, 0x5854, 0xA7, 0xAB, 0xA3, 0xA0, 0xAF, 0xEC, 0xBF})
 
 
 def check_complete(path: Path) -> None:
@@ -85,10 +87,15 @@ def _stated_matroska(data: mmap.mmap) -> int:
             return end or 0
         for child, child_start, child_end in _elements(data, start, end):
             if child == _CLUSTER and child_end is not None:
-                for _ in _elements(data, child_start, child_end):
-                    pass
+                _walk_cluster(data, child_start, child_end)
         return end  # what follows may be rubbish
     return 0
+
+
+def _walk_cluster(data: mmap.mmap, start: int, end: int) -> None:
+    for kind, first, stop in _elements(data, start, end):
+        if kind not in _IN_CLUSTER or stop is None:
+            raise _DisjointedError(first)
 
 
 def _elements(

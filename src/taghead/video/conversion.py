@@ -42,6 +42,11 @@ class Orientation:
                 f"{path}: its display matrix does not turn by a multiple of 90 degrees"
             )
 
+    @property
+    def is_upright(self) -> bool:
+        """Whether frames are shown as they are decoded."""
+        return not (self.transpose or self.flip_x or self.flip_y)
+
     def swap(self, height: int, width: int) -> tuple[int, int]:
         """Height and width before turning from those after, and the other way round."""
         return (width, height) if self.transpose else (height, width)

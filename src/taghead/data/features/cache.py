@@ -155,9 +155,14 @@ class FeatureDataset(Dataset):
         self.views = views
 
     @property
+    def clips(self) -> list[Clip]:
+        """What the feature maps are of."""
+        return self.split.clips
+
+    @property
     def labels(self) -> list[int]:
         """The class of each clip."""
-        return [clip.label for clip in self.split.clips]
+        return [clip.label for clip in self.clips]
 
     def __len__(self) -> int:
         return len(self.split)

@@ -1,0 +1,16 @@
+"""What a model costs: arithmetic, time and memory, and the part of them that is the head's."""
+
+from taghead.costs.arithmetic import count_flops
+from taghead.costs.measuring import Latency, latency, peak_bytes
+from taghead.costs.model import MODEL_PARTS, PartCosts, Precision, model_costs
+
+__all__ = [
+    "MODEL_PARTS",
+    "Latency",
+    "PartCosts",
+    "Precision",
+    "count_flops",
+    "latency",
+    "model_costs",
+    "peak_bytes",
+]

@@ -1,0 +1,110 @@
+"""From a path to the packets of its video stream, with what cannot be a video refused."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import av
+from av.container import InputContainer
+from av.packet import Packet
+from av.stream import Discard, Disposition
+from av.video.stream import VideoStream
+
+from taghead.errors import VideoError
+from taghead.video.containers import check_complete
+
+# Text that libavformat would draw as a video, and lists of other files.
+_TEXT_FORMATS = frozenset({"tty", "concat", "dash", "hls"})
+# Opening decodes a frame or more to learn what these containers state anyway.
+UNPROBED = {"skip_frame": "all"}
+# Nor need more than a header be read where a first opening has learned it all.
+KNOWN = {**UNPROBED, "probesize": "32"}
+
+
+def check_file(path: Path) -> None:
+    """Refuse what cannot be a video before libavformat sees it; a pipe would block it.
+
+    Raises:
+        VideoError: If it is no file, is empty or incomplete, or may not be read.
+    """
+    try:
+        if path.is_dir():
+            raise VideoError(f"{path}: is a directory")
+        if not path.exists():
+            raise VideoError(f"{path}: no such file")
+        if not path.is_file():
+            raise VideoError(f"{path}: is not a regular file")
+        if path.stat().st_size == 0:
+            raise VideoError(f"{path}: is empty")
+        check_complete(path)
+    except OSError as error:
+        raise VideoError(f"{path}: {(error.strerror or str(error)).lower()}") from error
+
+
+@contextmanager
+def opened(
+    path: Path, threads: int, probing: dict[str, str] | None = None, index: int | None = None
+) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """A container and its video stream, ready to decode; all others are left out.
+
+    Args:
+        path: The video file.
+        threads: Decoding threads.
+        probing: Options that restrain what libavformat reads and decodes when it opens a file.
+        index: Number of the stream; the best one if None.
+
+    Raises:
+        VideoError: If there is no video stream that can be decoded, or FFmpeg finds an error.
+    """
+    try:
+        # "file:" keeps a colon in a name from being taken for a protocol
+        container = av.open(
+            f"file:{path}",
+            options={"protocol_whitelist": "file", **(probing or {})},
+            metadata_errors="replace",
+        )
+    except av.FFmpegError as error:
+        raise VideoError(f"{path}: cannot be opened as a video ({error.strerror})") from error
+    with container:
+        streams = container.streams
+        stream = streams.best("video") if index is None else streams[index]
+        if container.format.name in _TEXT_FORMATS:
+            raise VideoError(f"{path}: is text, not a video")
+        if not isinstance(stream, VideoStream) or stream.disposition & Disposition.attached_pic:
+            raise VideoError(f"{path}: has no video stream")
+        if stream.codec_context is None:
+            raise VideoError(f"{path}: there is no decoder for its codec")
+        for other in container.streams:
+            if other is not stream:
+                other.discard = Discard.all
+        stream.thread_count = threads
+        stream.thread_type = "AUTO" if threads > 1 else "SLICE"
+        try:
+            yield container, stream
+        except av.FFmpegError as error:
+            raise VideoError(f"{path}: damaged or truncated ({error.strerror})") from error
+
+
+def packets(path: Path, container: InputContainer, stream: VideoStream) -> Iterator[Packet]:
+    """The packets of the video stream, in decoding order.
+
+    Raises:
+        VideoError: If one is damaged.
+    """
+    for number, packet in enumerate(container.demux(stream)):
+        if packet.is_corrupt:
+            raise VideoError(f"{path}: damaged or truncated at packet {number}")
+        if packet.size:  # an empty one would end decoding
+            yield packet
+
+
+def unmarked(packet: Packet) -> Packet:
+    """The packet, without the mark that its frame is not to be shown."""
+    if not packet.is_discard:
+        return packet
+    copy = Packet(bytes(packet))
+    copy.pts, copy.dts, copy.duration = packet.pts, packet.dts, packet.duration
+    copy.time_base, copy.is_keyframe = packet.time_base, packet.is_keyframe
+    for data in packet.iter_sidedata():
+        data.to_packet(copy)
+    return copy
