@@ -293,6 +293,7 @@ def test_a_checkpoint_of_other_classes_is_refused(dataset: Path, tmp_path: Path)
         ({"weight_decay": -1.0}, "weight_decay must not be negative"),
         ({"loss": "focal"}, "loss must be one of cross_entropy, .*'focal'"),
         ({"layer_decay": 0.0}, r"layer_decay must be above 0 and at most 1 \(got 0.0\)"),
+        ({"mixup": -1.0}, r"mixup must be a number from 0 up \(got -1.0\)"),
         ({"tau": 2.0}, "tau is for loss logit_adjustment"),
         ({"label_smoothing": 2.0}, r"label_smoothing must be at least 0 and below 1 \(got 2.0\)"),
     ],

@@ -24,6 +24,7 @@ from taghead.grid import Grid
 from taghead.head import TAGHead
 from taghead.losses import ClassificationLoss, Loss
 from taghead.metrics import CollectedPredictions, accuracies
+from taghead.mixing import Mixing
 from taghead.model import VideoClassifier, mean_probabilities
 from taghead.optimization import parameter_groups, warmup_cosine
 from taghead.video import Preprocessing
@@ -82,6 +83,9 @@ class ClassificationTask(LightningModule):
             The backbone is then the one that made them, and frozen.
         layer_decay: Learning rate of each stage of the backbone, as a part of the next one's; the
             last stage has the backbone's (:func:`~taghead.optimization.parameter_groups`).
+        mixup: How strongly the clips of a batch are mixed (:class:`~taghead.mixing.Mixing`), 0 for
+            not at all; 0.2 is usual.
+        cutmix: The same of boxes of clips; 1 is usual.
 
     Raises:
         ValueError: If an argument breaks its rule.
@@ -107,6 +111,8 @@ class ClassificationTask(LightningModule):
         tau: float = 1.0,
         features: FeatureCache | None = None,
         layer_decay: float = 1.0,
+        mixup: float = 0.0,
+        cutmix: float = 0.0,
     ) -> None:
         super().__init__()
         if not 0 <= warmup < 1:
@@ -144,6 +150,7 @@ class ClassificationTask(LightningModule):
         self.warmup = warmup
         self.channels_last = channels_last
         self.loss = ClassificationLoss(len(class_names), loss, tau, label_smoothing)
+        self.mixing = Mixing(len(class_names), mixup, cutmix)
         self.class_counts: list[int] | None = None
         self.val_predictions = CollectedPredictions()
         self.test_predictions = CollectedPredictions()
@@ -180,6 +187,7 @@ class ClassificationTask(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         clip, label, index = batch
+        clip, label = self.mixing(clip, label)
         loss = self.loss(self(clip), label)
         if not loss.isfinite():
             raise DataError(self._not_finite(loss, index))
