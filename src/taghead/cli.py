@@ -36,7 +36,7 @@ HARMLESS = (
     r"LightningCLI's args parameter.*",
     r"Experiment logs directory .* exists and is not empty.*",
     r".*isinstance\(treespec, LeafSpec\).*",
-    r"You're using the WeightAveraging callback, but loading a checkpoint outside the 'fit' stage.*",
+    r"You're using the WeightAveraging callback, but loading a checkpoint.*",
     r"Found \d+ module\(s\) in eval mode at the start of training.*",
 )
 
