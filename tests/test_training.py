@@ -14,9 +14,10 @@ from torch_geometric.nn import SAGEConv
 from taghead import TAGHead, VideoClassifier
 from taghead.data import ClipDataset, SynthGym
 from taghead.errors import DataError
+from taghead.optimization import warmup_cosine
 from taghead.prediction import predict_videos
 from taghead.report import TestReport
-from taghead.training import ClassificationTask, warmup_cosine
+from taghead.training import ClassificationTask
 from taghead.video import Preprocessing
 
 SMALL = Preprocessing(num_frames=8, resize=32, crop=32, flip=0.0, random_crop=False)
@@ -291,6 +292,8 @@ def test_a_checkpoint_of_other_classes_is_refused(dataset: Path, tmp_path: Path)
         ({"backbone_learning_rate": -1.0}, "backbone_learning_rate must not be negative"),
         ({"weight_decay": -1.0}, "weight_decay must not be negative"),
         ({"loss": "focal"}, "loss must be one of cross_entropy, .*'focal'"),
+        ({"layer_decay": 0.0}, r"layer_decay must be above 0 and at most 1 \(got 0.0\)"),
+        ({"mixup": -1.0}, r"mixup must be a number from 0 up \(got -1.0\)"),
         ({"tau": 2.0}, "tau is for loss logit_adjustment"),
         ({"label_smoothing": 2.0}, r"label_smoothing must be at least 0 and below 1 \(got 2.0\)"),
     ],

@@ -29,13 +29,14 @@ Train and use graph heads on 3D video backbones.
 """
 
 
-# what PyG does at import, how Lightning is called, two loggers that share a folder, and a backbone
-# that is frozen: none of it concerns a user
+# what PyG does at import, how Lightning is called, two loggers that share a folder, a backbone that
+# is frozen, and a test of averaged weights, which a checkpoint holds: none of it concerns a user
 HARMLESS = (
     r".*torch\.jit\.script.*",
     r"LightningCLI's args parameter.*",
     r"Experiment logs directory .* exists and is not empty.*",
     r".*isinstance\(treespec, LeafSpec\).*",
+    r"You're using the WeightAveraging callback, but loading a checkpoint.*",
     r"Found \d+ module\(s\) in eval mode at the start of training.*",
 )
 

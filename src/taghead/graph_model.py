@@ -49,13 +49,30 @@ class GraphModel(nn.Module):
         pos_dict: dict[str, Tensor] | None = None,
     ) -> Tensor:
         x = x_dict["token"]
-        batch = batch_dict["token"] if batch_dict else x.new_zeros(x.size(0), dtype=torch.long)
-        available = {"batch": batch, **({"pos": pos_dict["token"]} if pos_dict else {})}
+        batch = batch_dict["token"] if batch_dict else None
+        pos = pos_dict["token"] if pos_dict else None
+        return self.classify(x, edge_index_dict, batch, pos)
+
+    def classify(
+        self,
+        x: Tensor,
+        edges_of: dict[tuple[str, str, str], Tensor],
+        batch: Tensor | None,
+        pos: Tensor | None,
+    ) -> Tensor:
+        """The same with the tokens' own tensors.
+
+        Shapes:
+            - **x** `[M, channels]`, **batch** `[M]`, **pos** `[M, 3]`
+            - **output** `[B, num_classes]`
+        """
+        batch = x.new_zeros(x.size(0), dtype=torch.long) if batch is None else batch
+        available = {"batch": batch} if pos is None else {"batch": batch, "pos": pos}
 
         def run(
             conv: MessagePassing, x: Tensor, relations: Sequence[Relation], x_0: Tensor
         ) -> Tensor:
-            edges = [edge_index_dict[relation] for relation in relations]
+            edges = [edges_of[relation] for relation in relations]
             types = [e.new_full((e.size(1),), i) for i, e in enumerate(edges)]
             return operators.run(
                 conv,
@@ -69,11 +86,41 @@ class GraphModel(nn.Module):
         x_0 = x
         for layer in self.layers:
             x = layer(x, x_0, run)
-        return self.classifier(self._pooled(x, batch, pos_dict))
+        return self.classifier(self._pooled(x, batch, pos))
 
-    def _pooled(self, x: Tensor, batch: Tensor, pos_dict: dict[str, Tensor] | None) -> Tensor:
+    def _pooled(self, x: Tensor, batch: Tensor, pos: Tensor | None) -> Tensor:
         if not isinstance(self.aggregation, FrameMeanMaxAggregation):
             return self.aggregation(x, batch)
-        if pos_dict is None:
+        if pos is None:
             raise ValueError("readout frame_mean_max needs pos_dict, the tokens' (t, y, x)")
-        return self.aggregation(x, batch, frame=pos_dict["token"][:, 0].long())
+        return self.aggregation(x, batch, frame=pos[:, 0].long())
+
+
+class EdgeListModel(GraphModel):
+    """The same with one list of edges, for a head with one operator on all of them.
+
+    PyG's explainers mask an operator's messages by the model's list of edges; that list is this one
+    in modes `union` and `edge_type`.
+
+    Shapes:
+        - **x** `[M, channels]`
+        - **edge_index** `[2, E]`, relation after relation
+        - **edge_type** `[E]`: the place of each edge's relation, in ascending order
+        - **batch** `[M]`, **pos** `[M, 3]`
+        - **output** `[B, num_classes]`, logits
+    """
+
+    def __init__(self, head: TAGHead) -> None:
+        super().__init__(head)
+        self.relations = head.relations
+
+    def forward(  # type: ignore[override]
+        self,
+        x: Tensor,
+        edge_index: Tensor,
+        edge_type: Tensor,
+        batch: Tensor | None = None,
+        pos: Tensor | None = None,
+    ) -> Tensor:
+        edges_of = {r: edge_index[:, edge_type == i] for i, r in enumerate(self.relations)}
+        return self.classify(x, edges_of, batch, pos)  # type: ignore[arg-type]

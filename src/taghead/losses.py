@@ -38,7 +38,7 @@ class ClassificationLoss(nn.Module):
         label_smoothing: Part of a label's weight that is spread over all classes.
 
     Shapes:
-        - **logits** `[B, K]`, **labels** `[B]`
+        - **logits** `[B, K]`, **labels** `[B]`, or the classes' probabilities `[B, K]`
         - **output** a scalar, the mean over the batch
 
     Raises:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import torch
 from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -24,7 +24,9 @@ from taghead.grid import Grid
 from taghead.head import TAGHead
 from taghead.losses import ClassificationLoss, Loss
 from taghead.metrics import CollectedPredictions, accuracies
+from taghead.mixing import Mixing
 from taghead.model import VideoClassifier, mean_probabilities
+from taghead.optimization import parameter_groups, warmup_cosine
 from taghead.resume import ExactResume
 from taghead.video import Preprocessing
 
@@ -80,6 +82,11 @@ class ClassificationTask(LightningModule):
         tau: Strength of `logit_adjustment`.
         features: The cache that batches come from, where they hold feature maps in place of clips.
             The backbone is then the one that made them, and frozen.
+        layer_decay: Learning rate of each stage of the backbone, as a part of the next one's; the
+            last stage has the backbone's (:func:`~taghead.optimization.parameter_groups`).
+        mixup: How strongly the clips of a batch are mixed (:class:`~taghead.mixing.Mixing`), 0 for
+            not at all; 0.2 is usual.
+        cutmix: The same of boxes of clips; 1 is usual.
 
     Raises:
         ValueError: If an argument breaks its rule.
@@ -104,10 +111,15 @@ class ClassificationTask(LightningModule):
         loss: Loss = "cross_entropy",
         tau: float = 1.0,
         features: FeatureCache | None = None,
+        layer_decay: float = 1.0,
+        mixup: float = 0.0,
+        cutmix: float = 0.0,
     ) -> None:
         super().__init__()
         if not 0 <= warmup < 1:
             raise ValueError(f"warmup must be at least 0 and below 1 (got {warmup})")
+        if not 0 < layer_decay <= 1:
+            raise ValueError(f"layer_decay must be above 0 and at most 1 (got {layer_decay})")
         for name, rate in {
             "learning_rate": learning_rate,
             "backbone_learning_rate": backbone_learning_rate or 0.0,
@@ -135,9 +147,11 @@ class ClassificationTask(LightningModule):
             "head": learning_rate,
         }
         self.weight_decay = weight_decay
+        self.layer_decay = layer_decay
         self.warmup = warmup
         self.channels_last = channels_last
         self.loss = ClassificationLoss(len(class_names), loss, tau, label_smoothing)
+        self.mixing = Mixing(len(class_names), mixup, cutmix)
         self.class_counts: list[int] | None = None
         self.val_predictions = CollectedPredictions()
         self.test_predictions = CollectedPredictions()
@@ -177,6 +191,7 @@ class ClassificationTask(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         clip, label, index = batch
+        clip, label = self.mixing(clip, label)
         loss = self.loss(self(clip), label)
         if not loss.isfinite():
             raise DataError(self._not_finite(loss, index))
@@ -248,7 +263,12 @@ class ClassificationTask(LightningModule):
         groups = [
             group
             for part, rate in self.learning_rates.items()
-            for group in _parameter_groups(getattr(self.model, part), rate, self.weight_decay)
+            for group in parameter_groups(
+                getattr(self.model, part),
+                rate,
+                self.weight_decay,
+                self.layer_decay if part == "backbone" else 1.0,
+            )
         ]
         cls = torch.optim.Adam if self.optimizer == "adam" else torch.optim.AdamW
         optimizer = cls(groups)
@@ -301,35 +321,6 @@ def _backbone(name: str, weights: str | None, features: FeatureCache | None) -> 
         return features.backbone(network)
     features.check_weights(network.state_dict(), weights)
     return network
-
-
-def warmup_cosine(warmup: float, num_steps: int, step: int) -> float:
-    """The learning rate at a step, as a part of the highest: up a line, down a cosine to 0.
-
-    Args:
-        warmup: Part of all steps that rise.
-        num_steps: Steps in all.
-        step: The step, from 0.
-    """
-    rising = warmup * num_steps
-    if step < rising:
-        return (step + 1) / (rising + 1)
-    progress = min(1.0, (step - rising) / max(1.0, num_steps - rising))
-    return (1 + math.cos(math.pi * progress)) / 2
-
-
-def _parameter_groups(module: nn.Module, rate: float, weight_decay: float) -> list[dict[str, Any]]:
-    """Matrices and kernels with weight decay; biases, norms and positions without."""
-    decayed: list[nn.Parameter] = []
-    plain: list[nn.Parameter] = []
-    for name, parameter in module.named_parameters():
-        if parameter.requires_grad:
-            is_plain = parameter.dim() < 2 or name.startswith("positions")
-            (plain if is_plain else decayed).append(parameter)
-    return [
-        {"params": decayed, "lr": rate, "weight_decay": weight_decay},
-        {"params": plain, "lr": rate, "weight_decay": 0.0},
-    ]
 
 
 def check_checkpoint(path: str, task: ClassificationTask) -> None:

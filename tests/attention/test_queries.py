@@ -21,12 +21,16 @@ def attention_of(num_clips: int = 2, grid: Grid = GRID, **options: Any) -> EdgeA
 
 @pytest.mark.parametrize("mode", ["per_relation", "union"])
 def test_the_strongest_edges(mode: Any) -> None:
-    attention = attention_of(mode=mode, graph_layers=2)
+    attention = attention_of(mode=mode, graph_layers=2).detach()
     table = attention.strongest(30, clip=1)
     assert len(table) == 30
     assert table.weight.is_monotonic_decreasing
     every = torch.cat(
-        [attention.weighed(i, r).alpha[1].mean(1) for i in range(2) for r in RELATIONS]
+        [
+            attention.weighed(i, r).alpha[1, attention.has_choice(i, r)].mean(1)
+            for i in range(2)
+            for r in RELATIONS
+        ]
     )
     expected = every.detach().sort(descending=True).values[:30]
     torch.testing.assert_close(torch.tensor(table.weight.to_numpy()), expected)
@@ -36,10 +40,24 @@ def test_the_strongest_edges(mode: Any) -> None:
     assert float(alpha[1, edge].mean()) == pytest.approx(row.weight)
     place = GRID.positions()[row.source].tolist()
     assert [row.source_t, row.source_y, row.source_x] == place
+    in_time = attention.strongest(3, layer=-1, relation="time_aligned")
+    assert set(in_time.relation) == {"time_aligned"}
+    assert set(in_time.layer) == {1}
     of_head = attention.strongest(5, layer=1, head=1)
     assert set(of_head.layer) == {1}
-    best = max(float(attention.weighed(1, r).alpha[0, :, 1].max()) for r in RELATIONS)
+    best = max(
+        float(attention.weighed(1, r).alpha[0, attention.has_choice(1, r), 1].max())
+        for r in RELATIONS
+    )
     assert of_head.weight[0] == pytest.approx(best)
+
+
+def test_edges_without_an_alternative_are_not_the_strongest() -> None:
+    conv = OPERATORS["TransformerConv"]
+    table = attention_of(conv=conv).strongest(100, relation="time_aligned")
+    assert len(table) == 2 * GRID.num_positions
+    assert set(table.target_t) == {1}
+    assert len(attention_of(conv=conv, mode="union").strongest(100, relation="time_aligned")) == 16
 
 
 @pytest.mark.parametrize("mode", ["per_relation", "union"])

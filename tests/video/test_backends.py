@@ -257,3 +257,30 @@ def test_threads_by_size(h264: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert VideoReader(large, threads=3).threads == 3
     monkeypatch.setattr("multiprocessing.parent_process", lambda: object())
     assert VideoReader(large).threads == 1
+
+
+@pytest.mark.parametrize("backend", ["pyav", "decord"])
+def test_memory_stays_flat(tmp_path: Path, backend: str) -> None:
+    """Of more opens, `benchmarks/decode.py --opens 5000` tells."""
+    statm = Path("/proc/self/statm")
+    if not statm.exists():
+        pytest.skip("the system does not tell how much memory a process has")
+    path = write_video(tmp_path / "a.mp4", 10, size=(48, 64))
+    marks = []
+    for _ in range(3):
+        for _ in range(100):
+            VideoReader(path, backend=backend).read([9, 0])
+        marks.append(int(statm.read_text().split()[1]) * 4096 / 2**20)
+    assert marks[2] - marks[1] < 4, marks  # MiB
+
+
+@pytest.mark.parametrize("name", ["a.mkv", "a.mp4", "no edit list.mp4"])
+def test_time_0_and_rate_of_a_file_longer_than_what_is_probed(tmp_path: Path, name: str) -> None:
+    options = {"use_editlist": "0"} if "no edit" in name else {}
+    path = write_video(tmp_path / name, 240, size=(48, 64), container_options=options)
+    reader = VideoReader(path)
+    assert np.allclose(reader.times, np.arange(240) / 30, atol=1e-3)
+    with av.open(path) as container:
+        stream = container.streams.video[0]
+        assert reader.fps == stream.average_rate
+        assert survey(path).origin == stream.start_time * stream.time_base

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from installed import BACKENDS
@@ -20,6 +21,7 @@ from numbered import (
 
 from taghead.errors import VideoError
 from taghead.video import VideoReader
+from taghead.video.survey import survey
 
 FRAMES, READS, INDICES = 72, 20, 22  # of a file; of a file by each backend; of a read
 TIMES = np.cumsum(np.random.default_rng(1).integers(1, 9, FRAMES)).tolist()  # thirtieths
@@ -161,3 +163,14 @@ def test_the_cut_files_have_what_they_are_to_test(cases: dict[str, Case]) -> Non
     assert packets_of(cases["cut.mp4"].path)[0].is_discard
     assert packets_of(cases["cut with open GOPs.mp4"].path)[0].is_discard
     assert numbers_of(VideoReader(cases["cut.mkv"].path).read([0]))[0] < 30
+
+
+@pytest.mark.parametrize("name", [*KINDS, *CUTS])
+def test_time_0_and_rate_are_those_of_a_file_probed_in_full(
+    cases: dict[str, Case], name: str
+) -> None:
+    known = survey(cases[name].path)
+    with av.open(cases[name].path) as container:
+        stream = container.streams.video[0]
+        assert known.fps == float(stream.average_rate or stream.guessed_rate)
+        assert known.origin == stream.start_time * stream.time_base

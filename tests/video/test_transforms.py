@@ -248,6 +248,8 @@ def test_unknown_arguments_are_refused_by_name() -> None:
         ({"stride": 2}, r"stride is for sampling dense \(got stride 2 and uniform\)"),
         ({"test_clips": 0}, r"test_clips must be a positive integer \(got 0\)"),
         ({"test_crops": 2}, r"test_crops must be 1 or 3 \(got 2\)"),
+        ({"augment_ops": -1}, r"augment_ops must be a whole number from 0 up \(got -1\)"),
+        ({"augment_magnitude": 31}, r"augment_magnitude .* from 0 to 30 \(got 31\)"),
         ({"flip": 1.1}, r"flip must be a probability from 0 to 1 \(got 1.1\)"),
     ],
 )

@@ -171,6 +171,23 @@ class EdgeAttention:
         weighed = self.weighed(layer, relation)
         return dense.dense_weights(self.grid, self.relation(relation), weighed, found.is_transposed)
 
+    def edge_scores(self, layer: int | None = None) -> dict[str, Tensor]:
+        """A number for every edge of every relation: its weight, mean over layers and heads.
+
+        Args:
+            layer: One layer instead of the mean over all.
+
+        Shapes:
+            - **output** `[B*E]` for each relation's name
+        """
+        layers = range(len(self.layers)) if layer is None else [layer]
+        return {
+            relation.name: torch.stack(
+                [self.weights(i, relation).detach().mean(1) for i in layers]
+            ).mean(0)
+            for relation in self.relations
+        }
+
     def weighed(self, layer: int, relation: RelationLike) -> Weighed:
         """Sources, targets and weights of a relation's edges, of one clip's nodes."""
         found, place = self._find(layer, relation)
@@ -178,24 +195,46 @@ class EdgeAttention:
         source, target = found.edges.edge_index[:, chosen].flip([0] if found.is_transposed else [])
         return Weighed(source, target, found.edges.alpha[:, chosen])
 
+    def has_choice(self, layer: int, relation: RelationLike) -> Tensor:
+        """Of which edges of `weighed` the target's softmax has others, self-loops among them.
+
+        Shapes:
+            - **output** `[E]`
+        """
+        found, place = self._find(layer, relation)
+        targets = found.edges.edge_index[0 if found.is_transposed else 1]
+        degree = torch.bincount(targets, minlength=self.grid.num_nodes)
+        degree = degree + (found.edges.loops is not None)
+        return degree[targets[found.edges.edge_type == place]] > 1
+
     # Queries
 
     def strongest(
-        self, k: int = 10, *, clip: int = 0, layer: int | None = None, head: int | None = None
+        self,
+        k: int = 10,
+        *,
+        clip: int = 0,
+        layer: int | None = None,
+        relation: RelationLike | None = None,
+        head: int | None = None,
     ) -> pd.DataFrame:
         """The k edges of a clip with the largest weights.
+
+        An edge that is the only one in its target's softmax has weight 1 whatever was learned, as
+        those of `time_aligned` to the first frame and to the last: it is left out.
 
         Args:
             k: How many.
             clip: The clip.
             layer: The layer; all of them if not given.
+            relation: The relation; all of them if not given.
             head: The head; the mean over them if not given.
 
         Returns:
             One row an edge, the strongest first: layer, relation, source and target as nodes and
             as (t, y, x), weight.
         """
-        return queries.strongest(self, k, clip, layer, head)
+        return queries.strongest(self, k, clip, layer, relation, head)
 
     def listens_to(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -12,26 +13,37 @@ from taghead.attention.dense import DenseWeights
 from taghead.grid import Grid
 
 if TYPE_CHECKING:
-    from taghead.attention.edge_attention import EdgeAttention, LayerAttention, Weighed
+    from taghead.attention.edge_attention import (
+        EdgeAttention,
+        LayerAttention,
+        RelationLike,
+        Weighed,
+    )
 
 SELF_LOOP = "self_loop"  # stands for the relation of a self-loop that an operator adds
 
 
 def strongest(
-    attention: EdgeAttention, k: int, clip: int, layer: int | None, head: int | None
+    attention: EdgeAttention,
+    k: int,
+    clip: int,
+    layer: int | None,
+    relation: RelationLike | None,
+    head: int | None,
 ) -> pd.DataFrame:
     if not isinstance(k, int) or k < 1:
         raise ValueError(f"k must be a positive integer (got {k!r})")
     layers = range(len(attention.layers)) if layer is None else [layer]
+    relations = attention.relations if relation is None else [attention.relation(relation)]
     parts = []
-    for i in layers:
-        for relation in attention.relations:
-            source, target, alpha = attention.weighed(i, relation)
-            weight = _of_clip(attention, alpha, clip, head)
-            top = weight.topk(min(k, len(weight))).indices
-            parts.append(
-                _table(attention.grid, i, relation.name, source[top], target[top], weight[top])
-            )
+    for i, one in product(layers, relations):
+        chosen = attention.has_choice(i, one)
+        source, target, alpha = attention.weighed(i, one)
+        source, target = source[chosen], target[chosen]
+        weight = _of_clip(attention, alpha[:, chosen], clip, head)
+        top = weight.topk(min(k, len(weight))).indices
+        layer = range(len(attention.layers))[i]
+        parts.append(_table(attention.grid, layer, one.name, source[top], target[top], weight[top]))
     return _sorted(parts).head(k)
 
 

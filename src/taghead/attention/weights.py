@@ -109,7 +109,7 @@ def edge_weights(
     check_attentive(conv)
     relations = tuple(relations)
     edge_index, edge_type = (e.to(x.device) for e in grid.typed_edges(relations))
-    with _in_evaluation(conv):
+    with in_evaluation(conv):
         kernel = KERNELS.get(type(conv))
         is_dense = (
             engine != "pyg"
@@ -135,7 +135,7 @@ def edge_weights(
 
 
 @contextmanager
-def _in_evaluation(module: nn.Module) -> Iterator[None]:
+def in_evaluation(module: nn.Module) -> Iterator[None]:
     """Sets a module to evaluation, and back to what every part of it was."""
     training = [part for part in module.modules() if part.training]
     for part in training:

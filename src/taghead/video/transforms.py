@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torchvision.transforms import v2
 
+from taghead.video.augmentation import STRENGTHS, ClipAugment
 from taghead.video.reader import VideoReader
 from taghead.video.sampling import Sampling, clip_indices, dense_span
 from taghead.video.segment import Segment
@@ -44,6 +45,9 @@ class Preprocessing:
         test_clips: Clips of a video that a test averages over.
         test_crops: Squares that a test cuts from a clip: 1 is the centre; 3 are the two ends and
             the middle of the longer side.
+        augment_ops: Operations of RandAugment that each training clip undergoes, the same in every
+            frame (:class:`~taghead.video.augmentation.ClipAugment`); none mirrors it.
+        augment_magnitude: How strong they are, 0 to 30.
 
     Raises:
         ValueError: If an argument is out of its range.
@@ -60,12 +64,20 @@ class Preprocessing:
     stride: int = 1
     test_clips: int = 1
     test_crops: int = 1
+    augment_ops: int = 0
+    augment_magnitude: int = 9
 
     def __post_init__(self) -> None:
         for name in ("num_frames", "resize", "crop", "stride", "test_clips", "test_crops"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name} must be a positive integer (got {value!r})")
+        for name, most in {"augment_ops": None, "augment_magnitude": STRENGTHS - 1}.items():
+            value = getattr(self, name)
+            is_count = isinstance(value, int) and not isinstance(value, bool) and value >= 0
+            if not is_count or (most is not None and value > most):
+                to = "up" if most is None else f"to {most}"
+                raise ValueError(f"{name} must be a whole number from 0 {to} (got {value!r})")
         if self.resize < self.crop:
             raise ValueError(f"resize must be at least crop = {self.crop} (got {self.resize})")
         for name in ("mean", "std"):  # JSON gives lists
@@ -122,7 +134,11 @@ class Preprocessing:
         cut: nn.Module = v2.CenterCrop(self.crop)
         if self.random_crop:
             cut = v2.RandomResizedCrop(self.crop, scale=(0.5, 1.0), ratio=(1.0, 1.0))
-        return nn.Sequential(self._resize(), v2.RandomHorizontalFlip(self.flip), cut, self._clip())
+        steps = [self._resize(), v2.RandomHorizontalFlip(self.flip), cut]
+        if self.augment_ops:
+            fill = tuple(round(255 * value) for value in self.mean)  # 0 once it is normalised
+            steps.append(ClipAugment(self.augment_ops, self.augment_magnitude, fill))
+        return nn.Sequential(*steps, self._clip())
 
     def test_transform(self) -> nn.Module:
         """Frames, uint8 `[T, 3, H, W]`, to a clip, float `[3, T, crop, crop]`, always the same."""

@@ -1,0 +1,189 @@
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from arranged import arranged
+from authors import small_backbone
+from lightning.pytorch.cli import LightningArgumentParser
+
+from taghead import TAGHead
+from taghead.backbones import build_backbone
+from taghead.backbones.build import BACKBONES
+from taghead.checkpoints import Preset, preset_preprocessing
+from taghead.cli import main
+from taghead.data import SynthGym
+from taghead.extraction import write_features
+from taghead.grid import Grid
+from taghead.training import HeadFactory
+from taghead.video import Preprocessing
+
+FOLDER = Path(__file__).parents[2] / "experiments"
+EXPERIMENTS = sorted(FOLDER.rglob("*.yaml"))
+SIZES = {"num_train": 36, "num_val": 18, "num_test": 18}
+CLASSES = {"haa500": 500, "gym99": 99, "gym288": 288, "diving48": 48, "modern": 99}
+SMALL_CLIPS = [
+    "--data.preprocessing.num_frames=8",
+    "--data.preprocessing.resize=32",
+    "--data.preprocessing.crop=32",
+]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["taghead"])
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def features(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The clips' features."""
+    root = tmp_path_factory.mktemp("features")
+    preprocessing = Preprocessing(num_frames=4, resize=32, crop=32)
+    data = SynthGym(str(dataset), preprocessing=preprocessing, num_workers=0, **SIZES)
+    write_features(root, build_backbone("r2plus1d_tiny"), data)
+    return root
+
+
+def read(name: str) -> dict[str, Any]:
+    return yaml.safe_load((FOLDER / f"{name}.yaml").read_text())
+
+
+def published_options(name: str, dataset: Path, root: Path) -> list[str]:
+    """Where an experiment on a published dataset finds small clips, arranged as its own."""
+    video = next(dataset.rglob("*.mp4"))
+    given = arranged(root, video, read(name)["data"]["init_args"]["format"], CLASSES[name])
+    return [
+        *(f"--data.{key}={value}" for key, value in given.items()),
+        *SMALL_CLIPS,
+        "--model.backbone_weights=null",
+    ]
+
+
+def options_here(config: Path, dataset: Path, features: Path, root: Path) -> list[str]:
+    """Where an experiment finds its data here."""
+    kind = read(config.stem)["data"]["class_path"]
+    if kind.endswith("FeatureDataModule"):
+        return [f"--data.root={features}"]
+    if kind.endswith("SynthGym"):
+        return [f"--data.root={dataset}", *(f"--data.{k}={v}" for k, v in SIZES.items())]
+    return published_options(config.stem, dataset, root)
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Takes a small backbone for R(2+1)D-34, which is trained as it is on Gym99 below."""
+    spec = replace(BACKBONES["r2plus1d_34"], build=small_backbone, features=lambda network: network)
+    monkeypatch.setitem(BACKBONES, "r2plus1d_34", spec)
+
+
+@pytest.mark.parametrize("config", EXPERIMENTS, ids=lambda path: path.stem)
+def test_every_experiment_takes_a_step(
+    config: Path, dataset: Path, features: Path, folder: Path, small: None
+) -> None:
+    main(
+        [
+            "fit",
+            f"--config={config}",
+            "--trainer.fast_dev_run=1",
+            "--trainer.accelerator=cpu",
+            "--data.num_workers=0",
+            "--data.batch_size=2",
+            *options_here(config, dataset, features, folder),
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "frames", "epochs", "width"),
+    [("haa500", 32, 80, 512), ("gym99", 64, 60, 1024), ("gym288", 64, 60, 2048)],
+)
+def test_the_papers_numbers(name: Preset, frames: int, epochs: int, width: int) -> None:
+    config = read(name)
+    assert config["trainer"]["max_epochs"] == epochs
+    assert config["trainer"]["devices"] == 1
+    data = config["data"]["init_args"]
+    assert (data["batch_size"], data["format"]) == (8, "reference")
+    preprocessing = Preprocessing.from_dict(data["preprocessing"])
+    assert preprocessing == Preprocessing(
+        num_frames=frames,
+        resize=128,
+        crop=112,
+        mean=(0.45,) * 3,
+        std=(0.225,) * 3,
+        flip=0.5,
+        random_crop=True,
+        sampling="uniform",
+    )
+    assert preprocessing == preset_preprocessing(name)
+    model = {key: value for key, value in config["model"].items() if key != "head"}
+    assert model == {
+        "backbone": "r2plus1d_34",
+        "backbone_weights": "DEFAULT",
+        "optimizer": "adam",
+        "learning_rate": 1e-5,
+        "weight_decay": 0.0,
+        "warmup": 0.0,
+        "loss": "cross_entropy",
+        "label_smoothing": 0.0,
+    }
+    assert next(iter(BACKBONES["r2plus1d_34"].weights)) == "IG65M_CLIP32"
+    options = config["model"]["head"]["init_args"]
+    assert options["encoder_channels"] == width
+    assert options["conv"]["init_args"] == {"K": 2, "alpha": 0.1}
+
+
+@pytest.mark.parametrize("name", ["haa500", "gym99", "gym288"])
+def test_the_papers_head(name: Preset) -> None:
+    parser = LightningArgumentParser()
+    parser.add_argument("--head", type=HeadFactory)
+    factory = parser.instantiate(parser.parse_object({"head": read(name)["model"]["head"]})).head
+    paper = TAGHead.paper(name)
+    head = factory(512, CLASSES[name], paper.grid)
+    # what the backbone is said to give for the experiment's clips
+    grid = Grid(read(name)["data"]["init_args"]["preprocessing"]["num_frames"] // 8, 7, 7)
+    assert paper.grid == grid
+    found, wanted = head.config(), paper.config()
+    conv, wanted_conv = found.pop("conv"), wanted.pop("conv")
+    assert found == wanted
+    assert conv["class_path"] == wanted_conv["class_path"]
+    assert {"K": 2, "alpha": 0.1, "dropout": 0.0}.items() <= conv["init_args"].items()
+    assert wanted_conv["init_args"] == {"K": 2, "alpha": 0.1}
+    shapes = {key: value.shape for key, value in head.state_dict().items()}
+    assert shapes == {key: value.shape for key, value in paper.state_dict().items()}
+    head.load_state_dict(paper.state_dict())
+    feature_map = torch.randn(1, 512, *(grid.frames, grid.height, grid.width))
+    assert torch.equal(head.eval()(feature_map), paper.eval()(feature_map))
+
+
+@pytest.mark.parametrize("backbone", [None, "slowfast_r50"])
+def test_gym99_trains_and_tests_with_any_backbone(
+    backbone: str | None, dataset: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if backbone == "slowfast_r50":
+        pytest.importorskip("pytorchvideo", reason="needs the extra [slowfast]")
+    options = [
+        f"--config={FOLDER / 'gym99.yaml'}",
+        *published_options("gym99", dataset, folder),
+        "--trainer.accelerator=cpu",
+        "--trainer.enable_progress_bar=false",
+        "--trainer.limit_test_batches=5",
+        "--data.num_workers=0",
+        "--data.batch_size=2",
+        *([] if backbone is None else [f"--model.backbone={backbone}"]),
+    ]
+    cut_short = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=2"]
+    main(["fit", *options, *cut_short, "--trainer.limit_val_batches=1"])
+    best = folder / "runs/gym99/version_0/checkpoints/best.ckpt"
+    saved = torch.load(best, weights_only=True)
+    assert saved["global_step"] == 2
+    assert saved["video_classifier"]["backbone"] == (backbone or "r2plus1d_34")
+    capsys.readouterr()
+    main(["test", *options, f"--ckpt_path={best}"])
+    printed = capsys.readouterr().out
+    assert "10 of 99 test clips: Top-1 " in printed
+    assert "MCA" in printed
