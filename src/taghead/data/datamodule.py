@@ -22,6 +22,7 @@ from taghead.data.manifest import Manifest, read_manifest
 from taghead.data.samplers import EpochSampler, LateLoader
 from taghead.data.scanning import scan
 from taghead.data.unreadable import Unreadable, excluded_table, find_missing
+from taghead.data.workers import start_reader
 from taghead.errors import DataError
 from taghead.video import Preprocessing
 
@@ -180,6 +181,7 @@ class VideoDataModule(LightningDataModule):
             "batch_size": self.batch_size,
             "num_workers": self.num_workers,
             "persistent_workers": self.num_workers > 0,
+            "worker_init_fn": start_reader,
         }
         if split != "train":
             return DataLoader(dataset, **options)

@@ -38,14 +38,14 @@ def index_and_randomness(key: int | Draw) -> tuple[int, AbstractContextManager[N
 def seeded(seed: int) -> Iterator[None]:
     """Random numbers of torch on the CPU, numpy and Python from a seed; then again as before."""
     with torch.random.fork_rng(devices=[]):
-        before = random.getstate(), np.random.get_state()
+        before = random.getstate(), np.random.get_state()  # noqa: NPY002
         try:
             torch.default_generator.manual_seed(seed)
             _seed_others(seed)
             yield
         finally:
             random.setstate(before[0])
-            np.random.set_state(before[1])
+            np.random.set_state(before[1])  # noqa: NPY002
 
 
 def seed_all(seed: int) -> None:

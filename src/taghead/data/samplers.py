@@ -71,8 +71,16 @@ class LateLoader(DataLoader):
     """A loader that begins an epoch at its first batch, and not when it is asked for an iterator.
 
     Lightning asks before it has told the sampler the epoch, and before it knows how much of a
-    resumed epoch is done; workers would begin to read the wrong clips.
+    resumed epoch is done; workers would begin to read the wrong clips. It takes a loader with a
+    state for one that can go on in the middle of an epoch; what this one needs for that, the
+    sampler is told by `done`.
     """
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """There is nothing to load."""
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         yield from super().__iter__()
