@@ -98,14 +98,14 @@ class Runner:
         return process
 
     def whole(self, folder: Path, *args: str) -> tuple[dict[str, Any], float]:
-        """The last checkpoint of a training to its end, and the seconds that its steps took."""
+        """What a training to its end has made, and the seconds that its steps took."""
         process = self.start(folder, *args)
         begin = time.monotonic()
         process.join()
         if process.exitcode != 0:
             raise RuntimeError(f"the training failed; see {folder / 'log.txt'}")
-        (path,) = folder.rglob("last.ckpt")
-        return torch.load(path, weights_only=True), time.monotonic() - begin
+        (last,), (best,) = folder.rglob("last.ckpt"), folder.rglob("best.ckpt")
+        return {"last": trained(last), "best": trained(best)}, time.monotonic() - begin
 
     def killed(self, folder: Path, delays_sec: Sequence[float], end: dict[str, Any]) -> Trial:
         """A training that is killed after each delay and goes on, to its end.
@@ -113,7 +113,7 @@ class Runner:
         Args:
             folder: Where it runs.
             delays_sec: When it is killed, from its first step or the first one after the last kill.
-            end: The checkpoint that it should end with.
+            end: What it should have made then.
         """
         from_steps, num_partial, resume = [], 0, []
         for delay in delays_sec:
@@ -125,16 +125,21 @@ class Runner:
             num_partial += len(list(folder.rglob(".unfinished-*")))
             saved = [torch.load(p, weights_only=True) for p in folder.rglob("last.ckpt")]
             from_steps.append(max((c["global_step"] for c in saved), default=0))
-        last, _ = self.whole(folder, *resume)
+        made, _ = self.whole(folder, *resume)
         if list(folder.rglob(".unfinished-*")):
             raise RuntimeError(f"{folder}: a half-written file was left")
-        return Trial(from_steps, num_partial, same(trained(last), trained(end)))
+        return Trial(from_steps, num_partial, same(made, end))
 
 
-def trained(checkpoint: dict[str, Any]) -> dict[str, Any]:
-    """What training has made: weights, their average, and the optimizer's and schedule's state."""
+def trained(path: Path) -> dict[str, Any]:
+    """What training has made, of a checkpoint: weights, their average, optimizer and schedule."""
+    checkpoint = torch.load(path, weights_only=True)
     parts = ("state_dict", "current_model_state", "averaging_state", "optimizer_states")
-    return {part: checkpoint[part] for part in (*parts, "lr_schedulers", "global_step", "epoch")}
+    return {
+        part: checkpoint[part]
+        for part in (*parts, "lr_schedulers", "global_step", "epoch")
+        if part in checkpoint
+    }
 
 
 def same(a: Any, b: Any) -> bool:
@@ -159,7 +164,6 @@ def trials(root: Path, runner: Runner, number: int, kills: int, seed: int) -> li
         seed: Seed of the moments.
     """
     draw = random.Random(seed)
-    runner.whole(root / "warm")  # a first process loads files that later ones find in memory
     end, duration_sec = runner.whole(root / "whole")
     done = []
     for i in range(number):
@@ -169,7 +173,7 @@ def trials(root: Path, runner: Runner, number: int, kills: int, seed: int) -> li
         trial = done[-1]
         print(
             f"trial {i}: killed {kills} times, went on from step "
-            f"{' and '.join(map(str, trial.from_steps))} of {end['global_step']}, "
+            f"{' and '.join(map(str, trial.from_steps))} of {STEPS}, "
             f"{trial.num_partial} half-written files: {'equal' if trial.is_equal else 'DIFFERENT'}",
             flush=True,
         )
@@ -187,10 +191,14 @@ def main() -> None:
         root = Path(folder)
         write_dataset(root / "data", splits=SPLITS, num_workers=1, progress=False)
         runner = Runner(root / "data", [f"--data.num_workers={options.workers}"])
+        runner.whole(root / "warm")  # a first process loads files that later ones find in memory
         done = trials(root, runner, options.trials, options.kills, options.seed)
     equal = sum(trial.is_equal for trial in done)
     mid = sum(0 < trial.from_steps[-1] < STEPS for trial in done)
-    print(f"{equal} of {len(done)} bit-equal; {mid} of them went on in the middle of training")
+    print(
+        f"{equal} of {len(done)} bit-equal, best.ckpt included; "
+        f"{mid} of them went on in the middle of training"
+    )
     raise SystemExit(equal != len(done))
 
 

@@ -31,13 +31,16 @@ Train and use graph heads on 3D video backbones.
 
 
 # what PyG does at import, how Lightning is called, two loggers that share a folder, a backbone that
-# is frozen, and a test of averaged weights, which a checkpoint holds: none of it concerns a user
+# is frozen, a test of averaged weights, which a checkpoint holds, and a run that goes on in its
+# folder, or another that tests it: none of it concerns a user
 HARMLESS = (
     r".*torch\.jit\.script.*",
     r"LightningCLI's args parameter.*",
     r"Experiment logs directory .* exists and is not empty.*",
     r".*isinstance\(treespec, LeafSpec\).*",
     r"You're using the WeightAveraging callback, but loading a checkpoint.*",
+    r"Checkpoint directory .* exists and is not empty",
+    r"The dirpath has changed from .* therefore `best_model_score`.*",
     r"Found \d+ module\(s\) in eval mode at the start of training.*",
 )
 

@@ -64,6 +64,8 @@ class ExactResume(Callback):
 class LastCheckpoint(Checkpoint):
     """Keeps `last.ckpt` in the run's folder: every so many steps, and at the end of each epoch.
 
+    With the trainer's `max_steps`, not at the end of an epoch, but of training.
+
     Where a validation follows a step, the checkpoint is written after it, so that a resumed
     training has none to repeat and none is left out. It is to stand behind the callbacks that keep
     the best checkpoint: what they have decided then is in the file.
@@ -92,7 +94,7 @@ class LastCheckpoint(Checkpoint):
         self._saved_step = trainer.global_step  # it is there already where training goes on
 
     def on_train_batch_end(self, trainer: Trainer, *others: Any) -> None:
-        is_due = trainer.global_step % self.every_n_steps == 0
+        is_due = trainer.global_step - self._saved_step >= self.every_n_steps
         if is_due and not _is_last_batch(trainer) and not _may_validate(trainer):
             self._save(trainer)
 
@@ -102,7 +104,9 @@ class LastCheckpoint(Checkpoint):
             self._save(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._save(trainer)
+        # where steps are counted, Lightning ends an epoch twice that it resumes at its end
+        if trainer.max_steps in (-1, trainer.global_step):
+            self._save(trainer)
 
     def _save(self, trainer: Trainer) -> None:
         if trainer.fast_dev_run or trainer.global_step == self._saved_step:  # type: ignore[attr-defined]
@@ -121,7 +125,8 @@ def _may_validate(trainer: Trainer) -> bool:
     loop = trainer.fit_loop.epoch_loop
     by_epoch = trainer.check_val_every_n_epoch is not None
     done = (loop.batch_idx if by_epoch else loop.total_batch_idx) + 1
-    return done % trainer.val_check_batch == 0
+    every = trainer.val_check_batch
+    return every is not None and done % every == 0  # None where a clock says when
 
 
 class WholeCheckpoints(TorchCheckpointIO):

@@ -5,13 +5,14 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 
-class Draw(NamedTuple):
+@dataclass(frozen=True)
+class Draw:
     """A clip that training draws: its index, and the seed of its augmentation."""
 
     index: int

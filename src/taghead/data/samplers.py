@@ -16,7 +16,8 @@ class EpochSampler(DistributedSampler):
     """Draws an epoch's clips in an order that only the seed and the epoch's number decide.
 
     An epoch can therefore be begun in its middle, as a resumed training does. Each draw brings
-    a seed of its own for the clip's augmentation, whichever worker reads it.
+    a seed of its own for the clip's augmentation, whichever worker reads it. An epoch follows the
+    one before, unless `set_epoch` says which one it is.
 
     Trained on several devices, each takes every so many-th draw; where an epoch does not divide
     evenly, its first draws come once more.
@@ -51,12 +52,13 @@ class EpochSampler(DistributedSampler):
         self.weights = class_weights(labels, balance) if balance else None
         self.done = done
 
-    def __iter__(self) -> Iterator[Draw]:  # type: ignore[override]
+    def __iter__(self) -> Iterator[Draw]:
         order = self._order().tolist()
         order += [order[i % len(order)] for i in range(self.total_size - len(order))]
         first = self.rank + self.done() * self.num_replicas
+        epoch, self.epoch = self.epoch, self.epoch + 1
         for place in range(first, self.total_size, self.num_replicas):
-            yield Draw(order[place], derived_seed(self.seed, self.epoch, place))
+            yield Draw(order[place], derived_seed(self.seed, epoch, place))
 
     def _order(self) -> Tensor:
         """The whole epoch's clips `[M]`."""
