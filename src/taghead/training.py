@@ -23,10 +23,11 @@ from taghead.errors import DataError
 from taghead.grid import Grid
 from taghead.head import TAGHead
 from taghead.losses import ClassificationLoss, Loss
-from taghead.metrics import CollectedPredictions, accuracies
+from taghead.metrics import ClipMean, CollectedPredictions, accuracies
 from taghead.mixing import Mixing
 from taghead.model import VideoClassifier, mean_probabilities
 from taghead.optimization import parameter_groups, warmup_cosine
+from taghead.processes import anywhere, everywhere
 from taghead.resume import ExactResume
 from taghead.video import Preprocessing
 
@@ -154,6 +155,7 @@ class ClassificationTask(LightningModule):
         self.mixing = Mixing(len(class_names), mixup, cutmix)
         self.class_counts: list[int] | None = None
         self.val_predictions = CollectedPredictions()
+        self.val_loss = ClipMean()
         self.test_predictions = CollectedPredictions()
 
     def train(self, mode: bool = True) -> ClassificationTask:
@@ -193,39 +195,49 @@ class ClassificationTask(LightningModule):
         clip, label, index = batch
         clip, label = self.mixing(clip, label)
         loss = self.loss(self(clip), label)
-        if not loss.isfinite():
-            raise DataError(self._not_finite(loss, index))
+        self._stop_if_not_finite(loss.detach(), index)
         self.log("train/loss", loss, prog_bar=True, batch_size=len(clip))
         return loss
 
-    def _not_finite(self, loss: Tensor, index: Tensor) -> str:
-        """Which clips a loss is of that no step may follow, and where to go on from."""
+    def _stop_if_not_finite(self, loss: Tensor, index: Tensor) -> None:
+        """Stops all processes in the same step, before the weights of any change.
+
+        Raises:
+            DataError: Naming the clips of the processes whose loss no step may follow.
+        """
+        bad = not loss.isfinite()
+        if not anywhere(bad, loss.device):
+            return
         dataset = getattr(self.trainer.train_dataloader, "dataset", None)
         clips = getattr(dataset, "clips", None)
         names = [str(i) if clips is None else clips[i].id for i in index.tolist()]
+        found = [pair for pair in everywhere((loss.item(), names) if bad else None) if pair]
         saved = [
             getattr(callback, name, "")
             for callback in self.trainer.checkpoint_callbacks
             for name in ("last_model_path", "best_model_path")
         ]
         last = next(filter(None, saved), "none")
-        return (
-            f"train/loss is {loss.item()} in step {self.global_step} of epoch "
+        raise DataError(
+            f"train/loss is {found[0][0]} in step {self.global_step} of epoch "
             f"{self.current_epoch}: training stops before the weights change. The clips of the "
-            f"batch: {', '.join(names)}. The last checkpoint: {last}"
+            f"batch: {', '.join(name for _, part in found for name in part)}. "
+            f"The last checkpoint: {last}"
         )
 
     def on_validation_epoch_start(self) -> None:
         self.val_predictions.reset()
+        self.val_loss.reset()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         clip, label, index = batch
         logits = self(clip)
         self.val_predictions.update(index, label, logits.softmax(dim=1, dtype=torch.float32))
-        loss = F.cross_entropy(logits, label)
-        self.log("val/loss", loss, batch_size=len(clip), sync_dist=True)
+        self.val_loss.update(index, F.cross_entropy(logits.float(), label, reduction="none"))
 
     def on_validation_epoch_end(self) -> None:
+        # it is the same number in every process already
+        self.log("val/loss", self.val_loss.compute(), sync_dist=True)
         self._log_accuracies("val", self.val_predictions)
 
     def on_test_epoch_start(self) -> None:
