@@ -20,6 +20,7 @@ from taghead.backbones import Backbone, build_backbone
 from taghead.data.datamodule import VideoDataModule
 from taghead.data.features.cache import FeatureCache
 from taghead.errors import DataError
+from taghead.finetuning import batch_norms, set_norms
 from taghead.grid import Grid
 from taghead.head import TAGHead
 from taghead.losses import ClassificationLoss, Loss
@@ -28,6 +29,7 @@ from taghead.mixing import Mixing
 from taghead.model import VideoClassifier, mean_probabilities
 from taghead.optimization import parameter_groups, warmup_cosine
 from taghead.processes import anywhere, everywhere
+from taghead.recompute import recompute_activations
 from taghead.resume import ExactResume
 from taghead.video import Preprocessing
 
@@ -88,6 +90,13 @@ class ClassificationTask(LightningModule):
         mixup: How strongly the clips of a batch are mixed (:class:`~taghead.mixing.Mixing`), 0 for
             not at all; 0.2 is usual.
         cutmix: The same of boxes of clips; 1 is usual.
+        freeze_batch_norm: Whether the backbone's batch norms keep their statistics and parameters,
+            for batches too small to tell them. The trainer's `sync_batchnorm` computes them over
+            all processes instead.
+        recompute: Whether the backbone's activations are computed again in the backward pass and
+            not kept (:func:`~taghead.recompute.recompute_activations`): less memory, more time.
+        compile_backend: A backend of `torch.compile`, such as `inductor`, that backbone and head
+            are compiled with.
 
     Raises:
         ValueError: If an argument breaks its rule.
@@ -115,8 +124,15 @@ class ClassificationTask(LightningModule):
         layer_decay: float = 1.0,
         mixup: float = 0.0,
         cutmix: float = 0.0,
+        freeze_batch_norm: bool = False,
+        recompute: bool = False,
+        compile_backend: str | None = None,
     ) -> None:
         super().__init__()
+        if recompute and compile_backend:
+            raise ValueError(
+                f"recompute and compile_backend exclude each other (got {compile_backend!r})"
+            )
         if not 0 <= warmup < 1:
             raise ValueError(f"warmup must be at least 0 and below 1 (got {warmup})")
         if not 0 < layer_decay <= 1:
@@ -138,6 +154,15 @@ class ClassificationTask(LightningModule):
         )
         if channels_last:
             self.model.backbone.to(memory_format=torch.channels_last_3d)
+        self.has_frozen_norms = freeze_batch_norm
+        if freeze_batch_norm:
+            for norm in batch_norms(self.model.backbone):
+                norm.requires_grad_(False).eval()
+        if recompute:
+            recompute_activations(self.model.backbone)
+        if compile_backend:
+            for part in (self.model.backbone, self.model.head):
+                part.compile(backend=compile_backend)
         self.features = features
         self.is_frozen = freeze_backbone or features is not None
         if self.is_frozen:
@@ -162,6 +187,8 @@ class ClassificationTask(LightningModule):
         super().train(mode)
         if self.is_frozen:
             self.model.backbone.eval()
+        elif self.has_frozen_norms:
+            set_norms(self.model.backbone)
         return self
 
     def forward(self, clip: Tensor) -> Tensor:
