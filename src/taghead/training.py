@@ -27,7 +27,7 @@ from taghead.losses import ClassificationLoss, Loss
 from taghead.metrics import ClipMean, CollectedPredictions, accuracies
 from taghead.mixing import Mixing
 from taghead.model import VideoClassifier, mean_probabilities
-from taghead.optimization import parameter_groups, warmup_cosine
+from taghead.optimization import clean_name, parameter_groups, warmup_cosine
 from taghead.processes import anywhere, everywhere
 from taghead.recompute import recompute_activations
 from taghead.resume import ExactResume
@@ -178,10 +178,23 @@ class ClassificationTask(LightningModule):
         self.channels_last = channels_last
         self.loss = ClassificationLoss(len(class_names), loss, tau, label_smoothing)
         self.mixing = Mixing(len(class_names), mixup, cutmix)
+        self.groups = self._groups_by_name()
         self.class_counts: list[int] | None = None
         self.val_predictions = CollectedPredictions()
         self.val_loss = ClipMean()
         self.test_predictions = CollectedPredictions()
+
+    def _groups_by_name(self) -> list[dict[str, Any]]:
+        """Groups of parameters by name: sharded ones tell neither their sizes nor dimensions."""
+        names = {id(parameter): name for name, parameter in self.named_parameters()}
+        parts = {"backbone": self.layer_decay, "head": 1.0}
+        return [
+            {**group, "params": [names[id(parameter)] for parameter in group["params"]]}
+            for part, decay in parts.items()
+            for group in parameter_groups(
+                getattr(self.model, part), self.learning_rates[part], self.weight_decay, decay
+            )
+        ]
 
     def train(self, mode: bool = True) -> ClassificationTask:
         super().train(mode)
@@ -298,17 +311,13 @@ class ClassificationTask(LightningModule):
     def predict_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         return mean_probabilities(self, batch)
 
+    def optimizer_groups(self) -> list[dict[str, Any]]:
+        """The trained parameters in groups for an optimizer, also where FSDP has sharded them."""
+        found = {clean_name(name): parameter for name, parameter in self.named_parameters()}
+        return [{**group, "params": [found[n] for n in group["params"]]} for group in self.groups]
+
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        groups = [
-            group
-            for part, rate in self.learning_rates.items()
-            for group in parameter_groups(
-                getattr(self.model, part),
-                rate,
-                self.weight_decay,
-                self.layer_decay if part == "backbone" else 1.0,
-            )
-        ]
+        groups = self.optimizer_groups()
         cls = torch.optim.Adam if self.optimizer == "adam" else torch.optim.AdamW
         optimizer = cls(groups)
         if math.isinf(self.trainer.estimated_stepping_batches):

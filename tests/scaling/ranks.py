@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import pickle
 import socket
 from collections.abc import Callable
 from functools import partial
@@ -31,7 +32,7 @@ def _start(function: Callable, rank: int, port: int, args: tuple, results: Any) 
     os.environ.update(
         LOCAL_RANK=str(rank), NODE_RANK="0", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)
     )
-    results.send(function(*args))
+    results.send_bytes(pickle.dumps(function(*args)))  # whole: a tensor's memory goes with it
 
 
 def on_two(function: Callable, *args: Any) -> list[Any]:
@@ -46,7 +47,10 @@ def on_two(function: Callable, *args: Any) -> list[Any]:
         send.close()
         started.append((process, receive))
     try:
-        return [receive.recv() if receive.poll(60) else None for _, receive in started]
+        return [
+            pickle.loads(receive.recv_bytes()) if receive.poll(60) else None
+            for _, receive in started
+        ]
     finally:
         for process, _ in started:
             process.join(5)
