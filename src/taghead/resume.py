@@ -89,6 +89,8 @@ class LastCheckpoint(Checkpoint):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         folder = trainer.log_dir or trainer.default_root_dir  # the same on all processes
         self.dirpath = self.dirpath or str(Path(folder) / "checkpoints")
+        if stage == "fit" and trainer.is_global_zero:
+            remove_unfinished(Path(self.dirpath))  # also where there is nothing left to save
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._saved_step = trainer.global_step  # it is there already where training goes on
@@ -146,7 +148,9 @@ class WholeCheckpoints(TorchCheckpointIO):
             return super().save_checkpoint(checkpoint, path, storage_options)
         place = Path(path).absolute()
         place.parent.mkdir(parents=True, exist_ok=True)
-        self._sweep(place.parent)
+        if place.parent not in self.swept:
+            remove_unfinished(place.parent)
+            self.swept.add(place.parent)
         # in the same folder: only within a file system is a renaming one step
         stage = place.with_name(f"{UNFINISHED}{place.name}")
         try:
@@ -160,11 +164,11 @@ class WholeCheckpoints(TorchCheckpointIO):
             raise
         _sync_folder(place.parent)
 
-    def _sweep(self, folder: Path) -> None:
-        if folder not in self.swept:
-            for left in folder.glob(f"{UNFINISHED}*"):
-                left.unlink(missing_ok=True)
-            self.swept.add(folder)
+
+def remove_unfinished(folder: Path) -> None:
+    """Removes what a process that was killed left half-written in a folder of checkpoints."""
+    for left in folder.glob(f"{UNFINISHED}*"):
+        left.unlink(missing_ok=True)
 
 
 def _sync_folder(folder: Path) -> None:
