@@ -167,8 +167,7 @@ def trials(root: Path, runner: Runner, number: int, kills: int, seed: int) -> li
     end, duration_sec = runner.whole(root / "whole")
     done = []
     for i in range(number):
-        delays = sorted((draw.uniform(0, duration_sec) for _ in range(kills)), reverse=True)
-        delays = [delay / (1 + k) for k, delay in enumerate(delays)]
+        delays = [draw.uniform(0, duration_sec / kills) for _ in range(kills)]
         done.append(runner.killed(root / f"trial_{i}", delays, end))
         trial = done[-1]
         print(

@@ -210,7 +210,10 @@ def test_last_is_the_newest_run_and_it_goes_on_in_its_folder(
     )  # none yet: from the start
     command("fit", dataset, "--trainer.max_epochs=1")
     assert last_checkpoint(runs) == runs / "version_1/checkpoints/last.ckpt"
+    half = runs / "version_1/checkpoints/.unfinished-last.ckpt"
+    half.write_bytes(b"half of")
     command("fit", dataset, "--trainer.max_epochs=2", "--ckpt_path=last")
+    assert not half.exists()
     assert sorted(path.name for path in runs.iterdir()) == ["version_0", "version_1"]
     steps = [
         torch.load(runs / f"version_{i}/checkpoints/last.ckpt", weights_only=True)["global_step"]
