@@ -126,8 +126,9 @@ class Runner:
             saved = [torch.load(p, weights_only=True) for p in folder.rglob("last.ckpt")]
             from_steps.append(max((c["global_step"] for c in saved), default=0))
         made, _ = self.whole(folder, *resume)
-        if list(folder.rglob(".unfinished-*")):
-            raise RuntimeError(f"{folder}: a half-written file was left")
+        (last,) = folder.rglob("last.ckpt")  # a run that was killed before its first has a folder
+        if list(last.parent.glob(".unfinished-*")):
+            raise RuntimeError(f"{last.parent}: a half-written file was left")
         return Trial(from_steps, num_partial, same(made, end))
 
 
