@@ -53,9 +53,8 @@ def test_every_clip_once_in_the_order_of_the_file(dataset: Path) -> None:
 def test_training_draws_every_clip_in_another_order_each_time(dataset: Path) -> None:
     data = module(dataset, batch_size=9)
     data.setup("fit")
-    orders = [
-        torch.cat([index for _, _, index in data.train_dataloader()]).tolist() for _ in range(2)
-    ]
+    loader = data.train_dataloader()
+    orders = [torch.cat([index for _, _, index in loader]).tolist() for _ in range(2)]
     assert orders[0] != orders[1]
     assert sorted(orders[0]) == sorted(orders[1]) == list(range(36))
 
@@ -71,7 +70,7 @@ def test_a_balanced_epoch_draws_rare_classes_more_often(copy: Path) -> None:
     sampler = data.train_dataloader().sampler
     assert len(sampler) == 70
     labels = data.train_dataloader().dataset.labels
-    drawn = [labels[index] for _ in range(30) for index in sampler]
+    drawn = [labels[draw.index] for _ in range(30) for draw in sampler]
     share = drawn.count(0) / len(drawn)
     assert abs(share - 1 / 18) < 5 * (1 / 18 * 17 / 18 / len(drawn)) ** 0.5
     batches = [label for _, label, _ in data.train_dataloader()]

@@ -6,6 +6,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from taghead import __version__
@@ -30,13 +31,16 @@ Train and use graph heads on 3D video backbones.
 
 
 # what PyG does at import, how Lightning is called, two loggers that share a folder, a backbone that
-# is frozen, and a test of averaged weights, which a checkpoint holds: none of it concerns a user
+# is frozen, a test of averaged weights, which a checkpoint holds, and a run that goes on in its
+# folder, or another that tests it: none of it concerns a user
 HARMLESS = (
     r".*torch\.jit\.script.*",
     r"LightningCLI's args parameter.*",
     r"Experiment logs directory .* exists and is not empty.*",
     r".*isinstance\(treespec, LeafSpec\).*",
     r"You're using the WeightAveraging callback, but loading a checkpoint.*",
+    r"Checkpoint directory .* exists and is not empty",
+    r"The dirpath has changed from .* therefore `best_model_score`.*",
     r"Found \d+ module\(s\) in eval mode at the start of training.*",
 )
 
@@ -162,11 +166,11 @@ def _extract(args: list[str]) -> None:
 def _lightning(args: list[str]) -> None:
     from lightning.pytorch import Trainer
     from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-    from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
     from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
     from taghead.data import VideoDataModule
     from taghead.errors import DataError
+    from taghead.resume import last_checkpoint, run_loggers
     from taghead.training import ClassificationTask, check_checkpoint
 
     class TagheadCLI(LightningCLI):
@@ -191,11 +195,22 @@ def _lightning(args: list[str]) -> None:
         def instantiate_trainer(self, **kwargs: Any) -> Trainer:
             """Adds a TensorBoard and a CSV log in one folder, unless the config chose a logger."""
             config = self._get(self.config_init, "trainer")
+            root = config.get("default_root_dir") or "runs"
+            resumed = self._resolve_last(root)
             if config.get("logger") in (None, True):
-                root = config.get("default_root_dir") or "runs"
-                board = TensorBoardLogger(root, name="")
-                kwargs["logger"] = [board, CSVLogger(root, name="", version=board.version)]
+                kwargs["logger"] = run_loggers(root, resumed)
             return super().instantiate_trainer(**kwargs)
+
+        def _resolve_last(self, root: str) -> Path | None:
+            """What `--ckpt_path=last` means: the newest of all runs; training may have none yet."""
+            options = self.config_init[self.subcommand]
+            if options.get("ckpt_path") != "last":
+                return None
+            found = last_checkpoint(root)
+            if found is None and self.subcommand != "fit":
+                raise DataError(f"ckpt_path last: no run in {root} has a last.ckpt")
+            options["ckpt_path"] = found and str(found)
+            return found if self.subcommand == "fit" else None
 
         def instantiate_classes(self) -> None:
             try:
@@ -203,7 +218,7 @@ def _lightning(args: list[str]) -> None:
             except (ValueError, MisconfigurationException) as error:  # an argument breaks its rule
                 raise DataError(_reason(error)) from error
             options = self.config_init[self.subcommand]
-            if options.get("ckpt_path") not in (None, "best", "last", "hpc"):
+            if options.get("ckpt_path") not in (None, "best", "hpc"):
                 check_checkpoint(options["ckpt_path"], self.model)
             if options.get("weights_only") is None:
                 options["weights_only"] = True  # a checkpoint may come from anywhere

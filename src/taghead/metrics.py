@@ -77,6 +77,34 @@ class CollectedPredictions(Metric):
         return Predictions(clip_index, label[first], probabilities[first])
 
 
+class ClipMean(Metric):
+    """The mean of a number that each clip has, over batches and processes.
+
+    A clip that comes twice counts once, as in :class:`CollectedPredictions`.
+
+    Shapes:
+        - **clip_index** `[B]`, **value** `[B]`
+        - **output** one number
+    """
+
+    full_state_update = False
+    clip_index: list[Tensor]
+    value: list[Tensor]
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name in ("clip_index", "value"):
+            self.add_state(name, [], dist_reduce_fx="cat")
+
+    def update(self, clip_index: Tensor, value: Tensor) -> None:
+        self.clip_index.append(clip_index)
+        self.value.append(value)
+
+    def compute(self) -> float:
+        _, first = np.unique(dim_zero_cat(self.clip_index).cpu().numpy(), return_index=True)
+        return float(dim_zero_cat(self.value).cpu().numpy()[first].mean(dtype=np.float64))
+
+
 def long_tail_groups(
     num_train: Sequence[int], head_above: int = 100, tail_below: int = 20
 ) -> dict[str, np.ndarray]:

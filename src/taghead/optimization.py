@@ -35,6 +35,11 @@ def parameter_groups(
     return groups
 
 
+def clean_name(name: str) -> str:
+    """A parameter's name without what FSDP puts into it."""
+    return name.replace("_fsdp_wrapped_module.", "")
+
+
 def depth_stages(module: nn.Module, prefix: str = "") -> list[list[tuple[str, nn.Parameter]]]:
     """A network's parameters in stages, from its input to its output.
 

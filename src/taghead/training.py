@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.nn import functional as F
@@ -20,13 +20,17 @@ from taghead.backbones import Backbone, build_backbone
 from taghead.data.datamodule import VideoDataModule
 from taghead.data.features.cache import FeatureCache
 from taghead.errors import DataError
+from taghead.finetuning import batch_norms, set_norms
 from taghead.grid import Grid
 from taghead.head import TAGHead
 from taghead.losses import ClassificationLoss, Loss
-from taghead.metrics import CollectedPredictions, accuracies
+from taghead.metrics import ClipMean, CollectedPredictions, accuracies
 from taghead.mixing import Mixing
 from taghead.model import VideoClassifier, mean_probabilities
-from taghead.optimization import parameter_groups, warmup_cosine
+from taghead.optimization import clean_name, parameter_groups, warmup_cosine
+from taghead.processes import anywhere, everywhere
+from taghead.recompute import recompute_activations
+from taghead.resume import ExactResume
 from taghead.video import Preprocessing
 
 if TYPE_CHECKING:
@@ -86,6 +90,13 @@ class ClassificationTask(LightningModule):
         mixup: How strongly the clips of a batch are mixed (:class:`~taghead.mixing.Mixing`), 0 for
             not at all; 0.2 is usual.
         cutmix: The same of boxes of clips; 1 is usual.
+        freeze_batch_norm: Whether the backbone's batch norms keep their statistics and parameters,
+            for batches too small to tell them. The trainer's `sync_batchnorm` computes them over
+            all processes instead.
+        recompute: Whether the backbone's activations are computed again in the backward pass and
+            not kept (:func:`~taghead.recompute.recompute_activations`): less memory, more time.
+        compile_backend: A backend of `torch.compile`, such as `inductor`, that backbone and head
+            are compiled with.
 
     Raises:
         ValueError: If an argument breaks its rule.
@@ -113,8 +124,15 @@ class ClassificationTask(LightningModule):
         layer_decay: float = 1.0,
         mixup: float = 0.0,
         cutmix: float = 0.0,
+        freeze_batch_norm: bool = False,
+        recompute: bool = False,
+        compile_backend: str | None = None,
     ) -> None:
         super().__init__()
+        if recompute and compile_backend:
+            raise ValueError(
+                f"recompute and compile_backend exclude each other (got {compile_backend!r})"
+            )
         if not 0 <= warmup < 1:
             raise ValueError(f"warmup must be at least 0 and below 1 (got {warmup})")
         if not 0 < layer_decay <= 1:
@@ -136,6 +154,15 @@ class ClassificationTask(LightningModule):
         )
         if channels_last:
             self.model.backbone.to(memory_format=torch.channels_last_3d)
+        self.has_frozen_norms = freeze_batch_norm
+        if freeze_batch_norm:
+            for norm in batch_norms(self.model.backbone):
+                norm.requires_grad_(False).eval()
+        if recompute:
+            recompute_activations(self.model.backbone)
+        if compile_backend:
+            for part in (self.model.backbone, self.model.head):
+                part.compile(backend=compile_backend)
         self.features = features
         self.is_frozen = freeze_backbone or features is not None
         if self.is_frozen:
@@ -151,14 +178,30 @@ class ClassificationTask(LightningModule):
         self.channels_last = channels_last
         self.loss = ClassificationLoss(len(class_names), loss, tau, label_smoothing)
         self.mixing = Mixing(len(class_names), mixup, cutmix)
+        self.groups = self._groups_by_name()
         self.class_counts: list[int] | None = None
         self.val_predictions = CollectedPredictions()
+        self.val_loss = ClipMean()
         self.test_predictions = CollectedPredictions()
+
+    def _groups_by_name(self) -> list[dict[str, Any]]:
+        """Groups of parameters by name: sharded ones tell neither their sizes nor dimensions."""
+        names = {id(parameter): name for name, parameter in self.named_parameters()}
+        parts = {"backbone": self.layer_decay, "head": 1.0}
+        return [
+            {**group, "params": [names[id(parameter)] for parameter in group["params"]]}
+            for part, decay in parts.items()
+            for group in parameter_groups(
+                getattr(self.model, part), self.learning_rates[part], self.weight_decay, decay
+            )
+        ]
 
     def train(self, mode: bool = True) -> ClassificationTask:
         super().train(mode)
         if self.is_frozen:
             self.model.backbone.eval()
+        elif self.has_frozen_norms:
+            set_norms(self.model.backbone)
         return self
 
     def forward(self, clip: Tensor) -> Tensor:
@@ -167,6 +210,9 @@ class ClassificationTask(LightningModule):
         if self.channels_last:
             clip = clip.contiguous(memory_format=torch.channels_last_3d)
         return self.model(clip)
+
+    def configure_callbacks(self) -> list[Callback]:
+        return [ExactResume()]
 
     def on_train_start(self) -> None:
         """Counts the clips of each class that training uses."""
@@ -189,39 +235,49 @@ class ClassificationTask(LightningModule):
         clip, label, index = batch
         clip, label = self.mixing(clip, label)
         loss = self.loss(self(clip), label)
-        if not loss.isfinite():
-            raise DataError(self._not_finite(loss, index))
+        self._stop_if_not_finite(loss.detach(), index)
         self.log("train/loss", loss, prog_bar=True, batch_size=len(clip))
         return loss
 
-    def _not_finite(self, loss: Tensor, index: Tensor) -> str:
-        """Which clips a loss is of that no step may follow, and where to go on from."""
+    def _stop_if_not_finite(self, loss: Tensor, index: Tensor) -> None:
+        """Stops all processes in the same step, before the weights of any change.
+
+        Raises:
+            DataError: Naming the clips of the processes whose loss no step may follow.
+        """
+        bad = not loss.isfinite()
+        if not anywhere(bad, loss.device):
+            return
         dataset = getattr(self.trainer.train_dataloader, "dataset", None)
         clips = getattr(dataset, "clips", None)
         names = [str(i) if clips is None else clips[i].id for i in index.tolist()]
+        found = [pair for pair in everywhere((loss.item(), names) if bad else None) if pair]
         saved = [
             getattr(callback, name, "")
             for callback in self.trainer.checkpoint_callbacks
             for name in ("last_model_path", "best_model_path")
         ]
         last = next(filter(None, saved), "none")
-        return (
-            f"train/loss is {loss.item()} in step {self.global_step} of epoch "
+        raise DataError(
+            f"train/loss is {found[0][0]} in step {self.global_step} of epoch "
             f"{self.current_epoch}: training stops before the weights change. The clips of the "
-            f"batch: {', '.join(names)}. The last checkpoint: {last}"
+            f"batch: {', '.join(name for _, part in found for name in part)}. "
+            f"The last checkpoint: {last}"
         )
 
     def on_validation_epoch_start(self) -> None:
         self.val_predictions.reset()
+        self.val_loss.reset()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         clip, label, index = batch
         logits = self(clip)
         self.val_predictions.update(index, label, logits.softmax(dim=1, dtype=torch.float32))
-        loss = F.cross_entropy(logits, label)
-        self.log("val/loss", loss, batch_size=len(clip), sync_dist=True)
+        self.val_loss.update(index, F.cross_entropy(logits.float(), label, reduction="none"))
 
     def on_validation_epoch_end(self) -> None:
+        # it is the same number in every process already
+        self.log("val/loss", self.val_loss.compute(), sync_dist=True)
         self._log_accuracies("val", self.val_predictions)
 
     def on_test_epoch_start(self) -> None:
@@ -255,17 +311,13 @@ class ClassificationTask(LightningModule):
     def predict_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         return mean_probabilities(self, batch)
 
+    def optimizer_groups(self) -> list[dict[str, Any]]:
+        """The trained parameters in groups for an optimizer, also where FSDP has sharded them."""
+        found = {clean_name(name): parameter for name, parameter in self.named_parameters()}
+        return [{**group, "params": [found[n] for n in group["params"]]} for group in self.groups]
+
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        groups = [
-            group
-            for part, rate in self.learning_rates.items()
-            for group in parameter_groups(
-                getattr(self.model, part),
-                rate,
-                self.weight_decay,
-                self.layer_decay if part == "backbone" else 1.0,
-            )
-        ]
+        groups = self.optimizer_groups()
         cls = torch.optim.Adam if self.optimizer == "adam" else torch.optim.AdamW
         optimizer = cls(groups)
         if math.isinf(self.trainer.estimated_stepping_batches):

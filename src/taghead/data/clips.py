@@ -8,11 +8,15 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from taghead.data.annotations import Clip
+from taghead.data.draws import Draw, index_and_randomness
 from taghead.video import Preprocessing
 
 
 class ClipDataset(Dataset):
     """Annotated clips, read and transformed.
+
+    An item is asked for by its index, or as a :class:`~taghead.data.draws.Draw`, which says what is
+    drawn at random.
 
     Args:
         clips: What to read.
@@ -47,10 +51,12 @@ class ClipDataset(Dataset):
     def __len__(self) -> int:
         return len(self.clips)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int, int]:
+    def __getitem__(self, key: int | Draw) -> tuple[Tensor, int, int]:
+        index, randomness = index_and_randomness(key)
         clip = self.clips[index]
         if self.views:
             views = self.preprocessing.load_views(clip.path, clip.segment)
             return views, clip.label, index
-        tensor = self.preprocessing.load(clip.path, self.train, clip.segment)
+        with randomness:
+            tensor = self.preprocessing.load(clip.path, self.train, clip.segment)
         return tensor, clip.label, index

@@ -6,9 +6,10 @@ import logging
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
@@ -18,9 +19,10 @@ from taghead.data.clips import ClipDataset
 from taghead.data.facts import Key, key_of
 from taghead.data.journal import Journal
 from taghead.data.manifest import Manifest, read_manifest
-from taghead.data.samplers import class_balanced_sampler
+from taghead.data.samplers import EpochSampler, LateLoader
 from taghead.data.scanning import scan
 from taghead.data.unreadable import Unreadable, excluded_table, find_missing
+from taghead.data.workers import start_reader
 from taghead.errors import DataError
 from taghead.video import Preprocessing
 
@@ -54,7 +56,7 @@ class VideoDataModule(LightningDataModule):
             every clip is read once before training, unless `manifest` or an earlier run tells.
         class_balance: How far training evens out classes of different numbers of clips, 0 to 1: 0
             sees every clip once an epoch, 1 draws all classes alike
-            (:func:`~taghead.data.samplers.class_balanced_sampler`).
+            (:class:`~taghead.data.samplers.EpochSampler`).
         format: The format of the annotations: `auto`, `reference`, `plain`, `folders`, `haa500`,
             `finegym` or `diving48`.
         classes: A file with the names of the classes, for formats that need one.
@@ -109,6 +111,7 @@ class VideoDataModule(LightningDataModule):
         self.class_balance = class_balance
         self.clips: dict[Split, list[Clip]] = {}
         self.excluded: dict[Split, list[Unreadable]] = {}
+        self.order_seed: int | None = None
 
     @cached_property
     def annotations(self) -> Annotations:
@@ -128,6 +131,10 @@ class VideoDataModule(LightningDataModule):
         return self.annotations.class_names
 
     def setup(self, stage: str) -> None:
+        if stage == "fit" and self.order_seed is None:
+            seed = torch.initial_seed()
+            # all processes need the same order
+            self.order_seed = self.trainer.strategy.broadcast(seed) if self.trainer else seed
         new = [split for split in STAGES.get(stage, ()) if split not in self.clips]
         for split in new:
             if split in self.listed:
@@ -161,20 +168,37 @@ class VideoDataModule(LightningDataModule):
             self.clips[split], self.preprocessing, train=split == "train", views=split == "test"
         )
 
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed training needs to draw the clips that were still to come."""
+        return {"order_seed": self.order_seed}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.order_seed = state_dict["order_seed"]
+
     def _loader(self, split: Split) -> DataLoader:
-        is_train = split == "train"
         dataset = self.dataset(split)
-        balanced = is_train and self.class_balance > 0
-        return DataLoader(
-            dataset,
-            batch_size=self.batch_size,
-            shuffle=is_train and not balanced,
-            sampler=class_balanced_sampler(dataset.labels, self.class_balance)
-            if balanced
-            else None,
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
+        options: dict[str, Any] = {
+            "batch_size": self.batch_size,
+            "num_workers": self.num_workers,
+            "persistent_workers": self.num_workers > 0,
+            "worker_init_fn": start_reader,
+        }
+        if split != "train":
+            return DataLoader(dataset, **options)
+        sampler = EpochSampler(
+            dataset.labels,
+            torch.initial_seed() if self.order_seed is None else self.order_seed,
+            self.class_balance,
+            **getattr(self.trainer, "distributed_sampler_kwargs", None) or {},
+            done=lambda: self._batches_done() * self.batch_size,
         )
+        return LateLoader(dataset, sampler=sampler, **options)
+
+    def _batches_done(self) -> int:
+        """How many batches of the epoch are behind, where a training goes on in its middle."""
+        if self.trainer is None:
+            return 0
+        return self.trainer.fit_loop.epoch_loop.batch_progress.current.ready
 
     def choose(self, split: Split) -> None:
         """Decides which clips of a split are used.

@@ -85,6 +85,18 @@ def start_worker() -> None:
         threading.Thread(target=_leave_with, args=(parent.sentinel,), daemon=True).start()
 
 
+def start_reader(number: int) -> None:
+    """The same in a process of a data loader.
+
+    Torch's own watch is on the parent process, which where processes are forked from a server is
+    that server: readers would outlive a training that is killed.
+
+    Args:
+        number: Which of the loader's processes it is.
+    """
+    start_worker()
+
+
 def _leave_with(sentinel: int) -> None:
     connection.wait([sentinel])
     os._exit(1)

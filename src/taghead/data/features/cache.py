@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 from taghead.backbones import Backbone
 from taghead.backbones.build import backbone_from_config
 from taghead.data.annotations import Clip
+from taghead.data.draws import Draw, index_and_randomness
 from taghead.data.features.manifest import (
     BACKBONE,
     MANIFEST,
@@ -167,9 +168,11 @@ class FeatureDataset(Dataset):
     def __len__(self) -> int:
         return len(self.split)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int, int]:
+    def __getitem__(self, key: int | Draw) -> tuple[Tensor, int, int]:
+        index, randomness = index_and_randomness(key)
         views, label = self.split.views(index), self.split.clips[index].label
         if self.views and len(views) > 1:
             return views, label, index
-        view = int(torch.randint(len(views), ())) if self.train else 0
+        with randomness:
+            view = int(torch.randint(len(views), ())) if self.train else 0
         return views[view], label, index
