@@ -5,12 +5,13 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 SEED ?= 0
 
-.PHONY: help install demo test test-scatter lint bench clean
+.PHONY: help install demo test notebooks test-scatter lint bench clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo     train and test a small model on generated clips, with pictures"
 	@echo "make test     run the tests"
+	@echo "make notebooks  run the notebooks from nothing"
 	@echo "make test-scatter  compile torch-scatter and test the operators with it"
 	@echo "make lint     check style and types"
 	@echo "make bench    run the benchmarks"
@@ -30,6 +31,9 @@ demo: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest
+
+notebooks: $(READY)
+	$(BIN)/python -m pytest --nbmake --nbmake-timeout=600 notebooks
 
 # PyG uses torch-scatter where it is installed; it comes as source and takes minutes to compile
 test-scatter: $(READY)
