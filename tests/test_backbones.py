@@ -274,6 +274,35 @@ def test_published_weights_are_downloaded_once(
     cached.write_bytes(b"damaged")
     with pytest.raises(DataError, match=r"tiny-.*pth: cannot be downloaded into .* and read"):
         build_backbone("r2plus1d_tiny", "FIRST")
+    assert not cached.exists()
+
+
+def test_a_download_that_was_damaged_is_downloaded_again(
+    published: Callable[..., nn.Module], tmp_path: Path
+) -> None:
+    body = published(lambda state: state)
+    build_backbone("r2plus1d_tiny", "FIRST")
+    (cached,) = (tmp_path / "cache/hub/checkpoints").iterdir()
+    whole = cached.read_bytes()
+    state = {name: tensor + 1 for name, tensor in torch.load(cached, weights_only=True).items()}
+    torch.save(state, cached)  # readable, with other numbers
+    backbone = build_backbone("r2plus1d_tiny", "FIRST")
+    assert cached.read_bytes() == whole
+    for name, tensor in body.state_dict().items():
+        assert torch.equal(backbone.features.state_dict()[name], tensor), name
+
+
+def test_a_download_without_a_hash_that_cannot_be_read_is_named(
+    published: Callable[..., nn.Module], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    published(lambda state: state)
+    spec = BACKBONES["r2plus1d_tiny"]
+    (tmp_path / "tiny.pth").write_bytes(b"damaged")
+    entry = replace(spec.weights["FIRST"], url=(tmp_path / "tiny.pth").as_uri())
+    monkeypatch.setitem(BACKBONES, "r2plus1d_tiny", replace(spec, weights={"FIRST": entry}))
+    kept = tmp_path / "cache/hub/checkpoints/tiny.pth"
+    with pytest.raises(DataError, match=rf"\(to download it again, remove {kept}\)$"):
+        build_backbone("r2plus1d_tiny", "FIRST")
 
 
 def test_a_download_whose_hash_differs_is_refused(

@@ -6,29 +6,26 @@ import logging
 import math
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import torch
-from lightning.pytorch import Callback, LightningModule
+from lightning.pytorch import Callback
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
-from torch.nn import functional as F
 from torch.optim.lr_scheduler import LambdaLR
 
 from taghead.backbones import Backbone, build_backbone
-from taghead.data.datamodule import VideoDataModule
 from taghead.data.features.cache import FeatureCache
 from taghead.errors import DataError
+from taghead.evaluation import Batch, EvaluatedTask
 from taghead.finetuning import batch_norms, set_norms
 from taghead.grid import Grid
+from taghead.guards import check_checkpoint, stop_if_not_finite
 from taghead.head import TAGHead
 from taghead.losses import ClassificationLoss, Loss
-from taghead.metrics import ClipMean, CollectedPredictions, accuracies
 from taghead.mixing import Mixing
-from taghead.model import VideoClassifier, mean_probabilities
+from taghead.model import VideoClassifier
 from taghead.optimization import clean_name, parameter_groups, warmup_cosine
-from taghead.processes import anywhere, everywhere
 from taghead.recompute import recompute_activations
 from taghead.resume import ExactResume
 from taghead.video import Preprocessing
@@ -48,17 +45,12 @@ else:
         def __call__(self, in_channels: int, num_classes: int, grid: Grid) -> TAGHead: ...
 
 
+__all__ = ["Batch", "ClassificationTask", "HeadFactory", "check_checkpoint"]
+
 log = logging.getLogger(__name__)
 
-Batch = tuple[Tensor, Tensor, Tensor]
-"""Clips, labels `[B]`, indices of the clips in their split `[B]`.
 
-Clips are `[B, 3, T, H, W]`, in a test with V views of each `[B, V, 3, T, H, W]`. On a feature
-cache, feature maps `[B, C, T, H, W]` or `[B, V, C, T, H, W]` stand in their place.
-"""
-
-
-class ClassificationTask(LightningModule):
+class ClassificationTask(EvaluatedTask):
     """Trains a backbone and a head, end to end.
 
     Args:
@@ -180,9 +172,6 @@ class ClassificationTask(LightningModule):
         self.mixing = Mixing(len(class_names), mixup, cutmix)
         self.groups = self._groups_by_name()
         self.class_counts: list[int] | None = None
-        self.val_predictions = CollectedPredictions()
-        self.val_loss = ClipMean()
-        self.test_predictions = CollectedPredictions()
 
     def _groups_by_name(self) -> list[dict[str, Any]]:
         """Groups of parameters by name: sharded ones tell neither their sizes nor dimensions."""
@@ -235,81 +224,9 @@ class ClassificationTask(LightningModule):
         clip, label, index = batch
         clip, label = self.mixing(clip, label)
         loss = self.loss(self(clip), label)
-        self._stop_if_not_finite(loss.detach(), index)
+        stop_if_not_finite(self, loss.detach(), index)
         self.log("train/loss", loss, prog_bar=True, batch_size=len(clip))
         return loss
-
-    def _stop_if_not_finite(self, loss: Tensor, index: Tensor) -> None:
-        """Stops all processes in the same step, before the weights of any change.
-
-        Raises:
-            DataError: Naming the clips of the processes whose loss no step may follow.
-        """
-        bad = not loss.isfinite()
-        if not anywhere(bad, loss.device):
-            return
-        dataset = getattr(self.trainer.train_dataloader, "dataset", None)
-        clips = getattr(dataset, "clips", None)
-        names = [str(i) if clips is None else clips[i].id for i in index.tolist()]
-        found = [pair for pair in everywhere((loss.item(), names) if bad else None) if pair]
-        saved = [
-            getattr(callback, name, "")
-            for callback in self.trainer.checkpoint_callbacks
-            for name in ("last_model_path", "best_model_path")
-        ]
-        last = next(filter(None, saved), "none")
-        raise DataError(
-            f"train/loss is {found[0][0]} in step {self.global_step} of epoch "
-            f"{self.current_epoch}: training stops before the weights change. The clips of the "
-            f"batch: {', '.join(name for _, part in found for name in part)}. "
-            f"The last checkpoint: {last}"
-        )
-
-    def on_validation_epoch_start(self) -> None:
-        self.val_predictions.reset()
-        self.val_loss.reset()
-
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        clip, label, index = batch
-        logits = self(clip)
-        self.val_predictions.update(index, label, logits.softmax(dim=1, dtype=torch.float32))
-        self.val_loss.update(index, F.cross_entropy(logits.float(), label, reduction="none"))
-
-    def on_validation_epoch_end(self) -> None:
-        # it is the same number in every process already
-        self.log("val/loss", self.val_loss.compute(), sync_dist=True)
-        self._log_accuracies("val", self.val_predictions)
-
-    def on_test_epoch_start(self) -> None:
-        self.test_predictions.reset()
-
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        clip, label, index = batch
-        self.test_predictions.update(index, label, mean_probabilities(self, clip))
-
-    def on_test_epoch_end(self) -> None:
-        self._log_accuracies("test", self.test_predictions)
-
-    def _log_accuracies(
-        self, split: Literal["val", "test"], collected: CollectedPredictions
-    ) -> None:
-        """Logs accuracies, of how many clips they are, and of how many listed ones."""
-        predictions = collected.compute()
-        found = accuracies(predictions.outcomes())
-        # every process has collected the same: their mean, by sync_dist, changes nothing
-        self.log_dict(
-            {f"{split}/{name}": float(value) for name, value in found.items()},
-            prog_bar=split == "val",
-            sync_dist=True,
-        )
-        counts = {f"{split}/num_clips": float(len(predictions.clip_index))}
-        data = getattr(self.trainer, "datamodule", None)
-        if isinstance(data, VideoDataModule):
-            counts[f"{split}/num_listed"] = float(data.counts(split)[1])
-        self.log_dict(counts, sync_dist=True)
-
-    def predict_step(self, batch: Tensor, batch_idx: int) -> Tensor:
-        return mean_probabilities(self, batch)
 
     def optimizer_groups(self) -> list[dict[str, Any]]:
         """The trained parameters in groups for an optimizer, also where FSDP has sharded them."""
@@ -369,29 +286,3 @@ def _backbone(name: str, weights: str | None, features: FeatureCache | None) -> 
         return features.backbone(network)
     features.check_weights(network.state_dict(), weights)
     return network
-
-
-def check_checkpoint(path: str, task: ClassificationTask) -> None:
-    """Checks that a checkpoint fits a task, before anything is started with it.
-
-    Raises:
-        DataError: If the file is missing, no checkpoint, or one of another model.
-    """
-    if not Path(path).is_file():
-        raise DataError(f"{path}: no such checkpoint")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["state_dict"]
-        shapes = {key: value.shape for key, value in state.items()}
-    except Exception as error:  # pickle, zip files and torch raise types of their own
-        reason = (str(error) or repr(error)).splitlines()[0]
-        raise DataError(f"{path}: not a checkpoint: {reason}") from error
-    wanted = {key: value.shape for key, value in task.state_dict().items()}
-    for key in sorted(wanted.keys() | shapes.keys()):
-        if wanted.get(key) != shapes.get(key):
-            has, needs = (
-                "nothing" if shape is None else list(shape)
-                for shape in (shapes.get(key), wanted.get(key))
-            )
-            raise DataError(
-                f"{path}: a checkpoint of another model: {key} is {has}, the model has {needs}"
-            )

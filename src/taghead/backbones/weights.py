@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from collections.abc import Mapping
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlparse
 
 import torch
 from torch import Tensor, nn
@@ -19,21 +21,35 @@ def download(url: str) -> Any:
     """What a published file holds; it is kept in torch.hub's folder and downloaded once.
 
     `TORCH_HOME` says where that is. A file appears there whole or not at all, and only if its
-    SHA-256 begins as its name says; names without such digits are of files that state none.
+    SHA-256 begins as its name says; names without such digits are of files that state none. One
+    that has been damaged there is downloaded again.
 
     Raises:
         DataError: If it cannot be downloaded or read.
     """
+    kept = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(url).path).name
     try:
+        _remove_damaged(kept)
         with redirect_stdout(sys.stderr):  # where torch.hub says that it downloads
             return torch.hub.load_state_dict_from_url(
                 url, map_location="cpu", check_hash=True, weights_only=True
             )
     except Exception as error:  # urllib, pickle, zip files and torch raise types of their own
-        folder = Path(torch.hub.get_dir()) / "checkpoints"
+        hint = f" (to download it again, remove {kept})" if kept.exists() else ""
         raise DataError(
-            f"{url}: cannot be downloaded into {folder} and read: {first_line(error)}"
+            f"{url}: cannot be downloaded into {kept.parent} and read: {first_line(error)}{hint}"
         ) from error
+
+
+def _remove_damaged(kept: Path) -> None:
+    """Removes a downloaded file whose SHA-256 is not what its name says: torch.hub looks once."""
+    digits = torch.hub.HASH_REGEX.search(kept.name)
+    if digits is None or not kept.is_file():
+        return
+    with open(kept, "rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if not found.startswith(digits[1]):
+        kept.unlink()
 
 
 def load_features(
