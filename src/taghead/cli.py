@@ -6,7 +6,6 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from taghead import __version__
@@ -21,6 +20,7 @@ Train and use graph heads on 3D video backbones.
   predict    classes of video files         taghead predict CLIP.mp4 --model CHECKPOINT
   index      check a dataset: every clip read once, a manifest that training reads, a report
   extract    write a frozen backbone's features, on which heads train in minutes
+  sweep      train many variants, in parallel and resumably, into one table of runs
   convert    a checkpoint, or one that the paper's authors released, to a folder to share
   bench      what a model costs             taghead bench model r2plus1d_34
   generate   write a dataset of generated clips
@@ -56,12 +56,12 @@ def main(args: Sequence[str] | None = None) -> None:
         return
     for message in HARMLESS:
         warnings.filterwarnings("ignore", message=message)
-    from taghead.errors import DataError
+    from taghead.errors import DataError, one_line
 
     try:
         _run(args)
     except (DataError, OSError) as error:
-        raise SystemExit(f"error: {_reason(error)}") from None
+        raise SystemExit(f"error: {one_line(error)}") from None
 
 
 def _run(args: list[str]) -> None:
@@ -78,6 +78,10 @@ def _run(args: list[str]) -> None:
         _function(index, args, positional=("root",))
     elif command == "extract":
         _extract(args)
+    elif command == "sweep":
+        from taghead.sweep import sweep
+
+        _function(sweep, _with_flags(args, "dry_run", "retry_failed"), positional=("file",))
     elif command == "convert":
         from taghead.convert import convert
 
@@ -125,6 +129,14 @@ def _function(
         raise DataError(str(error)) from error
 
 
+def _with_flags(args: list[str], *flags: str) -> list[str]:
+    """Arguments in which a flag that stands without a value, or with a dash, is set to true."""
+    bare = {
+        f"--{name}": f"--{flag}=true" for flag in flags for name in (flag, flag.replace("_", "-"))
+    }
+    return [bare.get(arg, arg) for arg in args]
+
+
 def _bench(args: list[str]) -> None:
     """`bench model`; its name stands before its options."""
     if args[1:2] != ["model"]:
@@ -141,7 +153,7 @@ def _extract(args: list[str]) -> None:
 
     from jsonargparse import ArgumentParser
 
-    from taghead.errors import DataError
+    from taghead.errors import DataError, one_line
     from taghead.extraction import experiment, extract
 
     about = "a config of `fit`, of which the data and the backbone are taken"
@@ -160,68 +172,13 @@ def _extract(args: list[str]) -> None:
         del arguments["config"]
         extract(**arguments)
     except ValueError as error:
-        raise DataError(_reason(error)) from error
+        raise DataError(one_line(error)) from error
 
 
 def _lightning(args: list[str]) -> None:
-    from lightning.pytorch import Trainer
-    from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-    from lightning.pytorch.utilities.exceptions import MisconfigurationException
-
     from taghead.data import VideoDataModule
-    from taghead.errors import DataError
-    from taghead.resume import last_checkpoint, run_loggers
-    from taghead.training import ClassificationTask, check_checkpoint
-
-    class TagheadCLI(LightningCLI):
-        """Lightning's command line, where the data say the classes and the size of clips."""
-
-        def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-            for name in ("class_names", "preprocessing", "features"):
-                parser.link_arguments(f"data.{name}", f"model.{name}", apply_on="instantiate")
-
-        def _parse_ckpt_path(self) -> None:
-            try:
-                super()._parse_ckpt_path()
-            except Exception as error:  # pickle, zip files and torch raise types of their own
-                path = self.config[self.config.subcommand].ckpt_path
-                raise DataError(f"{path}: not a checkpoint: {_reason(error)}") from error
-
-        @staticmethod
-        def subcommands() -> dict[str, set[str]]:
-            every = LightningCLI.subcommands()
-            return {name: every[name] for name in ("fit", "validate", "test")}
-
-        def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-            """Adds a TensorBoard and a CSV log in one folder, unless the config chose a logger."""
-            config = self._get(self.config_init, "trainer")
-            root = config.get("default_root_dir") or "runs"
-            resumed = self._resolve_last(root)
-            if config.get("logger") in (None, True):
-                kwargs["logger"] = run_loggers(root, resumed)
-            return super().instantiate_trainer(**kwargs)
-
-        def _resolve_last(self, root: str) -> Path | None:
-            """What `--ckpt_path=last` means: the newest of all runs; training may have none yet."""
-            options = self.config_init[self.subcommand]
-            if options.get("ckpt_path") != "last":
-                return None
-            found = last_checkpoint(root)
-            if found is None and self.subcommand != "fit":
-                raise DataError(f"ckpt_path last: no run in {root} has a last.ckpt")
-            options["ckpt_path"] = found and str(found)
-            return found if self.subcommand == "fit" else None
-
-        def instantiate_classes(self) -> None:
-            try:
-                super().instantiate_classes()
-            except (ValueError, MisconfigurationException) as error:  # an argument breaks its rule
-                raise DataError(_reason(error)) from error
-            options = self.config_init[self.subcommand]
-            if options.get("ckpt_path") not in (None, "best", "hpc"):
-                check_checkpoint(options["ckpt_path"], self.model)
-            if options.get("weights_only") is None:
-                options["weights_only"] = True  # a checkpoint may come from anywhere
+    from taghead.lightning_cli import TagheadCLI
+    from taghead.training import ClassificationTask
 
     TagheadCLI(
         ClassificationTask,
@@ -234,17 +191,3 @@ def _lightning(args: list[str]) -> None:
 
 def _first_line(function: Callable[..., Any]) -> str:
     return (function.__doc__ or "").splitlines()[0]
-
-
-def _reason(error: BaseException) -> str:
-    """An error in one line: the innermost one's, where libraries have wrapped it."""
-    text = str(error)
-    if "DataLoader worker" in text:  # it arrives with its traceback, whose last line says it
-        last = text.strip().splitlines()[-1]
-        return last.removeprefix(f"{type(error).__module__}.{type(error).__name__}: ")
-    while "\n" in str(error).strip():
-        inner = error.__cause__ or error.__context__
-        if inner is None:
-            break
-        error = inner
-    return " ".join(str(error).split()) or repr(error)

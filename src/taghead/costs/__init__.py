@@ -2,7 +2,7 @@
 
 from taghead.costs.arithmetic import count_flops
 from taghead.costs.measuring import Latency, latency, peak_bytes
-from taghead.costs.model import MODEL_PARTS, PartCosts, Precision, model_costs
+from taghead.costs.model import MODEL_PARTS, PartCosts, Precision, head_flops, model_costs
 
 __all__ = [
     "MODEL_PARTS",
@@ -10,6 +10,7 @@ __all__ = [
     "PartCosts",
     "Precision",
     "count_flops",
+    "head_flops",
     "latency",
     "model_costs",
     "peak_bytes",

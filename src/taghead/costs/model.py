@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from taghead.costs.arithmetic import count_flops
 from taghead.costs.measuring import Latency, latency, peak_bytes
 from taghead.graph import grid_of
+from taghead.head import TAGHead
 from taghead.model import VideoClassifier
 
 Precision = Literal["32", "bf16-mixed", "16-mixed"]
@@ -84,6 +85,26 @@ def model_costs(
                 MODEL_PARTS, modules, flops, latency(ways, runs, clip.device), ways, strict=True
             )
         ]
+
+
+def head_flops(head: TAGHead, feature_map: Tensor) -> int:
+    """Floating-point operations of a head for a batch, counted as `PartCosts` says.
+
+    Args:
+        head: The head, in evaluation.
+        feature_map: What it takes.
+
+    Shapes:
+        - **feature_map** `[B, C, T, H, W]`
+    """
+    with torch.no_grad():
+        tokens, grid = head.encode(feature_map), grid_of(feature_map)
+
+    def messages() -> object:
+        return head.refine(tokens, grid, all_tokens=False)
+
+    sums = count_flops(messages, arithmetic=True) - count_flops(messages)
+    return count_flops(lambda: head(feature_map)) + sums
 
 
 def _parameters(module: nn.Module) -> int:

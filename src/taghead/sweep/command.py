@@ -1,0 +1,201 @@
+"""The command `taghead sweep`: many variants of a training, into one table."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from taghead.errors import DataError
+from taghead.sweep.checking import check_runs
+from taghead.sweep.space import Run, Sweep, read_sweep
+
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
+
+    from taghead.sweep.store import Store
+
+POLL_SEC = 0.5
+
+
+def sweep(
+    file: str,
+    workers: int = 1,
+    storage: str | None = None,
+    output: str | None = None,
+    limit: int | None = None,
+    threads: int = 1,
+    dry_run: bool = False,
+    retry_failed: bool = False,
+) -> None:
+    """Trains and tests all runs of a sweep file; the same command again goes on with the rest.
+
+    Args:
+        file: The sweep file: a base config, factors with levels, seeds.
+        workers: Processes that do runs; with 0 the tables are written from what the store has.
+        storage: The database of the study, as SQLAlchemy names it; several machines may share
+            one. `study.db` in the output when not given.
+        output: The folder of the tables; `runs/sweeps/<name>` when not given.
+        limit: At most so many runs are begun.
+        threads: Threads that each process computes with.
+        dry_run: Whether the runs are only listed, after their configs were parsed.
+        retry_failed: Whether runs that ended with an error are tried again.
+
+    Raises:
+        DataError: If the file, a config of a run or the store cannot be used.
+        ValueError: If an argument breaks its rule.
+    """
+    for name, value, least in (("workers", workers, 0), ("threads", threads, 1)):
+        if value < least:
+            raise ValueError(f"{name} must be at least {least} (got {value})")
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit must be a positive integer (got {limit})")
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    read = read_sweep(file)
+    runs = read.runs()
+    if dry_run:
+        _list(read, runs)
+        return
+    folder = Path(output or f"runs/sweeps/{read.name}")
+    store = _store(storage or f"sqlite:///{folder}/study.db", read, runs)
+    if workers:
+        _prepare(store, read, runs, retry_failed)
+        _run(store, runs, folder, workers, threads, limit)
+    _tell(store, runs, folder)
+
+
+def _list(read: Sweep, runs: Sequence[Run]) -> None:
+    check_runs(read, runs, build=False)
+    for run in runs:
+        print(f"{run.id}  {run}{'  (control)' if run.is_control else ''}")
+    print(f"{len(runs)} runs")
+
+
+def _store(url: str, read: Sweep, runs: Sequence[Run]) -> Store:
+    try:
+        from taghead.sweep.store import Store
+    except ModuleNotFoundError as error:
+        if error.name != "optuna":
+            raise
+        raise DataError("taghead sweep needs Optuna: pip install 'taghead[sweep]'") from None
+    store = Store(url, read.name)
+    store.check(read, runs)
+    return store
+
+
+def _prepare(store: Store, read: Sweep, runs: Sequence[Run], retry_failed: bool) -> None:
+    """Checks what was never tried, gives up what died with its command, and queues the rest."""
+    from taghead.sweep.pool import is_dead
+
+    known = store.current()
+    check_runs(read, [run for run in runs if run.id not in known])
+    for owner in {trial.user_attrs.get("owner") for trial in store.running()}:
+        if owner and is_dead(owner):
+            store.lose(owner, "")
+    store.begin(list(read.factors))
+    store.enqueue(runs, retry_failed)
+
+
+def _run(
+    store: Store, runs: Sequence[Run], folder: Path, workers: int, threads: int, limit: int | None
+) -> None:
+    """Has workers do the runs, and tells what they did."""
+    from taghead.sweep.pool import Pool
+    from taghead.sweep.store import HEARTBEAT_SEC, is_over
+    from taghead.sweep.table import write_predictions, write_runs
+
+    told = {run for run, trial in store.current().items() if is_over(trial)}
+    if len(told) == len(runs):
+        return
+    num_workers = min(workers, len(runs) - len(told))
+    os.environ["OMP_NUM_THREADS"] = str(threads)  # before the workers import torch
+    checked = time.monotonic()
+    try:
+        with _interruptible(), _progress(len(runs)) as progress:
+            task = progress.add_task("runs", total=len(runs), completed=len(told))
+            with Pool(store, num_workers, threads, limit, folder / "logs") as pool:
+                while True:
+                    is_at_work = pool.tend()
+                    if time.monotonic() - checked > HEARTBEAT_SEC:
+                        store.lose_stale()
+                        checked = time.monotonic()
+                    store.enqueue(runs)
+                    current = store.current()
+                    new = [t for run, t in current.items() if is_over(t) and run not in told]
+                    for trial in new:
+                        told.add(trial.user_attrs["run"])
+                        progress.console.print(_line(trial), highlight=False, soft_wrap=True)
+                    if new:
+                        write_runs(store, folder)
+                    progress.update(task, completed=len(told))
+                    if len(told) == len(runs) or not is_at_work:
+                        break
+                    time.sleep(POLL_SEC)
+    except KeyboardInterrupt:
+        write_runs(store, folder)
+        write_predictions(store, folder)
+        print(f"stopped: {len(told)} of {len(runs)} runs are done; the same command goes on")
+        raise SystemExit(130) from None
+
+
+def _line(trial: FrozenTrial) -> str:
+    """What is said of a run that is over."""
+    told = trial.user_attrs
+    run = Run(told["levels"], told["seed"], {})
+    if "error" in told:
+        return f"{told['run']}  {run}: failed: {told['error']}"
+    result = told["result"]
+    return f"{told['run']}  {run}: Top-1 {result['top1']:.1%} ({result['train_sec']:.0f} s)"
+
+
+def _tell(store: Store, runs: Sequence[Run], folder: Path) -> None:
+    """Writes the tables, and says how the runs ended."""
+    from taghead.sweep.store import is_failed, is_over
+    from taghead.sweep.table import PREDICTIONS, RUNS, write_predictions, write_runs
+
+    write_runs(store, folder)
+    write_predictions(store, folder)
+    current = store.current()
+    over = [trial for trial in current.values() if is_over(trial)]
+    failed = [trial for trial in over if is_failed(trial)]
+    print(f"{len(over) - len(failed)} of {len(runs)} runs are done, {len(failed)} failed")
+    print(f"{folder / RUNS}, {folder / PREDICTIONS}")
+    if failed:
+        for trial in failed:
+            print(_line(trial))
+        print("--retry_failed tries them again")
+        raise SystemExit(1)
+
+
+def _progress(total: int) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        speed_estimate_period=3600,
+    )
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """What ends a job of a cluster ends a sweep as Ctrl-C does."""
+
+    def interrupt(number: int, frame: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
