@@ -70,7 +70,7 @@ class Comparison:
     difference: np.ndarray = field(repr=False)
     top1: Estimate
     mca: Estimate
-    bootstrap: Bootstrap
+    bootstrap: Bootstrap = Bootstrap(np.nan, np.nan, np.nan)  # noqa: RUF009
     adjusted_p: float = np.nan
 
     @property
@@ -174,14 +174,9 @@ def compare(
                 difference,
                 paired_difference(difference, clusters=clusters),
                 paired_difference(difference, table.classes, clusters),
-                hierarchical_bootstrap(difference, clusters, num_draws),
             )
         )
-    adjusted = holm([comparison.top1.p for comparison in comparisons])
-    comparisons = [
-        replace(comparison, adjusted_p=float(p))
-        for comparison, p in zip(comparisons, adjusted, strict=True)
-    ]
+    comparisons = _with_the_others(comparisons, clusters, num_draws)
     common = sorted(set.intersection(*(set(c.seeds) for c in comparisons))) if comparisons else []
     effects, unbalanced = _effects(table, comparisons, common, clusters)
     return Results(
@@ -194,6 +189,18 @@ def compare(
         unbalanced,
         len(table.clips) if clusters is None else len(set(clusters.tolist())),
     )
+
+
+def _with_the_others(
+    comparisons: list[Comparison], clusters: np.ndarray | None, num_draws: int
+) -> list[Comparison]:
+    """The comparisons with what takes all of them: Holm's correction, and draws of shared clips."""
+    adjusted = holm([comparison.top1.p for comparison in comparisons])
+    drawn = hierarchical_bootstrap([c.difference for c in comparisons], clusters, num_draws)
+    return [
+        replace(comparison, bootstrap=bootstrap, adjusted_p=float(p))
+        for comparison, bootstrap, p in zip(comparisons, drawn, adjusted, strict=True)
+    ]
 
 
 def _control_levels(table: SweepTable) -> list[Levels]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from io import BytesIO
-from itertools import product
+from itertools import pairwise, product
 from pathlib import Path
 
 import numpy as np
@@ -114,8 +114,8 @@ def pareto_plot(results: Results, path: Path) -> None:
     kinds = ["control" if c.is_control else verdicts.get(id(c), "undecided") for c in shown]
     figure = Figure(figsize=(8.5, 5.6), layout="constrained")
     axes = figure.subplots()
-    for x, y, kind, configuration in zip(cost, top1, kinds, shown, strict=True):
-        reach = _seed_reach(configuration)
+    reaches = [_seed_reach(configuration) for configuration in shown]
+    for x, y, kind, reach in zip(cost, top1, kinds, reaches, strict=True):
         axes.plot([x, x], [y - reach, y + reach], color=COLOURS[kind], linewidth=1, alpha=0.45)
         axes.plot(x, y, MARKERS[kind], color=COLOURS[kind], markersize=7, zorder=3)
     front = pareto_front(cost, top1)
@@ -134,7 +134,17 @@ def pareto_plot(results: Results, path: Path) -> None:
     chosen = [
         i for i, c in enumerate(shown) if len(shown) <= MANY or c.is_control or i in front.tolist()
     ]
-    place_labels(axes, cost, top1, {i: label(results, shown[i]) for i in chosen})
+    bars = [[(x, y - r), (x, y + r)] for x, y, r in zip(cost, top1, reaches, strict=True)]
+    steps = [
+        line
+        for i, j in pairwise(front)
+        for line in (
+            [(cost[i], top1[i]), (cost[j], top1[i])],
+            [(cost[j], top1[i]), (cost[j], top1[j])],
+        )
+    ]
+    names = {i: label(results, shown[i]) for i in chosen}
+    place_labels(axes, cost, top1, names, np.array(bars + steps))
     _save(figure, path)
 
 
@@ -168,7 +178,8 @@ def heat_maps(results: Results, axes_factors: tuple[str, str, list[str]], path: 
         axes.set_yticks(range(len(ticks[down])), ticks[down], parse_math=False)
         axes.tick_params(length=0)
         if max(map(len, ticks[across])) > 9:
-            axes.tick_params(axis="x", rotation=30)
+            for text in axes.get_xticklabels():
+                text.set(rotation=30, ha="right", rotation_mode="anchor")
         named = [f"{name} {level}" for name, level in zip(rest, levels, strict=True)]
         axes.set_title(", ".join(named), fontsize=9, parse_math=False)
     for axes in list(grid.flat)[len(panels) :]:
@@ -227,7 +238,7 @@ def _cell_texts(
         axes.text(
             across_ticks.index(row[across]),
             down_ticks.index(row[down]),
-            f"{row['difference']:+.1f}{'*' if decided else ''}",
+            f"{round(row['difference'], 1) + 0.0:+.1f}{'*' if decided else ''}",
             ha="center",
             va="center",
             fontsize=9,
@@ -264,7 +275,7 @@ def _save(figure: Figure, path: Path) -> None:
     drawn = BytesIO()
     figure.savefig(drawn, dpi=DPI, metadata={"Software": None})
     with Image.open(drawn) as picture:
-        few = picture.convert("RGB").quantize(128, dither=Image.Dither.NONE)
+        few = picture.convert("RGB").quantize(255, dither=Image.Dither.NONE)
         few.save(path, "PNG", optimize=True, dpi=(DPI, DPI))
 
 

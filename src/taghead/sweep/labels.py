@@ -10,10 +10,13 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.transforms import Bbox
 
 GAP = 9.0  # pixels between a point and a label beside it
+FARTHER = 60.0  # a step away is as bad as so many covered pixels
 MARKER = 6.0  # half a marker's size, pixels
 
 
-def place_labels(axes: Axes, x: np.ndarray, y: np.ndarray, labels: Mapping[int, str]) -> None:
+def place_labels(
+    axes: Axes, x: np.ndarray, y: np.ndarray, labels: Mapping[int, str], lines: np.ndarray
+) -> None:
     """Writes labels beside their points, where neither labels nor points are covered.
 
     Each label takes the nearest free place around its point, tried in rings; a thin line leads to
@@ -24,9 +27,11 @@ def place_labels(axes: Axes, x: np.ndarray, y: np.ndarray, labels: Mapping[int, 
         x: Places of all points.
         y: Places of all points.
         labels: The text of each point that has one, by its number.
+        lines: Ends of upright and level lines that are better not covered.
 
     Shapes:
         - **x**, **y** `[M]`
+        - **lines** `[L, 2, 2]`, each end x and y
     """
     figure = axes.figure
     canvas = FigureCanvasAgg(figure.get_figure(root=True))
@@ -34,6 +39,8 @@ def place_labels(axes: Axes, x: np.ndarray, y: np.ndarray, labels: Mapping[int, 
     renderer = canvas.get_renderer()
     points = axes.transData.transform(np.column_stack([x, y]))
     taken = [Bbox.from_extents(*(point - MARKER), *(point + MARKER)) for point in points]
+    ends = axes.transData.transform(lines.reshape(-1, 2)).reshape(-1, 2, 2)
+    taken += [Bbox.from_extents(*(e.min(axis=0) - 1), *(e.max(axis=0) + 1)) for e in ends]
     inside = axes.get_window_extent(renderer)
     for number in sorted(labels, key=lambda i: (-y[i], x[i], i)):
         text = axes.annotate(
@@ -53,13 +60,15 @@ def place_labels(axes: Axes, x: np.ndarray, y: np.ndarray, labels: Mapping[int, 
         text.set_position(tuple(axes.transData.inverted().transform(place)))
         near = np.clip(points[number], place - size / 2, place + size / 2)
         if np.hypot(*(near - points[number])) > 2 * GAP:
-            ends = axes.transData.inverted().transform([points[number], near])
-            axes.plot(*ends.T, color="#999999", linewidth=0.7, zorder=2, scalex=False, scaley=False)
+            leader = axes.transData.inverted().transform([points[number], near])
+            axes.plot(
+                *leader.T, color="#999999", linewidth=0.7, zorder=2, scalex=False, scaley=False
+            )
 
 
 def _free_place(point: np.ndarray, size: np.ndarray, taken: list[Bbox], inside: Bbox) -> np.ndarray:
     """The centre of the first place, from near to far, that is free; else the least covered."""
-    best, least = point, np.inf
+    best, least = point, float("inf")
     for ring in range(16):
         reach = GAP + 14.0 * ring
         for angle in np.deg2rad([0, 180, 90, 270, 45, 135, 225, 315, 22, 158, 202, 338, 68, 112]):
@@ -69,9 +78,10 @@ def _free_place(point: np.ndarray, size: np.ndarray, taken: list[Bbox], inside: 
             box = Bbox.from_bounds(*(centre - size / 2), *size)
             covered = sum(_overlap(box, other) for other in taken)
             outside = box.width * box.height - _overlap(box, inside)
-            if covered + 3 * outside < least:
-                best, least = centre, covered + 3 * outside
-            if least == 0:
+            badness = covered + 3 * outside + FARTHER * ring
+            if badness < least:
+                best, least = centre, badness
+            if covered + outside == 0:
                 return best
     return best
 

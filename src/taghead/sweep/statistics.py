@@ -84,44 +84,56 @@ def paired_difference(
 
 
 def hierarchical_bootstrap(
-    difference: np.ndarray,
+    differences: Sequence[np.ndarray],
     clusters: np.ndarray | None = None,
     num_draws: int = 10_000,
     seed: int = 0,
-) -> Bootstrap:
+) -> list[Bootstrap]:
     """Draws seeds, and clips (or clusters of them), with replacement; both stay paired.
 
     Args:
-        difference: What a configuration has right (1 or 0) less what its control has.
+        differences: What each configuration has right (1 or 0) less what its control has; all of
+            the same clips, which are drawn once for all.
         clusters: Numbers of clusters of clips that depend on each other; each clip its own when
             not given.
         num_draws: How often to draw.
         seed: Seed of the draws.
 
     Shapes:
-        - **difference** `[S, C]`, **clusters** `[C]`
+        - **differences** `[S, C]`, each with its own S
+        - **clusters** `[C]`
 
     Raises:
         ValueError: If `num_draws` is not positive.
     """
     if num_draws < 1:
         raise ValueError(f"num_draws must be a positive integer (got {num_draws})")
-    sums, sizes = _cluster_sums(difference, clusters)
-    num_seeds, num_clusters = sums.shape
+    if not differences:
+        return []
+    pairs = [_cluster_sums(difference, clusters) for difference in differences]
+    sums, sizes = np.concatenate([sums for sums, _ in pairs]), pairs[0][1]
+    ends = np.cumsum([len(difference) for difference in differences])
     random = np.random.default_rng(seed)
-    means = []
+    drawn = np.empty((num_draws, len(differences)))
     for start in range(0, num_draws, 500):  # bounds the memory
-        rows = min(500, num_draws - start)
-        # how often each is drawn: [rows, S], [rows, G]
-        seeds_drawn = _draws(random, rows, num_seeds)
-        clusters_drawn = _draws(random, rows, num_clusters)
-        total = ((seeds_drawn @ sums) * clusters_drawn).sum(axis=1)
-        means.append(total / (num_seeds * (clusters_drawn @ sizes)))
-    drawn = np.concatenate(means)
+        stop = min(start + 500, num_draws)
+        # how often each cluster is drawn [rows, G], and what each seed has then [rows, sum of S]
+        times = _draws(random, stop - start, len(sizes))
+        by_seed = times @ sums.T / (times @ sizes)[:, None]
+        seed_times = {
+            s: _draws(random, stop - start, s) for s in sorted(set(map(len, differences)))
+        }
+        for number, own in enumerate(np.split(by_seed, ends[:-1], axis=1)):
+            size = own.shape[1]
+            drawn[start:stop, number] = (own * seed_times[size]).sum(axis=1) / size
+    return [_bootstrap(column) for column in drawn.T]
+
+
+def _bootstrap(drawn: np.ndarray) -> Bootstrap:
     low, high = np.quantile(drawn, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]).tolist()
     # rounding must not take a draw of 0 to one side
-    sides = (drawn <= 1e-12).sum(), (drawn >= -1e-12).sum()
-    return Bootstrap(low, high, min(1.0, 2 * (min(sides) + 1) / (num_draws + 1)))
+    sides = int((drawn <= 1e-12).sum()), int((drawn >= -1e-12).sum())
+    return Bootstrap(low, high, min(1.0, 2 * (min(sides) + 1) / (len(drawn) + 1)))
 
 
 def holm(p_values: Sequence[float]) -> np.ndarray:
