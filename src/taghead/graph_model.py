@@ -38,6 +38,7 @@ class GraphModel(nn.Module):
     def __init__(self, head: TAGHead) -> None:
         super().__init__()
         self.layers = head.layers
+        self.edge_dropout = head.edge_dropout
         self.aggregation: Aggregation = head.readout.aggregation()  # type: ignore[operator]
         self.classifier = head.classifier
 
@@ -74,14 +75,9 @@ class GraphModel(nn.Module):
         ) -> Tensor:
             edges = [edges_of[relation] for relation in relations]
             types = [e.new_full((e.size(1),), i) for i, e in enumerate(edges)]
-            return operators.run(
-                conv,
-                x,
-                edge_index=torch.cat(edges, dim=1),
-                edge_type=torch.cat(types),
-                x_0=x_0,
-                **available,
-            )
+            of_edges = {"edge_index": torch.cat(edges, dim=1), "edge_type": torch.cat(types)}
+            of_edges = operators.without_some(of_edges, self.edge_dropout if conv.training else 0.0)
+            return operators.run(conv, x, x_0=x_0, **of_edges, **available)
 
         x_0 = x
         for layer in self.layers:

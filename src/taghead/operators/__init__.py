@@ -2,7 +2,7 @@
 
 from taghead.operators.factory import Operator, OperatorFactory, as_operator
 from taghead.operators.means import commutes_with_means, propagate_means
-from taghead.operators.propagate import Engine, attention_weights, propagate, run
+from taghead.operators.propagate import Engine, attention_weights, propagate, run, without_some
 from taghead.operators.registry import supports
 
 __all__ = [
@@ -16,4 +16,5 @@ __all__ = [
     "propagate_means",
     "run",
     "supports",
+    "without_some",
 ]

@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 from torch_geometric.nn import MessagePassing
+from torch_geometric.utils import dropout_edge
 
 from taghead.graph import repeat_edges
 from taghead.grid import Grid, Relation
@@ -40,6 +41,7 @@ def propagate(
     x_0: Tensor | None = None,
     *,
     edge_attr: Tensor | None = None,
+    edge_dropout: float = 0.0,
     engine: Engine = "auto",
 ) -> Tensor:
     """Runs one operator on the union of the given relations, for a batch of clips.
@@ -51,6 +53,8 @@ def propagate(
         relations: The edge sets; an edge's `edge_type` is its place here.
         x_0: What went into the first layer, for operators that ask for it (GCN2Conv, FAConv).
         edge_attr: Edge features, one row for all edges of a relation.
+        edge_dropout: Probability that an edge leaves the graph, as in PyG's `dropout_edge`, while
+            the operator is training. Then it runs through PyG.
         engine: `dense`, tensor algebra on the grid; `pyg`, the operator's own `forward` on an edge
             list, which gets the arguments that it names; or `auto`, dense where it is supported.
 
@@ -71,7 +75,10 @@ def propagate(
     x_0 = x if x_0 is None else x_0
     if engine not in get_args(Engine):
         raise ValueError(f"engine must be one of {get_args(Engine)} (got {engine!r})")
-    if engine != "pyg":
+    edge_dropout = edge_dropout if conv.training else 0.0
+    if edge_dropout and engine == "dense":
+        raise ValueError(f"edge_dropout must be 0 with engine dense (got {edge_dropout})")
+    if engine != "pyg" and not edge_dropout:
         hood, reason = dense_way(conv, grid, tuple(relations))
         if hood is not None:
             return _run_densely(conv, hood, x, x_0, edge_attr)
@@ -81,8 +88,23 @@ def propagate(
     available = edges._asdict() | {"x_0": x_0.flatten(0, 1)}
     if edge_attr is not None:
         available["edge_attr"] = edge_attr[edges.edge_type]
+    available = without_some(available, edge_dropout)
     out = run(conv, x.flatten(0, 1), **available)
     return out.unflatten(0, x.shape[:2])
+
+
+def without_some(available: dict[str, Tensor], edge_dropout: float) -> dict[str, Tensor]:
+    """An operator's arguments without those edges that leave the graph at random.
+
+    Args:
+        available: The arguments; of those named `edge_...`, each edge has its part.
+        edge_dropout: Probability that an edge leaves.
+    """
+    if not edge_dropout:
+        return available
+    edge_index, kept = dropout_edge(available["edge_index"], edge_dropout)
+    of_edges = {"edge_type", "edge_attr"} & available.keys()
+    return available | {"edge_index": edge_index} | {k: available[k][kept] for k in of_edges}
 
 
 def attention_weights(
