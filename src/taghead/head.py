@@ -15,7 +15,7 @@ from taghead.graph import grid_of, to_tokens
 from taghead.graph_model import GraphModel
 from taghead.grid import Grid, Relation, combine
 from taghead.message_passing import MessagePassingLayer, Mode, RelationAggregation, TypedOperator
-from taghead.operators import Engine, Operator, OperatorFactory, as_operator
+from taghead.operators import EdgeFeatures, Engine, Operator, OperatorFactory, as_operator
 from taghead.operators.kernel import class_of
 from taghead.operators.registry import has_hooks
 from taghead.positions import PositionalEncoding
@@ -66,6 +66,9 @@ class TAGHead(nn.Module):
         graph_activation: Nonlinearity after the operator, as PyG names it, or none.
         graph_dropout: Dropout after the nonlinearity.
         graph_residual: Whether each layer's input is added to its output.
+        edge_features: What operators that take `edge_attr` are told of an edge: `none`; or
+            `offset`, how many frames, rows and columns its source is away, with a sign, and the
+            distance in the frame. The head fills in their `edge_dim`. They run through PyG.
         edge_dropout: Probability that an edge leaves the graph of an operator, drawn anew at every
             training step, layer and relation. Training then runs through PyG; evaluation has all
             edges, and runs as `engine` says.
@@ -106,6 +109,7 @@ class TAGHead(nn.Module):
         graph_activation: str | None = "gelu",
         graph_dropout: float = 0.1,
         graph_residual: bool = True,
+        edge_features: EdgeFeatures = "none",
         edge_dropout: float = 0.0,
         readout: Literal["mean", "frame_mean_max", "attention"] = "mean",
         engine: Engine = "auto",
@@ -129,7 +133,10 @@ class TAGHead(nn.Module):
             graph_norm=(graph_norm, ("pre", "post", None)),
             readout=(readout, tuple(READOUTS)),
             engine=(engine, get_args(Engine)),
+            edge_features=(edge_features, get_args(EdgeFeatures)),
         )
+        if engine == "dense" and edge_features != "none":
+            raise ValueError(f"edge_features must be none with engine dense (got {edge_features})")
         if not isinstance(edge_dropout, int | float) or not 0 <= edge_dropout < 1:
             raise ValueError(f"edge_dropout must be at least 0 and below 1 (got {edge_dropout!r})")
         if edge_dropout and engine == "dense":
@@ -140,6 +147,7 @@ class TAGHead(nn.Module):
         self.in_channels = in_channels
         self.num_classes = num_classes
         self.engine = engine
+        self.edge_features = edge_features
         self.edge_dropout = edge_dropout
         self.relations = combine(relations)
 
@@ -153,7 +161,9 @@ class TAGHead(nn.Module):
         self.layers = nn.ModuleList(
             MessagePassingLayer(
                 channels,
-                TypedOperator(channels, self.operator, self.relations, mode, relation_aggr),
+                TypedOperator(
+                    channels, self.operator, self.relations, mode, relation_aggr, edge_features
+                ),
                 graph_norm,
                 graph_activation,
                 graph_dropout,
@@ -258,7 +268,14 @@ class TAGHead(nn.Module):
             if x.size(1) != grid.num_nodes:
                 return operators.propagate_means(conv, x, grid, relations, x_0)
             out = operators.propagate(
-                conv, x, grid, relations, x_0, edge_dropout=self.edge_dropout, engine=self.engine
+                conv,
+                x,
+                grid,
+                relations,
+                x_0,
+                edge_features=self.edge_features,
+                edge_dropout=self.edge_dropout,
+                engine=self.engine,
             )
             if observe is not None:
                 observe(conv, x, relations, x_0, out)
