@@ -20,6 +20,10 @@ from taghead.grid import (
     custom,
     future,
     past,
+    random_intra,
+    random_time,
+    shuffled_intra,
+    shuffled_time,
     spatial_window,
     time_aligned,
 )
@@ -180,9 +184,13 @@ def test_a_large_window_needs_no_loop_over_nodes() -> None:
     assert time.process_time() - start < 2
 
 
+CONTROLS = (shuffled_intra, shuffled_time, random_intra, random_time)
+
+
 def every_relation() -> list[Relation]:
     reaches = [make(n) for make in (time_aligned, past, future) for n in (1, 2, 3, 12, 21)]
-    return [INTRA_FRAME, *reaches, *map(spatial_window, (1, 2, 11, 12))]
+    controls = [make(n) for make in CONTROLS for n in (0, 1, 2, 10, 12)]
+    return [INTRA_FRAME, *reaches, *map(spatial_window, (1, 2, 11, 12)), *controls]
 
 
 def test_no_name_of_the_package_contains_another() -> None:
@@ -207,7 +215,10 @@ def test_relations_are_written_and_read() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("windows(radius=1)", r"must be one of intra_frame, .*spatial_window\(radius=R\) \(got 'w"),
+        (
+            "windows(radius=1)",
+            r"must be one of intra_frame, .*spatial_window\(radius=R\), .*\(got 'w",
+        ),
         ("past(radius=2)", r"past has no argument 'radius'; it has past\(reach=1\)"),
         ("spatial_window", r"needs its radius: spatial_window\(radius=R\)"),
         ("past(reach=0)", r"past: reach must be a positive integer \(got 0\)"),

@@ -27,8 +27,8 @@ class GraphModel(nn.Module):
         - **x_dict["token"]** `[M, channels]`: what the head's `encode` gives, M tokens in all
         - **edge_index_dict[relation]** `[2, E]`
         - **batch_dict["token"]** `[M]`: each token's clip; one clip when not given
-        - **pos_dict["token"]** `[M, 3]`, (t, y, x): for operators that use positions and for the
-          readout `frame_mean_max`
+        - **pos_dict["token"]** `[M, 3]`, (t, y, x): for operators that use positions, for edge
+          features and for the readout `frame_mean_max`
         - **output** `[B, num_classes]`, logits
 
     Raises:
@@ -38,6 +38,8 @@ class GraphModel(nn.Module):
     def __init__(self, head: TAGHead) -> None:
         super().__init__()
         self.layers = head.layers
+        self.edge_features = head.edge_features
+        self.edge_dropout = head.edge_dropout
         self.aggregation: Aggregation = head.readout.aggregation()  # type: ignore[operator]
         self.classifier = head.classifier
 
@@ -74,14 +76,13 @@ class GraphModel(nn.Module):
         ) -> Tensor:
             edges = [edges_of[relation] for relation in relations]
             types = [e.new_full((e.size(1),), i) for i, e in enumerate(edges)]
-            return operators.run(
-                conv,
-                x,
-                edge_index=torch.cat(edges, dim=1),
-                edge_type=torch.cat(types),
-                x_0=x_0,
-                **available,
-            )
+            of_edges = {"edge_index": torch.cat(edges, dim=1), "edge_type": torch.cat(types)}
+            if self.edge_features == "offset":
+                if pos is None:
+                    raise ValueError("edge_features offset needs pos_dict, the tokens' (t, y, x)")
+                of_edges["edge_attr"] = operators.offsets(pos.to(x), of_edges["edge_index"])
+            of_edges = operators.without_some(of_edges, self.edge_dropout if conv.training else 0.0)
+            return operators.run(conv, x, x_0=x_0, **of_edges, **available)
 
         x_0 = x
         for layer in self.layers:

@@ -15,7 +15,7 @@ from taghead.graph import grid_of, to_tokens
 from taghead.graph_model import GraphModel
 from taghead.grid import Grid, Relation, combine
 from taghead.message_passing import MessagePassingLayer, Mode, RelationAggregation, TypedOperator
-from taghead.operators import Engine, Operator, OperatorFactory, as_operator
+from taghead.operators import EdgeFeatures, Engine, Operator, OperatorFactory, as_operator
 from taghead.operators.kernel import class_of
 from taghead.operators.registry import has_hooks
 from taghead.positions import PositionalEncoding
@@ -57,13 +57,21 @@ class TAGHead(nn.Module):
             joined by `relation_aggr`; `union`, one on all edges, as in the paper; `edge_type`, one
             on all edges that is told each edge's relation; `none`, no graph: the control.
         relations: The edge sets: `intra_frame`, `time_aligned`, `past`, `future` (these three also
-            as `past(reach=2)`), `spatial_window(radius=1)`; or a `Relation` of any edges.
+            as `past(reach=2)`), `spatial_window(radius=1)`; the controls `shuffled_intra`,
+            `shuffled_time`, `random_intra`, `random_time` (also as `random_time(seed=1)`); or a
+            `Relation` of any edges.
         relation_aggr: How the relations' outputs meet in mode `per_relation`.
         graph_layers: Message-passing layers.
         graph_norm: LayerNorm before the operator (`pre`), after the sum (`post`), or none.
         graph_activation: Nonlinearity after the operator, as PyG names it, or none.
         graph_dropout: Dropout after the nonlinearity.
         graph_residual: Whether each layer's input is added to its output.
+        edge_features: What operators that take `edge_attr` are told of an edge: `none`; or
+            `offset`, how many frames, rows and columns its source is away, with a sign, and the
+            distance in the frame. The head fills in their `edge_dim`. They run through PyG.
+        edge_dropout: Probability that an edge leaves the graph of an operator, drawn anew at every
+            training step, layer and relation. Training then runs through PyG; evaluation has all
+            edges, and runs as `engine` says.
         readout: `mean`, as in the paper; `attention`, a learned weighted mean; or
             `frame_mean_max`, the maximum over the frames of the mean over each.
         engine: How operators run: `dense`, as tensor algebra on the grid; `pyg`, on edge lists; or
@@ -101,6 +109,8 @@ class TAGHead(nn.Module):
         graph_activation: str | None = "gelu",
         graph_dropout: float = 0.1,
         graph_residual: bool = True,
+        edge_features: EdgeFeatures = "none",
+        edge_dropout: float = 0.0,
         readout: Literal["mean", "frame_mean_max", "attention"] = "mean",
         engine: Engine = "auto",
     ) -> None:
@@ -123,10 +133,22 @@ class TAGHead(nn.Module):
             graph_norm=(graph_norm, ("pre", "post", None)),
             readout=(readout, tuple(READOUTS)),
             engine=(engine, get_args(Engine)),
+            edge_features=(edge_features, get_args(EdgeFeatures)),
         )
+        if engine == "dense" and edge_features != "none":
+            raise ValueError(f"edge_features must be none with engine dense (got {edge_features})")
+        if not isinstance(edge_dropout, int | float) or not 0 <= edge_dropout < 1:
+            raise ValueError(f"edge_dropout must be at least 0 and below 1 (got {edge_dropout!r})")
+        if edge_dropout and engine == "dense":
+            raise ValueError(
+                f"edge_dropout must be 0 with engine dense (got {edge_dropout}): edges leave an "
+                f"edge list; engine auto has one in training, and none in evaluation"
+            )
         self.in_channels = in_channels
         self.num_classes = num_classes
         self.engine = engine
+        self.edge_features = edge_features
+        self.edge_dropout = edge_dropout
         self.relations = combine(relations)
 
         self.projection = (
@@ -139,7 +161,9 @@ class TAGHead(nn.Module):
         self.layers = nn.ModuleList(
             MessagePassingLayer(
                 channels,
-                TypedOperator(channels, self.operator, self.relations, mode, relation_aggr),
+                TypedOperator(
+                    channels, self.operator, self.relations, mode, relation_aggr, edge_features
+                ),
                 graph_norm,
                 graph_activation,
                 graph_dropout,
@@ -243,7 +267,16 @@ class TAGHead(nn.Module):
         ) -> Tensor:
             if x.size(1) != grid.num_nodes:
                 return operators.propagate_means(conv, x, grid, relations, x_0)
-            out = operators.propagate(conv, x, grid, relations, x_0, engine=self.engine)
+            out = operators.propagate(
+                conv,
+                x,
+                grid,
+                relations,
+                x_0,
+                edge_features=self.edge_features,
+                edge_dropout=self.edge_dropout,
+                engine=self.engine,
+            )
             if observe is not None:
                 observe(conv, x, relations, x_0, out)
             return out
@@ -261,7 +294,7 @@ class TAGHead(nn.Module):
         first = len(self.layers)
         if self.engine == "pyg" or class_of(self.readout) not in OF_FRAME_MEANS:
             return first
-        if has_hooks(self.readout):
+        if has_hooks(self.readout) or (self.edge_dropout and self.training):
             return first
         for layer in reversed(self.layers):
             if class_of(layer) is not MessagePassingLayer:

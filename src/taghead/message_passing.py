@@ -13,8 +13,10 @@ from torch_geometric.nn.module_dict import ModuleDict
 from torch_geometric.nn.resolver import activation_resolver
 
 from taghead.grid import INTRA_FRAME, Grid, Relation
-from taghead.operators import Operator, commutes_with_means, propagate
+from taghead.operators import EdgeFeatures, Operator, commutes_with_means, propagate
 from taghead.operators.kernel import class_of
+from taghead.operators.offsets import check_takes_edges, edge_width
+from taghead.operators.propagate import forward_arguments
 from taghead.operators.registry import has_hooks
 from taghead.operators.typed_inputs import takes_edge_types
 
@@ -39,6 +41,7 @@ class TypedOperator(nn.Module):
         mode: `per_relation`; `union`; or `edge_type`, the union with an operator that is told
             each edge's relation.
         aggr: How the relations' outputs meet, as in PyG's `HeteroConv`.
+        edge_features: What the operator is told of each edge.
 
     Shapes:
         - **x**, **x_0** `[..., channels]`
@@ -55,17 +58,20 @@ class TypedOperator(nn.Module):
         relations: Sequence[Relation],
         mode: Mode,
         aggr: RelationAggregation = "sum",
+        edge_features: EdgeFeatures = "none",
     ) -> None:
         super().__init__()
         self.relations = tuple(relations)
         self.aggr = aggr
         self.convs: ModuleDict | None = None
-        width = channels
+        width, of_edges = channels, edge_width(edge_features)
         if mode == "per_relation":
             width = _width_of_a_relation(channels, len(self.relations), aggr)
-            self.convs = ModuleDict({r: operator(channels, width) for r in self.relations})
+            self.convs = ModuleDict(
+                {r: operator(channels, width, of_edges) for r in self.relations}
+            )
         else:
-            self.conv = operator(channels, channels)
+            self.conv = operator(channels, channels, of_edges)
             if mode == "edge_type" and not takes_edge_types(self.conv):
                 name = type(self.conv).__name__
                 raise ValueError(f"mode edge_type: {name} takes no edge_type; use union instead")
@@ -77,7 +83,10 @@ class TypedOperator(nn.Module):
                 )
         for conv in self.modules():
             if isinstance(conv, MessagePassing):
-                _check_width(conv, channels, width, 1 if self.convs else len(self.relations))
+                if of_edges is not None:
+                    check_takes_edges(conv, forward_arguments(conv.__class__)[0])
+                num_relations = 1 if self.convs else len(self.relations)
+                _check_width(conv, channels, width, num_relations, edge_features)
 
     def commutes_with_means(self, grid: Grid) -> bool:
         """Whether frame means of the output need frame means of the input alone."""
@@ -107,13 +116,18 @@ def _width_of_a_relation(channels: int, num_relations: int, aggr: RelationAggreg
 
 @torch.no_grad()
 def _check_width(
-    conv: MessagePassing, in_channels: int, out_channels: int, num_relations: int
+    conv: MessagePassing,
+    in_channels: int,
+    out_channels: int,
+    num_relations: int,
+    edge_features: EdgeFeatures,
 ) -> None:
     """Runs an operator on four tokens to see that it works and how wide its output is."""
     name, was_training = type(conv).__name__, conv.training
     x = torch.zeros(1, 4, in_channels)
     try:
-        out = propagate(conv.eval(), x, Grid(2, 1, 2), [INTRA_FRAME] * num_relations)
+        relations = [INTRA_FRAME] * num_relations
+        out = propagate(conv.eval(), x, Grid(2, 1, 2), relations, edge_features=edge_features)
     except Exception as error:
         raise ValueError(f"{name} does not run on a grid of tokens: {error}") from error
     finally:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
+from taghead.controls import RandomEdges, ShuffledEdges
 from taghead.edges import (
     CustomEdges,
     EdgeRule,
@@ -81,12 +82,13 @@ class Relation(tuple[str, str, str]):
 
 
 class _Family(NamedTuple):
-    """Relations that differ by one positive integer."""
+    """Relations that differ by one integer."""
 
     argument: str
     default: int | None
     name: str
     rule: Callable[[int], EdgeRule]
+    least: int = 1
 
 
 # Numbers stand inside the names, so that none contains another's: reach 1 and reach 12.
@@ -95,13 +97,26 @@ _FAMILIES = {
     "past": _Family("reach", 1, "earlier_within_{}_frames", lambda r: TimeEdges(r, 0)),
     "future": _Family("reach", 1, "later_within_{}_frames", lambda r: TimeEdges(0, r)),
     "spatial_window": _Family("radius", None, "window_of_{}_positions", WindowEdges),
+    "shuffled_intra": _Family(
+        "seed", 0, "shuffle_{}_of_intra", lambda s: ShuffledEdges(intra_frame_edges, s), 0
+    ),
+    "shuffled_time": _Family(
+        "seed", 0, "shuffle_{}_of_time", lambda s: ShuffledEdges(time_aligned_edges, s), 0
+    ),
+    "random_intra": _Family(
+        "seed", 0, "draw_{}_of_intra", lambda s: RandomEdges(intra_frame_edges, s), 0
+    ),
+    "random_time": _Family(
+        "seed", 0, "draw_{}_of_time", lambda s: RandomEdges(time_aligned_edges, s), 0
+    ),
 }
 
 
 def _member(family: str, number: int) -> Relation:
-    argument, default, name, rule = _FAMILIES[family]
-    if not isinstance(number, int) or isinstance(number, bool) or number < 1:
-        raise ValueError(f"{family}: {argument} must be a positive integer (got {number!r})")
+    argument, default, name, rule, least = _FAMILIES[family]
+    if not isinstance(number, int) or isinstance(number, bool) or number < least:
+        sort = "a positive integer" if least else "an integer of at least 0"
+        raise ValueError(f"{family}: {argument} must be {sort} (got {number!r})")
     if number == default:
         return Relation(family, rule(number), family)
     return Relation(name.format(number), rule(number), f"{family}({argument}={number})")
@@ -127,6 +142,26 @@ def spatial_window(radius: int) -> Relation:
     return _member("spatial_window", radius)
 
 
+def shuffled_intra(seed: int = 0) -> Relation:
+    """The edges of `intra_frame` with their sources shuffled over all frames: a control."""
+    return _member("shuffled_intra", seed)
+
+
+def shuffled_time(seed: int = 0) -> Relation:
+    """The edges of `time_aligned` with their sources shuffled: a control."""
+    return _member("shuffled_time", seed)
+
+
+def random_intra(seed: int = 0) -> Relation:
+    """From as many random tokens of the clip as `intra_frame` has sources: a control."""
+    return _member("random_intra", seed)
+
+
+def random_time(seed: int = 0) -> Relation:
+    """From as many random tokens of the clip as `time_aligned` has sources: a control."""
+    return _member("random_time", seed)
+
+
 def custom(name: str, function: EdgeRule) -> Relation:
     """Any edges. They run through PyG, and no config file can hold them.
 
@@ -149,14 +184,17 @@ TIME_ALIGNED = Relation("time_aligned", time_aligned_edges, "time_aligned")
 PAST = past()
 FUTURE = future()
 RELATIONS = (INTRA_FRAME, TIME_ALIGNED)
-_PLAIN = {relation.name: relation for relation in (INTRA_FRAME, TIME_ALIGNED, PAST, FUTURE)}
+_DEFAULTS = (_member(f, n.default) for f, n in _FAMILIES.items() if n.default is not None)
+_PLAIN = {relation.name: relation for relation in (*_DEFAULTS, INTRA_FRAME, TIME_ALIGNED)}
 
 
 def as_relation(relation: Relation | tuple[str, str, str] | str) -> Relation:
     """The relation that a name, an expression or a plain edge type stands for.
 
     Expressions are `intra_frame`, `time_aligned`, `past`, `future`, and with an argument
-    `time_aligned(reach=2)`, `past(reach=2)`, `future(reach=2)`, `spatial_window(radius=1)`.
+    `time_aligned(reach=2)`, `past(reach=2)`, `future(reach=2)`, `spatial_window(radius=1)`; and
+    the controls `shuffled_intra`, `shuffled_time`, `random_intra`, `random_time`, each also with
+    a seed, as in `shuffled_intra(seed=1)`.
 
     Raises:
         ValueError: If there is no such relation or argument; the known ones are listed.
@@ -195,10 +233,10 @@ def _known(name: str) -> Relation | None:
     """The package's relation of a name."""
     if name in _PLAIN:
         return _PLAIN[name]
-    for family, (_, _, pattern, _) in _FAMILIES.items():
+    for family, (_, _, pattern, _, least) in _FAMILIES.items():
         before, after = pattern.split("{}")
-        match = re.fullmatch(f"{before}([1-9][0-9]*){after}", name)
-        if match:
+        match = re.fullmatch(f"{before}(0|[1-9][0-9]*){after}", name)
+        if match and int(match[1]) >= least:
             member = _member(family, int(match[1]))
             return member if member.name == name else None
     return None
@@ -221,4 +259,4 @@ def _of_expression(text: str) -> Relation | None:
 
 def _signature(family: str) -> str:
     argument, default = _FAMILIES[family][:2]
-    return f"{family}({argument}={default or 'R'})"
+    return f"{family}({argument}={'R' if default is None else default})"

@@ -46,7 +46,7 @@ def capture(head: TAGHead, feature_map: Tensor) -> tuple[Tensor, EdgeAttention]:
     def observe(
         conv: MessagePassing, x: Tensor, relations: Sequence[Relation], x_0: Tensor, out: Tensor
     ) -> None:
-        weights = edge_weights(conv, x, grid, relations, x_0, head.engine)
+        weights = edge_weights(conv, x, grid, relations, x_0, head.engine, head.edge_features)
         is_transposed = conv.flow == "target_to_source"
         name = type(conv).__name__
         found[layer_of[id(conv)]].append(

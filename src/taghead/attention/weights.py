@@ -25,7 +25,7 @@ from torch_geometric.utils import softmax
 
 from taghead import operators
 from taghead.grid import Grid, Relation
-from taghead.operators.propagate import batched_edges, call, dense_way, forward_arguments
+from taghead.operators.propagate import call, dense_way, edge_arguments, forward_arguments
 from taghead.operators.registry import KERNELS
 
 ATTENTIVE: tuple[type[MessagePassing], ...] = (
@@ -84,6 +84,7 @@ def edge_weights(
     relations: Sequence[Relation],
     x_0: Tensor | None = None,
     engine: operators.Engine = "auto",
+    edge_features: operators.EdgeFeatures = "none",
 ) -> EdgeWeights:
     """What an operator's weights are on the union of the relations' edges, without dropout.
 
@@ -99,6 +100,7 @@ def edge_weights(
         relations: The edge sets.
         x_0: What went into the first layer.
         engine: As `operators.propagate` has it.
+        edge_features: Likewise.
 
     Shapes:
         - **x**, **x_0** `[B, N, C]`
@@ -113,6 +115,7 @@ def edge_weights(
         kernel = KERNELS.get(type(conv))
         is_dense = (
             engine != "pyg"
+            and edge_features == "none"
             and kernel is not None
             and kernel.attention is not None
             and dense_way(conv, grid, relations)[0] is not None
@@ -120,7 +123,8 @@ def edge_weights(
         if is_dense:
             listed = operators.attention_weights(conv, x, grid, relations)
         else:
-            listed = _through_pyg(conv, x, grid, relations, x if x_0 is None else x_0)
+            available = edge_arguments(x if x_0 is None else x_0, grid, relations, edge_features)
+            listed = _through_pyg(conv, x, available)
     if getattr(conv, "add_self_loops", False):
         kept = edge_index[0] != edge_index[1]  # its own loops stand for those of the relations
         edge_index, edge_type = edge_index[:, kept], edge_type[kept]
@@ -147,12 +151,8 @@ def in_evaluation(module: nn.Module) -> Iterator[None]:
             part.training = True
 
 
-def _through_pyg(
-    conv: MessagePassing, x: Tensor, grid: Grid, relations: tuple[Relation, ...], x_0: Tensor
-) -> Tensor:
+def _through_pyg(conv: MessagePassing, x: Tensor, available: dict[str, Tensor]) -> Tensor:
     """The weights as PyG lists them, `[B*E, heads]`, added self-loops at the end."""
-    edges = batched_edges(grid, relations, x.size(0), x.device)
-    available = {**edges._asdict(), "x_0": x_0.flatten(0, 1)}
     if "return_attention_weights" in forward_arguments(conv.__class__)[0]:
         out = call(conv, x.flatten(0, 1), return_attention_weights=True, **available)
         weights = out[1][1]
@@ -161,7 +161,7 @@ def _through_pyg(
     weights = weights.unsqueeze(-1) if weights.dim() == 1 else weights.flatten(1)
     if isinstance(conv, HGTConv):  # it lists the edges relation by relation
         return torch.empty_like(weights).index_copy(
-            0, edges.edge_type.argsort(stable=True), weights
+            0, available["edge_type"].argsort(stable=True), weights
         )
     return weights
 

@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import torch_geometric.nn
 from torch import nn
-from torch_geometric.nn import MLP, EdgeConv, GINConv, GINEConv, MessagePassing
+from torch_geometric.nn import (
+    MLP,
+    CGConv,
+    EdgeConv,
+    GINConv,
+    GINEConv,
+    GMMConv,
+    MessagePassing,
+    NNConv,
+)
 
 if TYPE_CHECKING:
     OperatorFactory = Callable[[int, int], MessagePassing]
@@ -32,6 +41,9 @@ else:
 
 # Operators that take a network, and how many features of a token one of its inputs holds.
 NETWORK_INPUTS: dict[type[MessagePassing], int] = {GINConv: 1, GINEConv: 1, EdgeConv: 2}
+# What operators call the width of an edge's features, where it is neither of the first two.
+EDGE_WIDTHS = ("edge_dim", "in_edge_channels")
+OTHER_EDGE_WIDTHS: dict[type[MessagePassing], str] = {CGConv: "dim", GMMConv: "dim"}
 
 
 class Operator:
@@ -39,14 +51,17 @@ class Operator:
 
     It gives each class what it asks for: `in_channels` and `out_channels`; `channels`; nothing
     (APPNP, LGConv, SimpleConv, AGNNConv); a two-layer MLP as `nn` (GINConv, GINEConv, EdgeConv).
-    Heads that are concatenated share `out_channels` among them.
+    Heads that are concatenated share `out_channels` among them. Where edges have features, it also
+    gives their width (`edge_dim`, `in_edge_channels`, or `dim` for CGConv and GMMConv), and NNConv
+    the network that makes a matrix of them.
 
     Args:
         cls: The operator's class, PyG's or your own.
         options: Its other arguments, by name.
 
     Raises:
-        ValueError: If an option is not one of the class, or the heads do not divide the width.
+        ValueError: If an option is not one of the class, the heads do not divide the width, or the
+            width of an edge's features is another than it is.
     """
 
     def __init__(self, cls: type[MessagePassing], **options: Any) -> None:
@@ -67,7 +82,9 @@ class Operator:
             known = ", ".join(n for n, p in self._parameters.items() if p.kind is not p.VAR_KEYWORD)
             raise ValueError(f"{cls.__name__} has no option {unknown[0]!r}; it has {known}")
 
-    def __call__(self, in_channels: int, out_channels: int) -> MessagePassing:
+    def __call__(
+        self, in_channels: int, out_channels: int, edge_channels: int | None = None
+    ) -> MessagePassing:
         widths = {
             "in_channels": in_channels,
             "out_channels": self._width_of_a_head(out_channels),
@@ -81,10 +98,33 @@ class Operator:
         if "metadata" in options:  # HGTConv's edge types: a config file has lists for tuples
             nodes, edges = options["metadata"]
             options["metadata"] = (list(nodes), [tuple(edge) for edge in edges])
+        if edge_channels is not None:
+            options |= self._of_edges(in_channels * out_channels, out_channels, edge_channels)
         try:
             return self.cls(**{**given, **options})
         except TypeError as error:
             raise ValueError(f"{self.cls.__name__} cannot be built: {error}") from error
+
+    def _of_edges(self, matrix: int, out_channels: int, edge_channels: int) -> dict[str, Any]:
+        """The options that features of edges ask for; a command line gives 0 or none for no width.
+
+        Args:
+            matrix: Numbers of a matrix from input to output.
+            out_channels: The width of the operator's output.
+            edge_channels: The width of an edge's features.
+        """
+        found: dict[str, Any] = {}
+        for name in (*EDGE_WIDTHS, OTHER_EDGE_WIDTHS.get(self.cls)):
+            if name in self._parameters:
+                if self.options.get(name) not in (None, 0, edge_channels):
+                    raise ValueError(
+                        f"{self.cls.__name__}: {name} must be {edge_channels}, the number of an "
+                        f"edge's features (got {self.options[name]})"
+                    )
+                found[name] = edge_channels
+        if self.cls is NNConv and "nn" not in self.options:
+            found["nn"] = MLP([edge_channels, out_channels, matrix], norm=None)
+        return found
 
     def _width_of_a_head(self, out_channels: int) -> int:
         if not {"heads", "concat"} <= self._parameters.keys() or not self._option("concat"):
@@ -138,7 +178,9 @@ class CustomOperator(Operator):
     def __init__(self, function: Callable[[int, int], MessagePassing]) -> None:
         self.function = function
 
-    def __call__(self, in_channels: int, out_channels: int) -> MessagePassing:
+    def __call__(
+        self, in_channels: int, out_channels: int, edge_channels: int | None = None
+    ) -> MessagePassing:
         return self.function(in_channels, out_channels)
 
     def __repr__(self) -> str:

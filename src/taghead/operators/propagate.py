@@ -10,12 +10,14 @@ from typing import Any, Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 from torch_geometric.nn import MessagePassing
+from torch_geometric.utils import dropout_edge
 
 from taghead.graph import repeat_edges
 from taghead.grid import Grid, Relation
 from taghead.operators.constants import keep
 from taghead.operators.kernel import Tokens, class_of
 from taghead.operators.neighbourhood import Neighbourhood, neighbourhood
+from taghead.operators.offsets import EdgeFeatures, offsets
 from taghead.operators.registry import KERNELS, supports
 from taghead.operators.typed_inputs import typed_inputs
 from taghead.relations import NODE
@@ -40,6 +42,8 @@ def propagate(
     x_0: Tensor | None = None,
     *,
     edge_attr: Tensor | None = None,
+    edge_features: EdgeFeatures = "none",
+    edge_dropout: float = 0.0,
     engine: Engine = "auto",
 ) -> Tensor:
     """Runs one operator on the union of the given relations, for a batch of clips.
@@ -51,6 +55,10 @@ def propagate(
         relations: The edge sets; an edge's `edge_type` is its place here.
         x_0: What went into the first layer, for operators that ask for it (GCN2Conv, FAConv).
         edge_attr: Edge features, one row for all edges of a relation.
+        edge_features: `offset` gives each edge the way from its target to its source, four numbers
+            as :func:`~taghead.operators.offsets.offsets` has them. It runs through PyG.
+        edge_dropout: Probability that an edge leaves the graph, as in PyG's `dropout_edge`, while
+            the operator is training. Then it runs through PyG.
         engine: `dense`, tensor algebra on the grid; `pyg`, the operator's own `forward` on an edge
             list, which gets the arguments that it names; or `auto`, dense where it is supported.
 
@@ -61,8 +69,10 @@ def propagate(
 
     Raises:
         ValueError: If the operator needs an argument that a grid of tokens does not have, or has
-            no dense way and `dense` was asked for.
+            no dense way and `dense` was asked for; or if edges would have features twice.
     """
+    if edge_attr is not None and edge_features != "none":
+        raise ValueError(f"edge_attr must be None with edge_features {edge_features}")
     if edge_attr is not None and len(edge_attr) != len(relations):
         raise ValueError(
             f"edge_attr must have one row for each of {len(relations)} relations "
@@ -71,18 +81,59 @@ def propagate(
     x_0 = x if x_0 is None else x_0
     if engine not in get_args(Engine):
         raise ValueError(f"engine must be one of {get_args(Engine)} (got {engine!r})")
+    edge_dropout = edge_dropout if conv.training else 0.0
     if engine != "pyg":
-        hood, reason = dense_way(conv, grid, tuple(relations))
+        hood, reason = None, _needs_edge_list(edge_features, edge_dropout)
+        if not reason:
+            hood, reason = dense_way(conv, grid, tuple(relations))
         if hood is not None:
             return _run_densely(conv, hood, x, x_0, edge_attr)
         if engine == "dense":
             raise ValueError(f"engine dense: {conv} has no dense way: {reason}")
-    edges = batched_edges(grid, tuple(relations), x.size(0), x.device)
-    available = edges._asdict() | {"x_0": x_0.flatten(0, 1)}
+    available = edge_arguments(x_0, grid, tuple(relations), edge_features)
     if edge_attr is not None:
-        available["edge_attr"] = edge_attr[edges.edge_type]
+        available["edge_attr"] = edge_attr[available["edge_type"]]
+    available = without_some(available, edge_dropout)
     out = run(conv, x.flatten(0, 1), **available)
     return out.unflatten(0, x.shape[:2])
+
+
+def edge_arguments(
+    x_0: Tensor, grid: Grid, relations: tuple[Relation, ...], edge_features: EdgeFeatures = "none"
+) -> dict[str, Tensor]:
+    """What an operator may ask for on an edge list, by name.
+
+    Shapes:
+        - **x_0** `[B, N, C]`, what went into the first layer
+    """
+    edges = batched_edges(grid, relations, x_0.size(0), x_0.device)
+    available = edges._asdict() | {"x_0": x_0.flatten(0, 1)}
+    if edge_features == "offset":
+        available["edge_attr"] = batched_offsets(
+            grid, relations, x_0.size(0), x_0.dtype, x_0.device
+        )
+    return available
+
+
+def _needs_edge_list(edge_features: EdgeFeatures, edge_dropout: float) -> str:
+    """Why edges must be a list whatever the operator; empty if they need not."""
+    if edge_dropout:
+        return f"edge_dropout must be 0 (got {edge_dropout})"
+    return "" if edge_features == "none" else f"edge_features must be none (got {edge_features})"
+
+
+def without_some(available: dict[str, Tensor], edge_dropout: float) -> dict[str, Tensor]:
+    """An operator's arguments without those edges that leave the graph at random.
+
+    Args:
+        available: The arguments; of those named `edge_...`, each edge has its part.
+        edge_dropout: Probability that an edge leaves.
+    """
+    if not edge_dropout:
+        return available
+    edge_index, kept = dropout_edge(available["edge_index"], edge_dropout)
+    of_edges = {"edge_type", "edge_attr"} & available.keys()
+    return available | {"edge_index": edge_index} | {k: available[k][kept] for k in of_edges}
 
 
 def attention_weights(
@@ -195,3 +246,16 @@ def batched_edges(
         pos=grid.positions().repeat(batch_size, 1).to(device),
         batch=torch.arange(batch_size).repeat_interleave(grid.num_nodes).to(device),
     )
+
+
+@keep(maxsize=32)
+def batched_offsets(
+    grid: Grid,
+    relations: tuple[Relation, ...],
+    batch_size: int,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> Tensor:
+    """The offsets of the same edges, built once and kept: `[B*E, 4]`."""
+    edge_index, _ = grid.typed_edges(relations)
+    return offsets(grid.positions().to(dtype), edge_index).repeat(batch_size, 1).to(device)
