@@ -11,6 +11,7 @@ from torch import Tensor
 from taghead import Grid, TAGHead
 from taghead.grid import (
     INTRA_FRAME,
+    NO_EDGES,
     TIME_ALIGNED,
     Relation,
     random_intra,
@@ -256,3 +257,20 @@ def test_means_of_frames_do_not_stand_for_graphs_without_edges() -> None:
     feature_map = torch.randn(2, 8, 3, 2, 2)
     whole = head(feature_map)
     assert not torch.allclose(head.train()(feature_map), whole, atol=1e-4)
+
+
+@pytest.mark.parametrize("mode", ["per_relation", "union"])
+def test_without_edges_an_operator_sees_each_token_alone(mode: str) -> None:
+    grid = Grid(3, 2, 2)
+    assert grid.edge_index("no_edges").shape == (2, 0)
+    conv = pyg.TransformerConv
+    head = TAGHead(8, 5, grid, encoder_layers=0, conv=conv, mode=mode, relations=["no_edges"])
+    head = head.double().eval()
+    x = torch.randn(2, 12, 8, dtype=torch.float64)
+    out = head.refine(x, grid)
+    (layer,) = head.layers
+    alone = layer.convs.conv if mode == "union" else layer.convs.convs[NO_EDGES]
+    expected = x + torch.nn.functional.gelu(alone.lin_skip(layer.pre_norm(x)))
+    torch.testing.assert_close(out, expected, rtol=0, atol=1e-12)
+    again = TAGHead(**head.config())
+    assert again.relations == head.relations

@@ -22,6 +22,15 @@ ROUNDS = 20  # of exchanges, in each of which every edge takes part
 CHUNK = 2**22  # random numbers that are drawn at a time
 
 
+def no_edges(grid: Grid) -> Tensor:
+    """No edges: an operator sees each token alone. What is left of it is no graph's merit.
+
+    Shapes:
+        - **output** `[2, 0]`
+    """
+    return torch.empty(2, 0, dtype=torch.long)
+
+
 @dataclass(frozen=True)
 class ShuffledEdges:
     """Another rule's edges with their sources exchanged among them at random.

@@ -15,6 +15,7 @@ from taghead.edges import EdgeRule, intra_frame_edges, time_aligned_edges
 from taghead.relations import (
     FUTURE,
     INTRA_FRAME,
+    NO_EDGES,
     PAST,
     RELATIONS,
     TIME_ALIGNED,
@@ -36,6 +37,7 @@ from taghead.relations import (
 __all__ = [
     "FUTURE",
     "INTRA_FRAME",
+    "NO_EDGES",
     "PAST",
     "RELATIONS",
     "TIME_ALIGNED",

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from taghead.controls import RandomEdges, ShuffledEdges
+from taghead.controls import RandomEdges, ShuffledEdges, no_edges
 from taghead.edges import (
     CustomEdges,
     EdgeRule,
@@ -183,9 +183,10 @@ INTRA_FRAME = Relation("intra_frame", intra_frame_edges, "intra_frame")
 TIME_ALIGNED = Relation("time_aligned", time_aligned_edges, "time_aligned")
 PAST = past()
 FUTURE = future()
+NO_EDGES = Relation("no_edges", no_edges, "no_edges")
 RELATIONS = (INTRA_FRAME, TIME_ALIGNED)
 _DEFAULTS = (_member(f, n.default) for f, n in _FAMILIES.items() if n.default is not None)
-_PLAIN = {relation.name: relation for relation in (*_DEFAULTS, INTRA_FRAME, TIME_ALIGNED)}
+_PLAIN = {relation.name: relation for relation in (*_DEFAULTS, INTRA_FRAME, TIME_ALIGNED, NO_EDGES)}
 
 
 def as_relation(relation: Relation | tuple[str, str, str] | str) -> Relation:
@@ -193,8 +194,8 @@ def as_relation(relation: Relation | tuple[str, str, str] | str) -> Relation:
 
     Expressions are `intra_frame`, `time_aligned`, `past`, `future`, and with an argument
     `time_aligned(reach=2)`, `past(reach=2)`, `future(reach=2)`, `spatial_window(radius=1)`; and
-    the controls `shuffled_intra`, `shuffled_time`, `random_intra`, `random_time`, each also with
-    a seed, as in `shuffled_intra(seed=1)`.
+    the controls `no_edges` and `shuffled_intra`, `shuffled_time`, `random_intra`, `random_time`,
+    these also with a seed, as in `shuffled_intra(seed=1)`.
 
     Raises:
         ValueError: If there is no such relation or argument; the known ones are listed.
@@ -207,7 +208,7 @@ def as_relation(relation: Relation | tuple[str, str, str] | str) -> Relation:
     elif isinstance(relation, tuple) and len(relation) == 3 and relation[::2] == (NODE, NODE):
         known = _known(relation[1])
     if known is None:
-        names = ", ".join([INTRA_FRAME.name, *map(_signature, _FAMILIES)])
+        names = ", ".join([INTRA_FRAME.name, NO_EDGES.name, *map(_signature, _FAMILIES)])
         raise ValueError(f"relation must be one of {names} (got {relation!r})")
     return known
 
