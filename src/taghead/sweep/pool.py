@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from taghead.errors import DataError
-from taghead.sweep.store import Store
+from taghead.sweep.store import MAX_LOST, Store
 from taghead.sweep.worker import Job, work
 
 STOP_SEC = 30
@@ -40,6 +40,7 @@ class Pool:
         self._context = multiprocessing.get_context("spawn")
         self._stop = self._context.Event()
         self._left = self._context.Value("i", -1 if limit is None else limit)
+        self._died_idle = 0
         self._workers: dict[int, tuple[multiprocessing.process.BaseProcess, Job]] = {}
 
     def __enter__(self) -> Pool:
@@ -64,7 +65,7 @@ class Pool:
             Whether any is at work.
 
         Raises:
-            DataError: If one died before it had begun with a run.
+            DataError: If several died before they had begun with a run.
         """
         for number, (process, job) in list(self._workers.items()):
             if process.is_alive():
@@ -74,7 +75,9 @@ class Pool:
                 continue
             reason = f"its process died with exit code {process.exitcode}"
             if not self._store.lose(job.owner, reason):
-                raise DataError(f"a worker of the sweep: {reason}; see {job.log}")
+                self._died_idle += 1
+                if self._died_idle == MAX_LOST:
+                    raise DataError(f"a worker of the sweep: {reason}; see {job.log}")
             self._start(number)
         return bool(self._workers)
 
@@ -87,7 +90,8 @@ class Pool:
             self._threads,
             _gpu(number),
         )
-        process = self._context.Process(target=work, args=(job, self._stop, self._left))
+        arguments = (job, self._stop, self._left)
+        process = self._context.Process(target=work, args=arguments, name=job.owner)
         process.start()
         self._workers[number] = process, job
 

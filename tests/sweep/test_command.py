@@ -1,0 +1,189 @@
+"""`taghead sweep`: what it does when all goes well, and when workers and runs do not."""
+
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+from optuna.trial import TrialState
+
+from taghead.cli import main
+from taghead.data.features import FeatureCache
+from taghead.sweep import read_sweep
+from taghead.sweep.pool import new_owner
+from taghead.sweep.provenance import code_version
+from taghead.sweep.store import Store
+
+Write = Callable[..., str]
+DIVERGES = {"model.learning_rate": 1.0e30}
+
+
+@pytest.fixture
+def cache(cache_root: Path, folder: Path) -> Path:
+    (folder / "cache").symlink_to(cache_root)
+    return folder / "cache"
+
+
+def kill_one_at_work(store: Store, killed: list[str], over: threading.Event) -> None:
+    """Kills the first worker that is in the middle of a run."""
+    while not over.wait(0.05):
+        for trial in store.running():
+            for process in multiprocessing.active_children():
+                if process.name == trial.user_attrs.get("owner") and process.pid is not None:
+                    time.sleep(0.2)
+                    os.kill(process.pid, signal.SIGKILL)
+                    killed.append(trial.user_attrs["run"])
+                    return
+
+
+def test_workers_die_and_runs_fail_but_none_is_lost_or_doubled(
+    cache: Path, write: Write, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    relations = {"none": {"set": {"model.head.mode": "none"}, "without": ["operator"]}, "both": {}}
+    operator = {"SAGEConv": {"model.head.conv": "torch_geometric.nn.SAGEConv"}, "bad": DIVERGES}
+    file = write(factors={"operator": operator, "relations": relations}, seeds=[0, 1])
+    sweep = read_sweep(file)
+    runs = {run.id: run for run in sweep.runs()}
+    assert len(runs) == 6
+    # a command that was killed had begun with a run
+    store = Store("sqlite:///out/study.db", sweep.name)
+    store.begin(list(sweep.factors))
+    store.enqueue(list(runs.values()))
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    assert store.claim(new_owner().replace(f" {os.getpid()} ", f" {gone.pid} ")) is not None
+
+    killed: list[str] = []
+    over = threading.Event()
+    killer = threading.Thread(target=kill_one_at_work, args=(store, killed, over))
+    killer.start()
+    command = ["sweep", file, "--workers=2", "--output=out"]
+    with pytest.raises(SystemExit) as stop:
+        main(command)
+    over.set()
+    killer.join()
+    assert stop.value.code == 1
+    assert len(killed) == 1
+    printed = capsys.readouterr().out
+    assert "4 of 6 runs are done, 2 failed" in printed
+    assert printed.count("failed: DataError: train/loss is ") == 2
+
+    table = pd.read_csv("out/runs.csv", keep_default_na=False).set_index("run")
+    assert sorted(table.index) == sorted(runs)
+    done = table[table["status"] == "done"]
+    assert len(done) == 4
+    complete = [trial.user_attrs["run"] for trial in store.trials(TrialState.COMPLETE)]
+    assert sorted(complete) == sorted(done.index)
+    assert store.trials(TrialState.RUNNING, TrialState.WAITING) == []
+    lost = [trial for trial in store.trials(TrialState.FAIL) if "error" not in trial.user_attrs]
+    assert [trial.user_attrs.get("lost") for trial in lost] == [
+        None,
+        "its process died with exit code -9",
+    ]
+    for id, row in table.iterrows():
+        assert json.loads(row["config"]) == runs[str(id)].config
+        assert (row["operator"] or "-") == runs[str(id)].levels.get("operator", "-")
+        assert (row["status"] == "failed") == (row["operator"] == "bad")
+    recipe = FeatureCache(cache).recipe
+    assert done["data"].str.startswith(f"features:{recipe.weights_sha256[:12]}:").all()
+    assert done["num_train"].astype(int).tolist() == [36] * 4
+    assert (done["head_parameters"].astype(int) < done["parameters"].astype(int)).all()
+    assert (done["head_gflop"].astype(float) > 0).all()
+    assert (table["commit"] == code_version()).all()
+
+    long = pd.read_parquet("out/predictions.parquet")
+    assert set(long["run"]) == set(done.index)
+    right = (long["label"] == long["predicted"]).groupby(long["run"]).mean()
+    assert right.to_dict() == pytest.approx(done["top1"].astype(float).to_dict())
+    assert long.groupby("run")["clip"].nunique().tolist() == [18] * 4
+
+    before = Path("out/runs.csv").read_bytes()
+    with pytest.raises(SystemExit):  # there is nothing to do, but two runs have failed
+        main(command)
+    assert Path("out/runs.csv").read_bytes() == before
+    main_run = next(run for run in runs.values() if run.levels.get("operator") == "SAGEConv")
+    reproduce(main_run.config, long[long["run"] == main_run.id], folder)
+
+
+def reproduce(config: dict, predicted: pd.DataFrame, folder: Path) -> None:
+    """`taghead fit` with a run's config, and a test of its last weights, predict the same."""
+    (folder / "run.json").write_text(json.dumps(config))
+    root = ["--trainer.default_root_dir=again", "--trainer.logger=true"]
+    main(["fit", "--config=run.json", *root, "--trainer.enable_checkpointing=true"])
+    (checkpoint,) = Path("again").rglob("*.ckpt")
+    report = "--trainer.callbacks=taghead.report.TestReport"
+    main(["test", "--config=run.json", *root, report, f"--ckpt_path={checkpoint}"])
+    (table,) = Path("again").rglob("predictions.csv")
+    found = pd.read_csv(table)
+    names = FeatureCache("cache").recipe.class_names
+    assert found["path"].tolist() == predicted["clip"].tolist()
+    assert found["predicted"].tolist() == [names[i] for i in predicted["predicted"]]
+    assert found["predicted"].nunique() > 2  # they tell clips apart
+
+
+def test_a_dry_run_lists_the_runs(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
+    file = write()  # and needs no data
+    main(["sweep", file, "--dry-run"])
+    lines = capsys.readouterr().out.splitlines()
+    runs = read_sweep(file).runs()
+    assert lines[0] == f"{runs[0].id}  relations=none seed=0  (control)"
+    assert lines[1] == f"{runs[1].id}  operator=SAGEConv relations=both seed=0"
+    assert lines[-1] == "6 runs"
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("level", "place", "message"),
+    [
+        ({"model.head.conv": "torch_geometric.nn.SAGEConvv"}, "model.head.conv", "SAGEConvv"),
+        ({"model.head.modee": "none"}, "model.head.modee", "modee"),
+        ({"model.head.conv": {"class_path": "torch_geometric.nn.SAGEConv",
+                              "init_args": {"headds": 4}}}, "model.head.conv", "headds"),
+        ({"data.rooot": "x"}, "data.rooot", "rooot"),
+        # only where the model is built
+        ({"model.learning_rate": 0.2, "model.head.encoder_heads": 3}, "model.head.encoder_heads",
+         r"encoder_heads must divide the width 16 \(got 3\)"),
+        ({"data.root": "nowhere"}, "data.root", "nowhere: no feature cache"),
+    ],
+)  # fmt: skip
+def test_a_mistake_in_the_last_level_is_told_before_the_first_run(
+    cache: Path, write: Write, level: dict, place: str, message: str
+) -> None:
+    file = write(factors={"f": {"b": level}})
+    where = rf"^error: sweep.yaml: factors.f.b.{place}: .*{message}"
+    with pytest.raises(SystemExit, match=where) as told:
+        main(["sweep", file, "--output=out"])
+    assert "\n" not in str(told.value.code)
+    assert Store("sqlite:///out/study.db", "tiny").trials() == []
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--workers=-1"], r"workers must be at least 0 \(got -1\)"),
+        (["--threads=0"], r"threads must be at least 1 \(got 0\)"),
+        (["--limit=0"], r"limit must be a positive integer \(got 0\)"),
+        (["--storage=nonsense"], "nonsense: not a usable store: "),
+    ],
+)
+def test_options_that_break_a_rule(write: Write, args: list[str], message: str) -> None:
+    with pytest.raises(SystemExit, match=f"^error: {message}") as told:
+        main(["sweep", write(), *args])
+    assert "\n" not in str(told.value.code)
+
+
+def test_a_base_that_is_wrong_is_named(cache: Path, write: Write, folder: Path) -> None:
+    file = write()
+    base = yaml.safe_load((folder / "base.yaml").read_text())
+    (folder / "base.yaml").write_text(yaml.safe_dump({**base, "modell": 1}))
+    with pytest.raises(SystemExit, match=r"^error: sweep.yaml: base: .*modell"):
+        main(["sweep", file, "--dry-run"])
