@@ -214,7 +214,7 @@ def test_the_control_can_be_named(tables: Tables, tmp_path: Path) -> None:
         ):
             read_table(folder, wrong)
     control_only = runs[(runs["operator"] != "none") | (runs["layers"] == "2")]
-    with pytest.raises(DataError, match="no control agrees with operator=EdgeConv, .*layers=10"):
+    with pytest.raises(DataError, match=r"no control agrees with operator=EdgeConv, .*layers=10"):
         compare(read_table(store(tmp_path, control_only, predictions)))
 
 

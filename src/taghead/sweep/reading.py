@@ -117,8 +117,15 @@ def read_table(folder: str | Path, control: str | None = None) -> SweepTable:
             )
     done["top1"], done["mca"] = correct.mean(axis=1), mca
     return SweepTable(
-        *(sweeps[0], Path(folder), factors, frozenset(wanted)),
-        *(done, others, clips, classes, correct),
+        name=sweeps[0],
+        folder=Path(folder),
+        factors=factors,
+        named=frozenset(wanted),
+        runs=done,
+        others=others,
+        clips=clips,
+        classes=classes,
+        correct=correct,
     )
 
 
