@@ -42,7 +42,7 @@ def truth(spread: str, shift: float) -> float:
 
 @pytest.mark.parametrize("spread", SPREADS)
 def test_intervals_of_five_seeds_hold_the_truth(spread: str) -> None:
-    random, hits, num_sweeps = np.random.default_rng(3), np.zeros(3), 500
+    random, hits, num_sweeps = np.random.default_rng(3), np.zeros(3), 400
     clusters = GROUPS if spread == "clusters" else None
     for number in range(num_sweeps):
         shift = 0.5 * (number % 2)
@@ -75,8 +75,9 @@ def test_no_difference_raises_false_alarms_at_the_stated_rate() -> None:
         )
         right = (easy + ability + random.normal(0, 1, (6, NUM_SEEDS, NUM_CLIPS)) > 0).astype(float)
         p_values = [paired_difference(own - right[0]).p for own in right[1:]]
-        alarms += (holm(p_values) <= 0.05).any()
-        single += (np.array(p_values) <= 0.05).any()
+        if min(p_values) <= 0.05:  # else Holm finds nothing
+            single += 1
+            alarms += (holm(p_values) <= 0.05).any()
     assert alarms <= 0.08 * num_sweeps
     assert single > 0.1 * num_sweeps  # without the correction
 

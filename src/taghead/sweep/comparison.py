@@ -128,7 +128,6 @@ class Results:
 
 def compare(
     table: SweepTable,
-    control: str | None = None,
     cluster_of: Callable[[str], str] | None = None,
     num_draws: int = 10_000,
 ) -> Results:
@@ -136,8 +135,6 @@ def compare(
 
     Args:
         table: The runs.
-        control: What :func:`read_table` took for a control; configurations differ from it in these
-            factors.
         cluster_of: The cluster of a clip, from its id; clips of a cluster depend on each other.
         num_draws: How often the bootstrap draws seeds and clips.
 
@@ -150,15 +147,12 @@ def compare(
         for _, runs in table.runs.groupby(["control", "levels"], sort=False)
     ]
     configurations.sort(key=_place)
-    named = (
-        set() if control is None else {term.split("=")[0].strip() for term in control.split(",")}
-    )
     controls = _control_levels(table)
     comparisons, not_compared = [], []
     for configuration in configurations:
         if configuration.is_control:
             continue
-        levels = _control_of(table, configuration.levels, controls, named)
+        levels = _control_of(table, configuration.levels, controls)
         other = [c for c in configurations if c.is_control and c.levels == levels]
         seeds = sorted(set(configuration.seeds) & set(other[0].seeds)) if other else []
         if not seeds:
@@ -209,15 +203,13 @@ def _control_levels(table: SweepTable) -> list[Levels]:
     return sorted(set(every.loc[every["control"], "levels"]))
 
 
-def _control_of(
-    table: SweepTable, levels: Levels, controls: list[Levels], named: set[str]
-) -> Levels:
+def _control_of(table: SweepTable, levels: Levels, controls: list[Levels]) -> Levels:
     """The control that agrees with a configuration on all factors that the control has."""
     agreeing = [
         control
         for control in controls
         if all(
-            own in ("", ABSENT, level) or factor in named
+            own in ("", ABSENT, level) or factor in table.named
             for factor, level, own in zip(table.factors, levels, control, strict=True)
         )
     ]

@@ -38,6 +38,7 @@ class SweepTable:
         name: The sweep's name.
         folder: Where it is stored.
         factors: The names of its factors.
+        named: Those of them that were named to tell the controls, which have them otherwise.
         runs: All runs that are done, a row each, sorted; `levels` are those of the factors.
         others: The runs that are not done.
         clips: Ids of the test clips, sorted.
@@ -51,6 +52,7 @@ class SweepTable:
     name: str
     folder: Path
     factors: tuple[str, ...]
+    named: frozenset[str]
     runs: pd.DataFrame
     others: pd.DataFrame
     clips: np.ndarray
@@ -85,15 +87,19 @@ def read_table(folder: str | Path, control: str | None = None) -> SweepTable:
         raise DataError(
             f"{path}: the runs must be of one sweep (got {', '.join(sweeps) or 'none'})"
         )
+    wanted: dict[str, str] = {}
     if control is not None:
-        table["control"] = _is_control(table, control, factors)
+        wanted = _wanted_levels(control, factors)
+        table["control"] = (table[list(wanted)] == list(wanted.values())).all(axis=1)
     if not table["control"].any():
         raise DataError(
             f"{path}: no run is a control: the column control is false everywhere, and --control "
             "names the factors that make one, such as relations=none"
         )
     table["levels"] = list(map(tuple, table[list(factors)].to_numpy().tolist()))
-    by_name = pd.Series([_sort_key(levels) for levels in table["levels"]], index=table.index)
+    by_name = pd.Series(
+        [[level_key(level) for level in levels] for levels in table["levels"]], index=table.index
+    )
     order = sorted(table.index, key=lambda i: (by_name[i], table["seed"][i], table["run"][i]))
     table = table.loc[order].reset_index(drop=True)
     is_done = table["status"] == "done"
@@ -110,7 +116,17 @@ def read_table(folder: str | Path, control: str | None = None) -> SweepTable:
                 f"{recomputed[wrong][0]:.6f} (got {stored})"
             )
     done["top1"], done["mca"] = correct.mean(axis=1), mca
-    return SweepTable(sweeps[0], Path(folder), factors, done, others, clips, classes, correct)
+    return SweepTable(
+        name=sweeps[0],
+        folder=Path(folder),
+        factors=factors,
+        named=frozenset(wanted),
+        runs=done,
+        others=others,
+        clips=clips,
+        classes=classes,
+        correct=correct,
+    )
 
 
 def cluster_pattern(pattern: str) -> Callable[[str], str]:
@@ -160,17 +176,17 @@ def _read_runs(path: Path) -> pd.DataFrame:
     return table
 
 
-def _is_control(table: pd.DataFrame, control: str, factors: tuple[str, ...]) -> pd.Series:
-    """The rows that have all the levels of `factor=level[,factor=level]`."""
-    found = pd.Series(True, index=table.index)
+def _wanted_levels(control: str, factors: tuple[str, ...]) -> dict[str, str]:
+    """The levels of `factor=level[,factor=level]`."""
+    wanted = {}
     for term in control.split(","):
         factor, equals, level = (part.strip() for part in term.partition("="))
         if not equals or factor not in factors:
             raise ValueError(
                 f"control must be factor=level with a factor of {', '.join(factors)} (got {term!r})"
             )
-        found &= table[factor] == level
-    return found
+        wanted[factor] = level
+    return wanted
 
 
 def _check_runs(path: Path, table: pd.DataFrame, done: pd.DataFrame) -> None:
@@ -231,11 +247,6 @@ def _outcomes(labels: np.ndarray, correct: np.ndarray) -> np.ndarray:
     member = np.eye(labels.max() + 1, dtype=int)[labels]  # [C, K]
     right = correct.astype(int) @ member
     return np.stack([right, np.zeros_like(right), member.sum(axis=0) - right], axis=-1)
-
-
-def _sort_key(levels: Levels) -> list[tuple[int, float, str]]:
-    """Numbers in their order, before words in theirs."""
-    return [level_key(level) for level in levels]
 
 
 def level_key(level: str) -> tuple[int, float, str]:

@@ -56,9 +56,7 @@ def sweep_report(
     target = _target(folders, output)
     cluster_of = None if clusters is None else cluster_pattern(clusters)
     opening = "# Results\n" if intro is None else _text(Path(intro))
-    sweeps = [
-        compare(read_table(folder, control), control, cluster_of, num_draws) for folder in folders
-    ]
+    sweeps = [compare(read_table(folder, control), cluster_of, num_draws) for folder in folders]
     stems = _stems([results.table.name for results in sweeps])
     parts = [opening.rstrip("\n") + "\n"]
     with written_whole(target.parent / "figures") as stage:
