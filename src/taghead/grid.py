@@ -24,6 +24,7 @@ from taghead.relations import (
     combine,
     custom,
     future,
+    motion_aligned,
     past,
     random_intra,
     random_time,
@@ -48,6 +49,7 @@ __all__ = [
     "custom",
     "future",
     "intra_frame_edges",
+    "motion_aligned",
     "past",
     "random_intra",
     "random_time",
@@ -109,6 +111,9 @@ class Grid:
 
         Shapes:
             - **output** `[2, E]`, int64, sorted by target, then source
+
+        Raises:
+            ValueError: If the edges follow a clip's features (`motion_aligned`).
         """
         return as_relation(relation).edges(self)
 
