@@ -5,6 +5,7 @@ Rules are equal if they make the same edges, so they can key a cache. None loops
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -98,6 +99,29 @@ class WindowEdges:
 
 
 time_aligned_edges = TimeEdges(before=1, after=1)
+
+
+class FeatureEdges(ABC):
+    """A rule whose edges follow the features of each clip: a grid alone does not decide them."""
+
+    @abstractmethod
+    def edges_of(self, x: Tensor, grid: Grid) -> Tensor:
+        """The edges of each clip, as many for all.
+
+        Args:
+            x: The tokens as they enter the graph.
+            grid: The grid that they lie on.
+
+        Shapes:
+            - **x** `[B, N, C]`
+            - **output** `[B, 2, E]`, nodes of one clip, sorted by target, then source
+        """
+
+    def __call__(self, grid: Grid) -> Tensor:
+        raise ValueError(
+            f"{self} has no edges on a grid alone, as they follow a clip's features: take "
+            f"clip_edges.edges_of_clips(x, grid, relation), to_data or to_hetero_data"
+        )
 
 
 @dataclass(frozen=True)

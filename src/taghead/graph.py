@@ -9,7 +9,11 @@ from torch import Tensor
 from torch_geometric.data import Batch, Data, HeteroData
 from torch_geometric.data.storage import BaseStorage
 
+from taghead.clip_edges import edges_of_clips, follow_features, joined, typed_edges_of_clips
 from taghead.grid import RELATIONS, Grid, Relation, combine
+
+OfClips = dict[tuple[tuple[str, str, str] | None, str], Tensor]
+"""Attributes that differ from clip to clip, `[B, ...]`, by their store's key and their name."""
 
 
 def grid_of(feature_map: Tensor) -> Grid:
@@ -38,7 +42,8 @@ def to_data(feature_map: Tensor, relations: Iterable[Relation] = RELATIONS) -> B
     """A batch of homogeneous graphs, one per clip, the relations joined and told by `edge_type`.
 
     Equal, attribute by attribute, to `Batch.from_data_list` of the single clips' graphs, without
-    a loop over them: `batch[i]`, `to_data_list()` and `num_graphs` work.
+    a loop over them: `batch[i]`, `to_data_list()` and `num_graphs` work. Edges that follow features
+    follow these: give the tokens that enter a head's graph to have the head's edges.
 
     Args:
         feature_map: A backbone's output.
@@ -49,22 +54,25 @@ def to_data(feature_map: Tensor, relations: Iterable[Relation] = RELATIONS) -> B
         - **x** `[B*N, C]`, **pos** `[B*N, 3]` (t, y, x), **edge_index** `[2, B*E]`,
           **edge_type** `[B*E]`, **batch** `[B*N]`, **ptr** `[B+1]`
     """
-    grid, device = grid_of(feature_map), feature_map.device
-    edge_index, edge_type = grid.typed_edges(relations)
+    grid, x, relations = grid_of(feature_map), to_tokens(feature_map), tuple(relations)
+    own: OfClips = {}
+    if follow_features(relations):
+        edge_index, edge_type = typed_edges_of_clips(x, grid, relations)
+        own = {(None, "edge_index"): edge_index, (None, "edge_type"): edge_type}
+        edge_index, edge_type = edge_index[0], edge_type[0]
+    else:
+        edge_index, edge_type = (e.to(x.device) for e in grid.typed_edges(relations))
     graph = Data(
-        x=to_tokens(feature_map[:1])[0],
-        edge_index=edge_index.to(device),
-        pos=grid.positions().to(feature_map),
-        edge_type=edge_type.to(device),
+        x=x[0], edge_index=edge_index, pos=grid.positions().to(feature_map), edge_type=edge_type
     )
-    return _repeat(graph, to_tokens(feature_map))
+    return _repeat(graph, x, own)
 
 
 def to_hetero_data(feature_map: Tensor, relations: Iterable[Relation] = RELATIONS) -> Batch:
     """A batch of heterogeneous graphs, one per clip: node type `token`, an edge type per relation.
 
     Equal, attribute by attribute, to `Batch.from_data_list` of the single clips' graphs, without
-    a loop over them.
+    a loop over them. Edges that follow features are as in `to_data`.
 
     Args:
         feature_map: A backbone's output.
@@ -78,13 +86,16 @@ def to_hetero_data(feature_map: Tensor, relations: Iterable[Relation] = RELATION
     Raises:
         ValueError: If one relation's name contains another's.
     """
-    grid, device = grid_of(feature_map), feature_map.device
-    graph = HeteroData()
-    graph["token"].x = to_tokens(feature_map[:1])[0]
+    grid, x = grid_of(feature_map), to_tokens(feature_map)
+    graph, own = HeteroData(), OfClips()
+    graph["token"].x = x[0]
     graph["token"].pos = grid.positions().to(feature_map)
     for relation in combine(relations):
-        graph[relation].edge_index = grid.edge_index(relation).to(device)
-    return _repeat(graph, to_tokens(feature_map))
+        edges = edges_of_clips(x, grid, relation)
+        graph[relation].edge_index = edges[0]
+        if relation.follows_features:
+            own[relation, "edge_index"] = edges  # it equals the plain edge type
+    return _repeat(graph, x, own)
 
 
 def to_feature_map(graphs: Data | HeteroData, grid: Grid | None = None) -> Tensor:
@@ -115,11 +126,10 @@ def repeat_edges(edge_index: Tensor, num_graphs: int, num_nodes: int) -> Tensor:
         - **edge_index** `[2, E]`
         - **output** `[2, num_graphs*E]`
     """
-    offset = torch.arange(num_graphs, device=edge_index.device).view(1, -1, 1) * num_nodes
-    return (edge_index.unsqueeze(1) + offset).flatten(1)
+    return joined(edge_index.expand(num_graphs, -1, -1), num_nodes)
 
 
-def _repeat(graph: Data | HeteroData, x: Tensor) -> Batch:
+def _repeat(graph: Data | HeteroData, x: Tensor, own: OfClips) -> Batch:
     """Copies of one graph with the features x `[B, N, C]`, as PyG's collate would batch them."""
     num_graphs, num_nodes, _ = x.shape
     batch = Batch(_base_cls=type(graph)).stores_as(graph)
@@ -131,8 +141,11 @@ def _repeat(graph: Data | HeteroData, x: Tensor) -> Batch:
             for table in (slices, increments)
         )
         for name, value in single.items():
-            store[name], slices_of[name], increments_of[name] = _repeat_attribute(
-                graph, single, name, value, x
+            of_clips = x if name == "x" else own.get((single._key, name))
+            if of_clips is None:
+                of_clips = value.expand(num_graphs, *value.shape)
+            store[name], slices_of[name], increments_of[name] = _attribute(
+                graph, single, name, of_clips, num_nodes
             )
         if "x" in single:
             store.batch = torch.arange(num_graphs, device=x.device).repeat_interleave(num_nodes)
@@ -141,17 +154,16 @@ def _repeat(graph: Data | HeteroData, x: Tensor) -> Batch:
     return batch
 
 
-def _repeat_attribute(
-    graph: Data | HeteroData, store: BaseStorage, name: str, value: Tensor, x: Tensor
+def _attribute(
+    graph: Data | HeteroData, store: BaseStorage, name: str, values: Tensor, num_nodes: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """One attribute for all copies, with the slices and increments that take it apart again."""
-    num_graphs, num_nodes, _ = x.shape
-    size = value.size(graph.__cat_dim__(name, value, store))
+    """One attribute of all clips, with the slices and increments that take it apart again."""
+    num_graphs = len(values)
+    size = values[0].size(graph.__cat_dim__(name, values[0], store))
     slices = torch.arange(num_graphs + 1) * size
     if name == "edge_index":
-        edges = repeat_edges(value, num_graphs, num_nodes)
         offsets = torch.arange(num_graphs).view(-1, 1, 1) * num_nodes
         is_hetero = store._key is not None
-        return edges, slices, offsets.expand(-1, 2, 1) if is_hetero else offsets.flatten()
-    values = x.flatten(0, 1) if name == "x" else value.repeat(num_graphs, *[1] * (value.dim() - 1))
-    return values, slices, torch.zeros(num_graphs, dtype=torch.long)
+        increments = offsets.expand(-1, 2, 1) if is_hetero else offsets.flatten()
+        return joined(values, num_nodes), slices, increments
+    return values.flatten(0, 1), slices, torch.zeros(num_graphs, dtype=torch.long)

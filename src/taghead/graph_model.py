@@ -37,6 +37,7 @@ class GraphModel(nn.Module):
 
     def __init__(self, head: TAGHead) -> None:
         super().__init__()
+        self.training = head.training  # PyG's Explainer sets all parts back to what this says
         self.layers = head.layers
         self.edge_features = head.edge_features
         self.edge_dropout = head.edge_dropout

@@ -25,6 +25,7 @@ from taghead.relations import (
     combine,
     custom,
     future,
+    motion_aligned,
     past,
     random_intra,
     random_time,
@@ -50,6 +51,7 @@ __all__ = [
     "custom",
     "future",
     "intra_frame_edges",
+    "motion_aligned",
     "past",
     "random_intra",
     "random_time",
@@ -111,6 +113,9 @@ class Grid:
 
         Shapes:
             - **output** `[2, E]`, int64, sorted by target, then source
+
+        Raises:
+            ValueError: If the edges follow a clip's features (`motion_aligned`).
         """
         return as_relation(relation).edges(self)
 

@@ -57,7 +57,8 @@ class TAGHead(nn.Module):
             joined by `relation_aggr`; `union`, one on all edges, as in the paper; `edge_type`, one
             on all edges that is told each edge's relation; `none`, no graph: the control.
         relations: The edge sets: `intra_frame`, `time_aligned`, `past`, `future` (these three also
-            as `past(reach=2)`), `spatial_window(radius=1)`; the controls `shuffled_intra`,
+            as `past(reach=2)`), `spatial_window(radius=1)`, `motion_aligned(radius=1)`, which
+            follows the features of the tokens that enter the graph; the controls `shuffled_intra`,
             `shuffled_time`, `random_intra`, `random_time` (also as `random_time(seed=1)`); or a
             `Relation` of any edges.
         relation_aggr: How the relations' outputs meet in mode `per_relation`.

@@ -10,11 +10,13 @@ from taghead.controls import RandomEdges, ShuffledEdges, no_edges
 from taghead.edges import (
     CustomEdges,
     EdgeRule,
+    FeatureEdges,
     TimeEdges,
     WindowEdges,
     intra_frame_edges,
     time_aligned_edges,
 )
+from taghead.motion import MotionEdges
 
 NODE = "token"
 NAME = re.compile(r"[A-Za-z](_?[A-Za-z0-9])*")
@@ -68,6 +70,11 @@ class Relation(tuple[str, str, str]):
         return self[1]
 
     @property
+    def follows_features(self) -> bool:
+        """Whether the edges differ from clip to clip."""
+        return isinstance(self.edges, FeatureEdges)
+
+    @property
     def expression(self) -> str:
         """How a config file writes the relation; `as_relation` reads it.
 
@@ -97,6 +104,7 @@ _FAMILIES = {
     "past": _Family("reach", 1, "earlier_within_{}_frames", lambda r: TimeEdges(r, 0)),
     "future": _Family("reach", 1, "later_within_{}_frames", lambda r: TimeEdges(0, r)),
     "spatial_window": _Family("radius", None, "window_of_{}_positions", WindowEdges),
+    "motion_aligned": _Family("radius", 1, "best_match_within_{}_positions", MotionEdges),
     "shuffled_intra": _Family(
         "seed", 0, "shuffle_{}_of_intra", lambda s: ShuffledEdges(intra_frame_edges, s), 0
     ),
@@ -140,6 +148,11 @@ def future(reach: int = 1) -> Relation:
 def spatial_window(radius: int) -> Relation:
     """From the positions of the frame at most `radius` rows and columns away."""
     return _member("spatial_window", radius)
+
+
+def motion_aligned(radius: int = 1) -> Relation:
+    """From the tokens of the frames before and after that look most like it, in a window."""
+    return _member("motion_aligned", radius)
 
 
 def shuffled_intra(seed: int = 0) -> Relation:
@@ -193,9 +206,10 @@ def as_relation(relation: Relation | tuple[str, str, str] | str) -> Relation:
     """The relation that a name, an expression or a plain edge type stands for.
 
     Expressions are `intra_frame`, `time_aligned`, `past`, `future`, and with an argument
-    `time_aligned(reach=2)`, `past(reach=2)`, `future(reach=2)`, `spatial_window(radius=1)`; and
-    the controls `no_edges` and `shuffled_intra`, `shuffled_time`, `random_intra`, `random_time`,
-    these also with a seed, as in `shuffled_intra(seed=1)`.
+    `time_aligned(reach=2)`, `past(reach=2)`, `future(reach=2)`, `spatial_window(radius=1)`;
+    `motion_aligned`, `motion_aligned(radius=2)`; and the controls `no_edges` and `shuffled_intra`,
+    `shuffled_time`, `random_intra`, `random_time`, these also with a seed, as in
+    `shuffled_intra(seed=1)`.
 
     Raises:
         ValueError: If there is no such relation or argument; the known ones are listed.

@@ -111,6 +111,18 @@ EXPLAIN: dict[str, Any] = {
 }
 
 
+@pytest.mark.parametrize("training", [False, True])
+def test_explaining_leaves_the_head_as_it_was(training: bool) -> None:
+    """PyG's Explainer sets a model's parts to what the model was, shared or not."""
+    head = make_head(conv=OPERATORS["GATv2Conv"]).train(training)
+    explain(head, make_map(), AttentionExplainer())
+    assert all(m.training == training for m in head.modules())
+    explainer = Explainer(head.graph_model(), AttentionExplainer(), **EXPLAIN)
+    inputs = graph_inputs(head, make_map())
+    explainer(inputs.x, inputs.edges, **inputs.options)
+    assert all(m.training == training for m in head.modules())
+
+
 def test_saliency_leaves_the_head_as_it_was() -> None:
     head = make_head(conv=OPERATORS["GATv2Conv"]).train()
     edge_saliency(head, make_map())

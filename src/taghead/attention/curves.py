@@ -12,6 +12,7 @@ from torch import Tensor
 
 from taghead.attention.saliency import Target, targets
 from taghead.attention.weights import in_evaluation
+from taghead.clip_edges import edges_of_clips
 from taghead.graph import grid_of
 from taghead.graph_model import GraphModel
 
@@ -107,10 +108,11 @@ class _Graph:
     def __init__(self, head: TAGHead, feature_map: Tensor, target: Target) -> None:
         grid = grid_of(feature_map)
         self.model = GraphModel(head)
-        self.x = {"token": head.encode(feature_map)[0]}
+        x = head.encode(feature_map)
+        self.x = {"token": x[0]}
         self.pos = {"token": grid.positions().to(feature_map)}
         self.edges: dict[tuple[str, str, str], Tensor] = {
-            r: grid.edge_index(r).to(feature_map.device) for r in head.relations
+            r: edges_of_clips(x, grid, r)[0] for r in head.relations
         }
         self.target = int(targets(self._logits(self.edges), target))
 

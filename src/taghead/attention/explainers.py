@@ -118,6 +118,7 @@ def explain(
         },
     }
     with in_evaluation(head):
+        model.eval()  # what the explainer sets it back to
         explainer = Explainer(model, algorithm, **{**defaults, **options})
         if of_class:
             with torch.no_grad():

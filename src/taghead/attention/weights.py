@@ -24,6 +24,7 @@ from torch_geometric.nn import (
 from torch_geometric.utils import softmax
 
 from taghead import operators
+from taghead.clip_edges import follow_features, typed_edges_of_clips
 from taghead.grid import Grid, Relation
 from taghead.operators.propagate import call, dense_way, edge_arguments, forward_arguments
 from taghead.operators.registry import KERNELS
@@ -106,11 +107,13 @@ def edge_weights(
         - **x**, **x_0** `[B, N, C]`
 
     Raises:
-        ValueError: If the operator has no attention weights.
+        ValueError: If the operator has no attention weights; or if there are several clips, and
+            edges that follow their features.
     """
     check_attentive(conv)
     relations = tuple(relations)
-    edge_index, edge_type = (e.to(x.device) for e in grid.typed_edges(relations))
+    x_0 = x if x_0 is None else x_0
+    edge_index, edge_type = _edges_of_all(x_0, grid, relations)
     with in_evaluation(conv):
         kernel = KERNELS.get(type(conv))
         is_dense = (
@@ -123,7 +126,7 @@ def edge_weights(
         if is_dense:
             listed = operators.attention_weights(conv, x, grid, relations)
         else:
-            available = edge_arguments(x if x_0 is None else x_0, grid, relations, edge_features)
+            available = edge_arguments(x_0, grid, relations, edge_features)
             listed = _through_pyg(conv, x, available)
     if getattr(conv, "add_self_loops", False):
         kept = edge_index[0] != edge_index[1]  # its own loops stand for those of the relations
@@ -136,6 +139,23 @@ def edge_weights(
         edges.unflatten(0, (num_clips, num_edges)),
         loops.unflatten(0, x.shape[:2]) if len(loops) else None,
     )
+
+
+def _edges_of_all(
+    x_0: Tensor, grid: Grid, relations: tuple[Relation, ...]
+) -> tuple[Tensor, Tensor]:
+    """The edges that all clips have, `[2, E]`, and their types `[E]`."""
+    if not follow_features(relations):
+        edge_index, edge_type = grid.typed_edges(relations)
+        return edge_index.to(x_0.device), edge_type.to(x_0.device)
+    if len(x_0) != 1:
+        names = ", ".join(relation.name for relation in relations if relation.follows_features)
+        raise ValueError(
+            f"return_attention: edges of {names} differ from clip to clip: give one clip at a time "
+            f"(got {len(x_0)})"
+        )
+    edge_index, edge_type = typed_edges_of_clips(x_0, grid, relations)
+    return edge_index[0], edge_type[0]
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch_geometric.nn import MessagePassing
 from torch_geometric.utils import dropout_edge
 
+from taghead.clip_edges import follow_features, joined, typed_edges_of_clips
 from taghead.graph import repeat_edges
 from taghead.grid import Grid, Relation
 from taghead.operators.constants import keep
@@ -106,9 +107,18 @@ def edge_arguments(
     Shapes:
         - **x_0** `[B, N, C]`, what went into the first layer
     """
-    edges = batched_edges(grid, relations, x_0.size(0), x_0.device)
+    arguments = (x_0.size(0), x_0.device)
+    follows = follow_features(relations)
+    edges = batched_edges(grid, () if follows else relations, *arguments)
+    if follows:
+        edge_index, edge_type = typed_edges_of_clips(x_0, grid, relations)
+        edges = edges._replace(
+            edge_index=joined(edge_index, grid.num_nodes), edge_type=edge_type.flatten()
+        )
     available = edges._asdict() | {"x_0": x_0.flatten(0, 1)}
-    if edge_features == "offset":
+    if edge_features == "offset" and follows:
+        available["edge_attr"] = offsets(edges.pos.to(x_0.dtype), edges.edge_index)
+    elif edge_features == "offset":
         available["edge_attr"] = batched_offsets(
             grid, relations, x_0.size(0), x_0.dtype, x_0.device
         )
