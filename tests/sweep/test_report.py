@@ -93,7 +93,9 @@ def two_way(values: np.ndarray) -> tuple[float, float, float, float]:
     whole = a + max(seeds * columns.var(ddof=1) - c, 0)
     error, freedom = np.sqrt(whole / values.size), (seeds - 1) * (whole / a) ** 2
     low, high = stats.t.interval(0.95, freedom, mean, error)
-    return 100 * mean, 100 * low, 100 * high, 2 * stats.t.sf(abs(mean) / error, freedom)
+    p = 2 * stats.t.sf(abs(mean) / error, freedom)
+    mean, low, high = (round(100 * value, 2) + 0.0 for value in (mean, low, high))
+    return mean, low, high, p
 
 
 def test_every_number_of_the_table_comes_from_the_stored_runs(

@@ -117,7 +117,8 @@ def pareto_plot(results: Results, path: Path) -> None:
     reaches = [_seed_reach(configuration) for configuration in shown]
     for x, y, kind, reach in zip(cost, top1, kinds, reaches, strict=True):
         axes.plot([x, x], [y - reach, y + reach], color=COLOURS[kind], linewidth=1, alpha=0.45)
-        axes.plot(x, y, MARKERS[kind], color=COLOURS[kind], markersize=7, zorder=3)
+        above = 3.5 if kind == "control" else 3
+        axes.plot(x, y, MARKERS[kind], color=COLOURS[kind], markersize=7, zorder=above)
     front = pareto_front(cost, top1)
     axes.plot(
         cost[front], top1[front], color="#009E73", linewidth=1.5, drawstyle="steps-post", zorder=1

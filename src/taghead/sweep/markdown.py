@@ -6,10 +6,10 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
-import pandas as pd
 
-from taghead.sweep.comparison import Comparison, Configuration, Results, described
+from taghead.sweep.comparison import Configuration, Results, described
 from taghead.sweep.figures import label
+from taghead.sweep.numbers import cost_ratio
 from taghead.sweep.statistics import Estimate, visible_difference
 
 METHOD = """## How the numbers are made
@@ -85,46 +85,6 @@ def conclusion(results: Results) -> str:
     return words + f" The comparisons rest on {_range([len(c.seeds) for c in tested])} seeds." * (
         fewest < 10
     )
-
-
-def configurations_frame(results: Results) -> pd.DataFrame:
-    """All numbers of a sweep, a row a configuration, with the runs that they come from."""
-    compared = {c.configuration.levels: c for c in results.comparisons}
-    rows = []
-    for own in results.configurations:
-        comparison = None if own.is_control else compared.get(own.levels)
-        row: dict[str, object] = {
-            "sweep": results.table.name,
-            "configuration": described(results.table.factors, own.levels),
-            "control": own.is_control,
-            "seeds": " ".join(map(str, own.seeds)),
-            "runs": " ".join(own.runs["run"]),
-        }
-        for name in ("top1", "mca"):
-            row |= {name: own.mean(name), f"{name}_sd": own.deviation(name)}
-        for name in ("parameters", "head_parameters", "head_gflop", "head_latency_ms", "train_sec"):
-            row[name] = own.mean(name)
-        rows.append(row | _comparison_columns(results, comparison))
-    return pd.DataFrame(rows)
-
-
-def _comparison_columns(results: Results, comparison: Comparison | None) -> dict[str, object]:
-    if comparison is None:
-        return {}
-    control, common = comparison.control, set(comparison.seeds)
-    top1, mca = comparison.top1, comparison.mca
-    return {
-        "control_configuration": described(results.table.factors, control.levels),
-        "control_runs": " ".join(control.runs.loc[control.runs["seed"].isin(common), "run"]),
-        "compared_seeds": " ".join(map(str, comparison.seeds)),
-        **{"difference": top1.mean, "low": top1.low, "high": top1.high, "error": top1.error},
-        **{"degrees_of_freedom": top1.freedom, "p": top1.p, "p_holm": comparison.adjusted_p},
-        "verdict": comparison.verdict,
-        **{f"bootstrap_{k}": v for k, v in comparison.bootstrap._asdict().items()},
-        **{"mca_difference": mca.mean, "mca_low": mca.low, "mca_high": mca.high},
-        "gflop_ratio": _ratio(comparison, "head_gflop"),
-        "latency_ratio": _ratio(comparison, "head_latency_ms"),
-    }
 
 
 def _what_ran(results: Results) -> str:
@@ -203,10 +163,10 @@ def _configuration_table(results: Results) -> str:
                 _p_value(comparison.adjusted_p),
                 f"**{comparison.verdict}**" * (comparison.verdict != "undecided")
                 or comparison.verdict,
-                f"{100 * comparison.mca.mean:+.2f}",
+                _signed(comparison.mca.mean),
             ]
-            gflop += _times(_ratio(comparison, "head_gflop"))
-            latency += _times(_ratio(comparison, "head_latency_ms"))
+            gflop += _times(cost_ratio(comparison, "head_gflop"))
+            latency += _times(cost_ratio(comparison, "head_latency_ms"))
         seeds = str(len(own.seeds))
         if comparison is not None and comparison.uncommon_seeds:
             seeds += f" ({len(comparison.seeds)} common)"
@@ -262,8 +222,13 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def _points(estimate: Estimate) -> str:
     """`+1.20 [-0.30, +2.70]`, in points."""
     if np.isnan(estimate.low):
-        return f"{100 * estimate.mean:+.2f} [one seed]"
-    return f"{100 * estimate.mean:+.2f} [{100 * estimate.low:+.2f}, {100 * estimate.high:+.2f}]"
+        return f"{_signed(estimate.mean)} [one seed]"
+    return f"{_signed(estimate.mean)} [{_signed(estimate.low)}, {_signed(estimate.high)}]"
+
+
+def _signed(difference: float) -> str:
+    """In points; 0 has no minus, whatever rounding leaves of it."""
+    return f"{round(100 * difference, 2) + 0.0:+.2f}"
 
 
 def _percent(configuration: Configuration, name: str) -> str:
@@ -284,11 +249,6 @@ def _number(value: float) -> str:
 
 def _times(ratio: float) -> str:
     return "" if np.isnan(ratio) else f" (x{ratio:.2f})"
-
-
-def _ratio(comparison: Comparison, column: str) -> float:
-    whole = comparison.control.mean(column)
-    return comparison.configuration.mean(column) / whole if whole > 0 else float("nan")
 
 
 def _range(numbers: Sequence[int]) -> str:

@@ -48,7 +48,8 @@ def sweep_report(
         ) from error
     from taghead.sweep.comparison import compare
     from taghead.sweep.figures import draw_figures
-    from taghead.sweep.markdown import METHOD, configurations_frame, section
+    from taghead.sweep.markdown import METHOD, section
+    from taghead.sweep.numbers import configurations_frame
     from taghead.sweep.reading import cluster_pattern, read_table
 
     if num_draws < 1:
