@@ -18,11 +18,15 @@ from taghead.cli import main
 from taghead.data import SynthGym
 from taghead.extraction import write_features
 from taghead.grid import Grid
+from taghead.sweep import read_sweep
+from taghead.sweep.checking import check_runs
 from taghead.training import HeadFactory
 from taghead.video import Preprocessing
 
 FOLDER = Path(__file__).parents[2] / "experiments"
-EXPERIMENTS = sorted(FOLDER.rglob("*.yaml"))
+FILES = sorted(FOLDER.rglob("*.yaml"))
+SWEEPS = [file for file in FILES if "factors" in yaml.safe_load(file.read_text())]
+EXPERIMENTS = [file for file in FILES if file not in SWEEPS]
 SIZES = {"num_train": 36, "num_val": 18, "num_test": 18}
 CLASSES = {"haa500": 500, "gym99": 99, "gym288": 288, "diving48": 48, "modern": 99}
 SMALL_CLIPS = [
@@ -96,6 +100,43 @@ def test_every_experiment_takes_a_step(
             *options_here(config, dataset, features, folder),
         ]
     )
+
+
+@pytest.mark.parametrize("file", SWEEPS, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_every_run_of_a_sweep_has_a_head_that_runs(file: Path) -> None:
+    runs = read_sweep(file).runs()
+    assert len(runs) >= 100
+    assert {run.is_control for run in runs} == {True, False}
+    feature_map = torch.randn(1, 64, 2, 3, 3)
+    for run in runs:
+        if run.seed == runs[0].seed:
+            options = run.config["model"]["head"]["init_args"]
+            head = TAGHead(64, 5, Grid(2, 3, 3), **options).eval()
+            assert head(feature_map).shape == (1, 5)
+
+
+@pytest.mark.parametrize("folder_name", ["operators", "ablation"])
+def test_every_level_of_a_sweep_is_a_config_of_fit(folder_name: str, features: Path) -> None:
+    sweep = read_sweep(FOLDER / folder_name / "order.yaml")
+    sweep = replace(sweep, set={**sweep.set, "data.root": str(features)})
+    seen: set[tuple[str, str]] = set()
+    chosen = []
+    for run in reversed(sweep.runs()):
+        if not seen.issuperset(run.levels.items()):
+            seen.update(run.levels.items())
+            chosen.append(run)
+    assert len(seen) == sum(map(len, sweep.factors.values()))
+    check_runs(sweep, chosen)
+
+
+@pytest.mark.parametrize("folder_name", ["operators", "ablation"])
+def test_a_sweep_is_the_same_on_both_sets_of_clips(folder_name: str) -> None:
+    order = read_sweep(FOLDER / folder_name / "order.yaml")
+    other = read_sweep(FOLDER / folder_name / "somersault.yaml")
+    assert (order.factors, order.seeds, order.base) == (other.factors, other.seeds, other.base)
+    differ = [key for key in order.set if order.set[key] != other.set[key]]
+    assert differ == ["data.root"]
+    assert len({run.id for run in [*order.runs(), *other.runs()]}) == 2 * len(order.runs())
 
 
 @pytest.mark.parametrize(

@@ -9,14 +9,14 @@ import yaml
 BASE: dict[str, Any] = {
     "seed_everything": 3,
     "trainer": {
-        "max_epochs": 3,
+        "max_epochs": 6,
         "accelerator": "cpu",
         "log_every_n_steps": 1,
         "callbacks": [{"class_path": "taghead.report.TestReport"}],
     },
     "model": {
         "backbone": "r2plus1d_tiny",
-        "learning_rate": 0.01,
+        "learning_rate": 0.03,
         "head": {
             "class_path": "taghead.TAGHead",
             "init_args": {
@@ -59,11 +59,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(scope="session")
 def cache_root(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The generated clips' features."""
+    """The generated clips' features, of a backbone whose batch norms have seen the clips."""
     import torch
 
     from taghead.backbones import build_backbone
-    from taghead.data import SynthGym
+    from taghead.data import ClipDataset, SynthGym
     from taghead.extraction import write_features
     from taghead.video import Preprocessing
 
@@ -72,7 +72,13 @@ def cache_root(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     preprocessing = Preprocessing(num_frames=8, resize=36, crop=32)
     sizes = {"num_train": 36, "num_val": 18, "num_test": 18}
     data = SynthGym(str(dataset), preprocessing=preprocessing, num_workers=0, **sizes)
-    write_features(root, build_backbone("r2plus1d_tiny"), data, num_views=2)
+    backbone = build_backbone("r2plus1d_tiny")
+    clips = ClipDataset(data.listed["train"], preprocessing)
+    batch = torch.stack([clips[i][0] for i in range(len(clips))])
+    with torch.no_grad():
+        for _ in range(25):
+            backbone(batch)
+    write_features(root, backbone.eval(), data, num_views=2)
     return root
 
 

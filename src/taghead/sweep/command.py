@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from taghead.sweep.store import Store
 
-POLL_SEC = 0.5
+LOOK_SEC = 1.5
 
 
 def sweep(
@@ -68,8 +68,14 @@ def sweep(
     folder = Path(output or f"runs/sweeps/{read.name}")
     store = _store(storage or f"sqlite:///{folder}/study.db", read, runs)
     if workers:
-        _prepare(store, read, runs, retry_failed)
-        _run(store, runs, folder, workers, threads, limit)
+        try:
+            with _interruptible():
+                _prepare(store, read, runs, retry_failed)
+                _run(store, runs, folder, workers, threads, limit)
+        except KeyboardInterrupt:
+            _write(store, folder)
+            print("stopped; the same command goes on with what is left")
+            raise SystemExit(130) from None
     _tell(store, runs, folder)
 
 
@@ -110,41 +116,35 @@ def _run(
 ) -> None:
     """Has workers do the runs, and tells what they did."""
     from taghead.sweep.pool import Pool
-    from taghead.sweep.store import HEARTBEAT_SEC, is_over
-    from taghead.sweep.table import write_predictions, write_runs
+    from taghead.sweep.store import is_lost, is_over
+    from taghead.sweep.table import write_runs
 
     told = {run for run, trial in store.current().items() if is_over(trial)}
     if len(told) == len(runs):
         return
     num_workers = min(workers, len(runs) - len(told))
     os.environ["OMP_NUM_THREADS"] = str(threads)  # before the workers import torch
-    checked = time.monotonic()
-    try:
-        with _interruptible(), _progress(len(runs)) as progress:
-            task = progress.add_task("runs", total=len(runs), completed=len(told))
-            with Pool(store, num_workers, threads, limit, folder / "logs") as pool:
-                while True:
-                    is_at_work = pool.tend()
-                    if time.monotonic() - checked > HEARTBEAT_SEC:
-                        store.lose_stale()
-                        checked = time.monotonic()
-                    store.enqueue(runs)
-                    current = store.current()
-                    new = [t for run, t in current.items() if is_over(t) and run not in told]
-                    for trial in new:
-                        told.add(trial.user_attrs["run"])
-                        progress.console.print(_line(trial), highlight=False, soft_wrap=True)
-                    if new:
-                        write_runs(store, folder)
-                    progress.update(task, completed=len(told))
-                    if len(told) == len(runs) or not is_at_work:
-                        break
-                    time.sleep(POLL_SEC)
-    except KeyboardInterrupt:
-        write_runs(store, folder)
-        write_predictions(store, folder)
-        print(f"stopped: {len(told)} of {len(runs)} runs are done; the same command goes on")
-        raise SystemExit(130) from None
+    with (
+        _progress() as progress,
+        Pool(store, num_workers, threads, limit, folder / "logs") as pool,
+    ):
+        task = progress.add_task("runs", total=len(runs), completed=len(told))
+        pool.start()
+        is_at_work = True
+        while is_at_work and len(told) < len(runs):
+            time.sleep(LOOK_SEC)
+            is_at_work = pool.tend()
+            store.lose_stale()
+            current = store.current()
+            if any(map(is_lost, current.values())):
+                store.enqueue(runs)
+            new = [t for run, t in current.items() if is_over(t) and run not in told]
+            for trial in new:
+                told.add(trial.user_attrs["run"])
+                progress.console.print(_line(trial), markup=False, highlight=False, soft_wrap=True)
+            if new:
+                write_runs(store, folder)
+            progress.update(task, completed=len(told))
 
 
 def _line(trial: FrozenTrial) -> str:
@@ -157,13 +157,19 @@ def _line(trial: FrozenTrial) -> str:
     return f"{told['run']}  {run}: Top-1 {result['top1']:.1%} ({result['train_sec']:.0f} s)"
 
 
-def _tell(store: Store, runs: Sequence[Run], folder: Path) -> None:
-    """Writes the tables, and says how the runs ended."""
-    from taghead.sweep.store import is_failed, is_over
-    from taghead.sweep.table import PREDICTIONS, RUNS, write_predictions, write_runs
+def _write(store: Store, folder: Path) -> None:
+    from taghead.sweep.table import write_predictions, write_runs
 
     write_runs(store, folder)
     write_predictions(store, folder)
+
+
+def _tell(store: Store, runs: Sequence[Run], folder: Path) -> None:
+    """Writes the tables, and says how the runs ended."""
+    from taghead.sweep.store import is_failed, is_over
+    from taghead.sweep.table import PREDICTIONS, RUNS
+
+    _write(store, folder)
     current = store.current()
     over = [trial for trial in current.values() if is_over(trial)]
     failed = [trial for trial in over if is_failed(trial)]
@@ -176,7 +182,7 @@ def _tell(store: Store, runs: Sequence[Run], folder: Path) -> None:
         raise SystemExit(1)
 
 
-def _progress(total: int) -> Progress:
+def _progress() -> Progress:
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),

@@ -44,9 +44,12 @@ class Pool:
         self._workers: dict[int, tuple[multiprocessing.process.BaseProcess, Job]] = {}
 
     def __enter__(self) -> Pool:
+        return self
+
+    def start(self) -> None:
+        """Starts the workers."""
         for number in range(self._num_workers):
             self._start(number)
-        return self
 
     def __exit__(self, *error: object) -> None:
         self._stop.set()
