@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 
 from taghead.errors import DataError
@@ -30,18 +30,44 @@ def stop_if_not_finite(task: LightningModule, loss: Tensor, index: Tensor) -> No
     clips = getattr(dataset, "clips", None)
     names = [str(i) if clips is None else clips[i].id for i in index.tolist()]
     found = [pair for pair in everywhere((loss.item(), names) if bad else None) if pair]
-    saved = [
-        getattr(callback, name, "")
-        for callback in task.trainer.checkpoint_callbacks
-        for name in ("last_model_path", "best_model_path")
-    ]
-    last = next(filter(None, saved), "none")
     raise DataError(
         f"train/loss is {found[0][0]} in step {task.global_step} of epoch "
         f"{task.current_epoch}: training stops before the weights change. The clips of the "
         f"batch: {', '.join(name for _, part in found for name in part)}. "
-        f"The last checkpoint: {last}"
+        f"The last checkpoint: {_last_checkpoint(task.trainer)}"
     )
+
+
+def stop_if_weights_not_finite(task: LightningModule) -> None:
+    """Stops all processes before a checkpoint takes the place of one that is good.
+
+    A step whose loss was a number may have had gradients that were none; the next step's loss
+    would tell.
+
+    Args:
+        task: What is about to be saved.
+
+    Raises:
+        DataError: Naming the weights that are no numbers.
+    """
+    bad = [name for name, weight in task.named_parameters() if not weight.isfinite().all()]
+    if not anywhere(bool(bad), task.device):
+        return
+    names = sorted({name for part in everywhere(bad) for name in part})
+    raise DataError(
+        f"weights are not finite after step {task.global_step}, the first of {len(names)}: "
+        f"{names[0]}; no checkpoint is written of them. The last one: "
+        f"{_last_checkpoint(task.trainer)}"
+    )
+
+
+def _last_checkpoint(trainer: Trainer) -> str:
+    saved = [
+        getattr(callback, name, "")
+        for callback in trainer.checkpoint_callbacks
+        for name in ("last_model_path", "best_model_path")
+    ]
+    return next(filter(None, saved), "none")
 
 
 def check_checkpoint(path: str, task: nn.Module) -> None:

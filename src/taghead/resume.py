@@ -18,6 +18,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from taghead.data.draws import derived_seed, seed_all
 from taghead.errors import DataError
+from taghead.guards import stop_if_weights_not_finite
 
 UNFINISHED = ".unfinished-"
 WHERE = ("version_*/checkpoints", "checkpoints")
@@ -64,7 +65,8 @@ class ExactResume(Callback):
 class LastCheckpoint(Checkpoint):
     """Keeps `last.ckpt` in the run's folder: every so many steps, and at the end of each epoch.
 
-    With the trainer's `max_steps`, not at the end of an epoch, but of training.
+    With the trainer's `max_steps`, not at the end of an epoch, but of training. Weights that are no
+    numbers are not saved: training stops, and the file stays what it was.
 
     Where a validation follows a step, the checkpoint is written after it, so that a resumed
     training has none to repeat and none is left out. It is to stand behind the callbacks that keep
@@ -76,6 +78,7 @@ class LastCheckpoint(Checkpoint):
 
     Raises:
         ValueError: If `every_n_steps` is not positive.
+        DataError: From training, if there are weights that are no numbers to save.
     """
 
     def __init__(self, every_n_steps: int = 500, dirpath: str | None = None) -> None:
@@ -113,6 +116,7 @@ class LastCheckpoint(Checkpoint):
     def _save(self, trainer: Trainer) -> None:
         if trainer.fast_dev_run or trainer.global_step == self._saved_step:  # type: ignore[attr-defined]
             return
+        stop_if_weights_not_finite(trainer.lightning_module)
         self._saved_step = trainer.global_step
         self.last_model_path = str(Path(self.dirpath or "") / "last.ckpt")
         trainer.save_checkpoint(self.last_model_path, weights_only=False)

@@ -48,7 +48,7 @@ def on_two(function: Callable, *args: Any) -> list[Any]:
         started.append((process, receive))
     try:
         return [
-            pickle.loads(receive.recv_bytes()) if receive.poll(60) else None
+            pickle.loads(receive.recv_bytes()) if receive.poll(300) else None
             for _, receive in started
         ]
     finally:

@@ -114,3 +114,36 @@ def test_a_loss_that_is_no_number_in_one_process_stops_both(dataset: Path, tmp_p
     saved = torch.load(tmp_path / "last.ckpt", weights_only=True)
     assert saved["global_step"] == 2
     assert all(value.isfinite().all() for value in saved["state_dict"].values())
+
+
+class Spoil(Callback):
+    """Makes a gradient of one process useless in a step, whose loss is a number."""
+
+    def on_before_optimizer_step(self, trainer: Any, module: Any, optimizer: Any) -> None:
+        if trainer.global_step == 2 and trainer.global_rank == trainer.world_size - 1:
+            next(module.model.head.parameters()).grad[0] = float("inf")
+
+
+def spoiled(root: Path, folder: Path, devices: int) -> tuple[str, int]:
+    callbacks = [Spoil(), LastCheckpoint(1, str(folder))]
+    run = trainer(devices, max_epochs=3, limit_val_batches=0, callbacks=callbacks)
+    try:
+        run.fit(task(), data(root, batch_size=4))
+    except DataError as error:
+        return str(error), run.global_step
+    return "", run.global_step
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_weights_that_are_no_numbers_take_no_checkpoints_place(
+    dataset: Path, tmp_path: Path, devices: int
+) -> None:
+    args = (dataset, tmp_path, devices)
+    for message, step in [spoiled(*args)] if devices == 1 else on_two(spoiled, *args):
+        assert step == 3
+        first = next(name for name, _ in task().named_parameters() if ".head." in name)
+        assert f"weights are not finite after step 3, the first of 1: {first}; no c" in message
+        assert message.endswith(f"The last one: {tmp_path / 'last.ckpt'}")
+    saved = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    assert saved["global_step"] == 2
+    assert all(value.isfinite().all() for value in saved["state_dict"].values())
