@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 SEED ?= 0
 
-.PHONY: help install demo test notebooks test-scatter lint bench clean
+.PHONY: help install demo test notebooks test-scatter lint bench results clean
 .DEFAULT_GOAL := help
 
 help:
@@ -15,6 +15,7 @@ help:
 	@echo "make test-scatter  compile torch-scatter and test the operators with it"
 	@echo "make lint     check style and types"
 	@echo "make bench    run the benchmarks"
+	@echo "make results  write experiments/RESULTS.md anew from the stored tables"
 	@echo "make install  create $(VENV) and install the package"
 	@echo "make clean    remove $(VENV) and caches; data/ and runs/ stay"
 
@@ -52,6 +53,10 @@ bench: $(READY)
 	$(BIN)/python benchmarks/head.py --output benchmarks
 	$(BIN)/python benchmarks/features.py --output benchmarks
 	$(BIN)/python benchmarks/decode.py --output benchmarks
+
+results: $(READY)
+	$(BIN)/taghead sweep-report experiments/results/*/ --intro experiments/results/intro.md \
+		--output experiments/RESULTS.md
 
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis src/*.egg-info
