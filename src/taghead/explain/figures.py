@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -64,14 +63,13 @@ class Choice:
             name, value = next(iter(given.items()))
             raise ValueError(f"{name}: the model has no message-passing layer (got {value!r})")
         if self.layer is not None and not 0 <= self.layer < len(head.layers):
-            raise ValueError(
-                f"layer must be from 0 to {len(head.layers) - 1} (got {self.layer})"
-            )
+            raise ValueError(f"layer must be from 0 to {len(head.layers) - 1} (got {self.layer})")
+        heads = max((getattr(part, "heads", 1) for part in head.layers.modules()), default=1)
+        if self.head is not None and not 0 <= self.head < heads:
+            raise ValueError(f"head must be from 0 to {heads - 1} (got {self.head})")
         names = [relation.name for relation in head.relations]
         if self.relation is not None and self.relation not in names:
-            raise ValueError(
-                f"relation must be one of {', '.join(names)} (got {self.relation!r})"
-            )
+            raise ValueError(f"relation must be one of {', '.join(names)} (got {self.relation!r})")
 
 
 def draw_clip(found: ClipExplanation, head: TAGHead, choice: Choice, folder: Path) -> None:
@@ -179,9 +177,7 @@ def _curves(curves: pd.DataFrame, name: str) -> Figure:
     ):
         part = curves[curves.curve == curve]
         area = table.loc[curve]
-        axis.fill_between(
-            part.fraction, part.low, part.high, color=RANDOM, alpha=0.2, linewidth=0
-        )
+        axis.fill_between(part.fraction, part.low, part.high, color=RANDOM, alpha=0.2, linewidth=0)
         label = f"random orders, area {area.random:.3f}"
         axis.plot(part.fraction, part.random, color=RANDOM, linewidth=1, label=label)
         label = f"strongest first, area {area.ranked:.3f}"
@@ -192,7 +188,9 @@ def _curves(curves: pd.DataFrame, name: str) -> Figure:
         axis.tick_params(labelsize=6)
         axis.spines[["top", "right"]].set_visible(False)
         axis.set_ylim(0, 1)
-    panels[0].set_ylabel("\n".join(textwrap.wrap(f"probability of {name}", 30)), fontsize=7, parse_math=False)
+    panels[0].set_ylabel(
+        "\n".join(textwrap.wrap(f"probability of {name}", 30)), fontsize=7, parse_math=False
+    )
     return figure
 
 

@@ -60,6 +60,12 @@ function rivals(layer, relation, node) {
   return total - 1;
 }
 
+/** So many rows of each relation, in the relations' order. */
+function ofEach(rows, count) {
+  const names = [...new Set(rows.map((row) => row.relation))];
+  return names.flatMap((name) => rows.filter((row) => row.relation === name).slice(0, count));
+}
+
 /** What a token takes its messages from, the largest weight first. */
 function listensTo(layer, node, head, only) {
   const rows = [];
@@ -103,8 +109,8 @@ function strongest(layer, head, only, count) {
 
 const frameOf = (node) => Math.floor(node / POSITIONS);
 const positionOf = (node) => node % POSITIONS;
-const rowOf = (node) => Math.floor(positionOf(node) / GRID.width) + 1;
-const columnOf = (node) => (positionOf(node) % GRID.width) + 1;
+const rowOf = (node) => Math.floor(positionOf(node) / GRID.width);
+const columnOf = (node) => positionOf(node) % GRID.width;
 const valueAt = (values, node) =>
-  values[frameOf(node)][rowOf(node) - 1][columnOf(node) - 1] ?? 0;
+  values[frameOf(node)][rowOf(node)][columnOf(node)] ?? 0;
 const spoken = (name) => name.replaceAll("_", " ");

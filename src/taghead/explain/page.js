@@ -4,10 +4,10 @@ const LISTED = 8; // rows of the table
 const LINES = 5; // sources that lines are drawn from
 const $ = (id) => document.getElementById(id);
 const SVG = "http://www.w3.org/2000/svg";
-const STOPS = [[76, 16, 110], [188, 55, 84], [249, 142, 9], [252, 255, 164]]; // inferno, from a quarter on
+const STOPS = [[76, 16, 110], [188, 55, 84], [249, 142, 9], [255, 220, 90]]; // inferno's, but for its ends
 const COLOURS = ["#e8772e", "#2f7fd6", "#2a9d76", "#b765c4", "#c99a1f", "#5aa9c9"];
 const PLAY = "M3 1.5v13l11-6.5z";
-const PAUSE = "M3 1.5h3.5v13H3zM9.500 1.5H13v13H9.500z";
+const PAUSE = "M3 1.5h3.5v13H3zM9.5 1.5H13v13H9.5z";
 
 const state = {
   frame: 0, hovered: null, keyed: null, pinned: null,
@@ -29,7 +29,8 @@ function make(tag, attributes = {}, ...children) {
 const percent = (share) => `${(100 * share).toFixed(1)}%`;
 const tokenFrame = () => DATA.frames.token_frame[state.frame];
 const activePosition = () => state.hovered ?? state.keyed ?? state.pinned;
-const placeOf = (node) => `row ${rowOf(node)}, column ${columnOf(node)}`;
+const placeOf = (node) => `(${frameOf(node)}, ${rowOf(node)}, ${columnOf(node)})`;
+const spokenPlace = (node) => `y ${rowOf(node)}, x ${columnOf(node)}`;
 const seconds = (frame) => `${(DATA.frames.seconds[frame] ?? 0).toFixed(2)} s`;
 
 /** The node whose neighbours are shown, if one is. */
@@ -62,7 +63,7 @@ function heatColour(share, isSigned) {
   const place = strength * (STOPS.length - 1);
   const low = Math.min(Math.floor(place), STOPS.length - 2);
   const [r, g, b] = STOPS[low].map((v, i) => Math.round(v + (STOPS[low + 1][i] - v) * (place - low)));
-  return `rgb(${r} ${g} ${b} / ${(0.04 + 0.74 * strength).toFixed(3)})`;
+  return `rgb(${r} ${g} ${b} / ${(0.04 + 0.58 * strength ** 1.3).toFixed(3)})`;
 }
 
 /** The heat of a clip at rest, as shares of its range. */
@@ -123,7 +124,7 @@ function drawPatches(node, shown) {
     if (cell.textContent !== text) cell.textContent = text;
     cell.dataset.weight = text;
     const told = text && node !== null ? `, weight ${text}` : "";
-    cell.setAttribute("aria-label", `Row ${rowOf(here)}, column ${columnOf(here)}${told}`);
+    cell.setAttribute("aria-label", `${spokenPlace(here)}${told}`);
   });
 }
 
@@ -131,7 +132,7 @@ function drawLines(node, shown) {
   const lines = $("lines");
   lines.replaceChildren();
   if (node === null) return;
-  const centre = (at) => [(columnOf(at) - 0.5) * (100 / GRID.width), (rowOf(at) - 0.5) * (100 / GRID.height)];
+  const centre = (at) => [(columnOf(at) + 0.5) * (100 / GRID.width), (rowOf(at) + 0.5) * (100 / GRID.height)];
   const near = shown.rows.filter((row) => frameOf(row.source) === frameOf(node) && row.source !== node);
   const [x, y] = centre(node);
   for (const row of near.slice(0, LINES).reverse()) {
@@ -139,11 +140,11 @@ function drawLines(node, shown) {
     const [fromX, fromY] = centre(row.source);
     const bend = 0.14;
     const path = `M${fromX} ${fromY}Q${(fromX + x) / 2 + (y - fromY) * bend} ${(fromY + y) / 2 - (x - fromX) * bend} ${x} ${y}`;
-    const width = 0.3 + 0.9 * strength;
+    const width = 1 + 2.5 * strength; // pixels
     lines.append(
-      make("path", { class: "halo", d: path, "stroke-width": width + 0.7 }),
+      make("path", { class: "halo", d: path, "stroke-width": width + 2 }),
       make("path", { class: "line", d: path, "stroke-width": width, "data-source": row.source, "data-weight": row.weight.toFixed(4) }),
-      make("circle", { class: "dot", cx: fromX, cy: fromY, r: 0.7 + 0.7 * strength }),
+      make("circle", { class: "dot", cx: fromX, cy: fromY, r: 0.5 + 0.6 * strength }),
     );
   }
 }
@@ -183,7 +184,7 @@ function drawStrip(node, shown) {
     thumb.weight.textContent = text;
     thumb.button.dataset.weight = total === null ? "" : text;
     thumb.button.setAttribute("aria-current", String(t === tokenFrame()));
-    thumb.button.setAttribute("aria-label", `Go to frame ${t + 1} of ${GRID.frames}, ${seconds(thumb.frame)}; ${total === null ? "no weight" : text}`);
+    thumb.button.setAttribute("aria-label", `Go to t = ${t}, ${seconds(thumb.frame)}; ${total === null ? "no weight" : text}`);
   });
   const what = { rollout: "the part of the rollout", saliency: "the sum of the saliency", none: "" }[state.heat];
   $("strip-note").textContent = shown
@@ -195,42 +196,55 @@ function drawTable(node, shown) {
   const position = activePosition();
   const title = $("listens-title");
   const note = $("listens-note");
-  const rows = node !== null ? shown.rows.slice(0, LISTED)
-    : layers.length ? strongest(layers[state.layer], state.head, state.relation, Object.keys(layers[state.layer]).length > 1 && !state.relation ? 4 : LISTED) : [];
   if (position !== null) {
     const here = tokenFrame() * POSITIONS + position;
-    title.textContent = `${layers.length ? "Listens to" : "Patch"}: ${placeOf(here)}, frame ${frameOf(here) + 1}`;
-    const rollout = valueAt(DATA.rollout, here) * NODES;
-    note.textContent = `It counts ${rollout.toFixed(2)} times an even share (rollout); saliency for ${DATA.target} ${valueAt(DATA.saliency, here).toPrecision(3)}.`;
+    title.textContent = `Patch ${placeOf(here)}${layers.length ? " listens to" : ""}`;
+    const counts = (valueAt(DATA.rollout, here) * NODES).toFixed(2);
+    const adds = valueAt(DATA.saliency, here).toPrecision(2);
+    note.textContent = `It counts ${counts} times an even share (rollout) and adds ${adds} to the logit of ${spoken(DATA.target)} (saliency).`;
   } else {
     title.textContent = layers.length ? "The strongest edges" : "No graph";
     note.textContent = layers.length ? "Of all patches, by relation. Choose a patch to see its own."
       : "The model passes no messages: the heat is what its Transformer and readout make of each patch.";
   }
-  const heads = node !== null ? ["Patch", "Relation", "Weight"] : ["To", "From", "Weight"];
-  $("edges-head").replaceChildren(...heads.map((text) => make("th", { scope: "col" }, text)));
-  $("edges").replaceChildren(...rows.map((row) => tableRow(row, node)));
+  const rows = tableRows(node, shown);
+  const places = node !== null ? ["From (t, y, x)", "Relation"] : ["To (t, y, x)", "From (t, y, x)"];
+  $("edges-head").replaceChildren(...[...places, "Weight"].map((text) => make("th", { scope: "col" }, text)));
+  const top = new Map();
+  for (const row of rows) top.set(row.relation, Math.max(top.get(row.relation) ?? 0, Math.abs(row.weight)));
+  $("edges").replaceChildren(...rows.map((row) => tableRow(row, node, Math.abs(row.weight) / (top.get(row.relation) || 1))));
   $("edges").parentElement.hidden = !rows.length;
 }
 
-function tableRow(row, node) {
-  const place = (at) => `${rowOf(at)}, ${columnOf(at)}`;
-  const name = spoken(row.relation) + (row.alone ? " (its only one)" : "");
-  const weight = make("td", {}, row.weight.toFixed(4));
+function tableRows(node, shown) {
+  if (!layers.length) return [];
+  const names = Object.keys(layers[state.layer]);
+  const each = state.relation ? LISTED : Math.max(2, Math.ceil(LISTED / names.length));
+  if (node !== null) return ofEach(shown.rows, each);
+  return strongest(layers[state.layer], state.head, state.relation, each);
+}
+
+function tableRow(row, node, strength) {
+  const names = [...Object.keys(layers[state.layer]), "self_loop"];
+  const swatch = make("i", { class: "swatch" });
+  swatch.style.background = COLOURS[names.indexOf(row.relation) % COLOURS.length];
+  const bar = make("span", { class: "bar" });
+  bar.style.width = percent(strength);
+  bar.style.background = swatch.style.background;
+  const weight = make("td", {}, make("div", { class: "weighed" }, make("span", { class: "track" }, bar), make("span", { class: "value" }, row.weight.toFixed(4))));
   const attributes = { "data-source": row.source, "data-target": row.target, "data-relation": row.relation };
   if (node !== null) {
-    const when = frameOf(row.source) === frameOf(node) ? "" : `frame ${frameOf(row.source) + 1}: `;
-    return make("tr", attributes, make("td", {}, when + place(row.source)), make("td", {}, name), weight);
+    const name = make("td", {}, swatch, spoken(row.relation) + (row.alone ? " (its only one)" : ""));
+    return make("tr", attributes, make("td", {}, placeOf(row.source)), name, weight);
   }
-  const go = make("button", { type: "button", "aria-label": `Show frame ${frameOf(row.target) + 1}, ${placeOf(row.target)}` },
-    `frame ${frameOf(row.target) + 1}: ${place(row.target)}`);
+  const go = make("button", { type: "button", "aria-label": `Show patch ${placeOf(row.target)}` }, placeOf(row.target));
   go.addEventListener("click", () => {
     state.pinned = positionOf(row.target);
     goTo(frameOf(row.target));
+    rove(state.pinned);
     cells[state.pinned].focus();
   });
-  const source = frameOf(row.source) === frameOf(row.target) ? place(row.source) : `frame ${frameOf(row.source) + 1}: ${place(row.source)}`;
-  return make("tr", attributes, make("td", {}, go), make("td", {}, source), weight);
+  return make("tr", attributes, make("td", {}, swatch, go), make("td", {}, placeOf(row.source)), weight);
 }
 
 function drawPlayer() {
@@ -251,12 +265,12 @@ function say(node, shown) {
   saying = setTimeout(() => {
     if (node === null) { $("said").textContent = ""; return; }
     const part = (rows) => rows.slice(0, 3).map((row) => {
-      const when = frameOf(row.source) === frameOf(node) ? "" : `frame ${frameOf(row.source) + 1}, `;
-      return `${when}${placeOf(row.source)}: ${row.weight.toFixed(4)}`;
+      const when = frameOf(row.source) === frameOf(node) ? "" : `t ${frameOf(row.source)}, `;
+      return `${when}${spokenPlace(row.source)}: ${row.weight.toFixed(4)}`;
     }).join("; ");
     const here = shown.rows.filter((row) => frameOf(row.source) === frameOf(node));
     const elsewhere = shown.rows.filter((row) => frameOf(row.source) !== frameOf(node));
-    const sentences = [`Frame ${frameOf(node) + 1} of ${GRID.frames}, ${placeOf(node)}.`];
+    const sentences = [`Patch t ${frameOf(node)}, ${spokenPlace(node)}.`];
     if (here.length) sentences.push(`In its frame it listens most to ${part(here)}.`);
     if (elsewhere.length) sentences.push(`In time, to ${part(elsewhere)}.`);
     $("said").textContent = sentences.join(" ");

@@ -60,7 +60,7 @@ def write_page(
     view = f", view {clip.view + 1} of {clip.num_views}" if clip.num_views > 1 else ""
     about = (
         f"{Path(numbers['model']).name} · {len(clip.indices)} frames{view} · "
-        f"{grid.frames} × {grid.height} × {grid.width} patches"
+        f"{grid.frames}x{grid.height}x{grid.width} patches"
     )
     best = numbers["classes"][0]
     text = _filled(

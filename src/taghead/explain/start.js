@@ -87,7 +87,7 @@ function buildStrip() {
     const canvas = make("canvas", { width: 144, height: 144 });
     const weight = make("span", { class: "weight" });
     const button = make("button", { type: "button", class: "thumb", "data-frame": t }, canvas,
-      make("span", {}, make("small", {}, `frame ${t + 1} · ${seconds(frame)}`), weight));
+      make("span", {}, make("small", {}, `t = ${t} · ${seconds(frame)}`), weight));
     button.addEventListener("click", () => goTo(t));
     $("strip").append(button);
     thumbs.push({ frame, canvas, weight, button });
@@ -112,7 +112,9 @@ function buildChoices() {
   choose("head", Number);
   choose("relation", String);
   choose("heat", String);
-  $("numbers").addEventListener("change", () => $("stage").classList.toggle("numbers", $("numbers").checked));
+  const showNumbers = () => $("stage").classList.toggle("numbers", $("numbers").checked);
+  $("numbers").addEventListener("change", showNumbers);
+  showNumbers(); // a browser may remember the box from before
 }
 
 function buildPlayer() {
@@ -179,25 +181,36 @@ function buildFlow() {
   }
 }
 
-/** The target's probability as the strongest edges are left out first, beside random orders. */
+/** The target's probability as the strongest edges go first, or come, beside random orders. */
 function buildCurves() {
   if (!DATA.curves) return;
-  for (const curve of ["deletion", "insertion"]) {
-    const rows = DATA.curves.filter((row) => row.curve === curve);
+  const pair = make("div", { class: "pair" });
+  const names = { deletion: "Left out", insertion: "Put in" };
+  const isBetter = [];
+  for (const [curve, name] of Object.entries(names)) {
     const area = DATA.areas.find((row) => row.curve === curve);
-    const at = (name) => rows.map((row) => [34 + 250 * row.fraction, 8 + 70 * (1 - Math.min(Math.max(row[name], 0), 1))]);
-    const line = (points) => points.map((point) => point.map((v) => v.toFixed(1)).join(",")).join(" ");
-    const chart = make("svg", { class: "chart", viewBox: "0 0 290 96", role: "img", "aria-label": `${curve} curve` },
-      make("line", { class: "axis", x1: 34, x2: 284, y1: 78, y2: 78 }), make("line", { class: "axis", x1: 34, x2: 284, y1: 8, y2: 8 }),
-      make("text", { x: 28, y: 12, "text-anchor": "end" }, "1"), make("text", { x: 28, y: 82, "text-anchor": "end" }, "0"),
-      make("text", { x: 34, y: 93 }, "no edge"), make("text", { x: 284, y: 93, "text-anchor": "end" }, "all edges"),
-      make("polygon", { class: "band", points: line([...at("low"), ...at("high").reverse()]) }),
-      make("polyline", { class: "random", points: line(at("random")) }), make("polyline", { class: "ranked", points: line(at("ranked")) }));
-    const verb = curve === "deletion" ? "left out" : "put in";
-    const wanted = curve === "deletion" ? "lower" : "higher";
-    $("curves").append(make("p", { class: "note" },
-      `Probability of ${spoken(DATA.target)} as edges are ${verb}, the strongest first: area ${area.ranked.toFixed(3)}, in random order ${area.random.toFixed(3)} (95%: ${area.low.toFixed(3)} to ${area.high.toFixed(3)}). A ranking that matters is ${wanted}.`), chart);
+    isBetter.push(curve === "deletion" ? area.ranked < area.low : area.ranked > area.high);
+    const numbers = `area ${area.ranked.toFixed(3)}; in random order ${area.random.toFixed(3)} (${area.low.toFixed(3)} to ${area.high.toFixed(3)})`;
+    pair.append(make("figure", {}, chart(curve, `${name}, the strongest edges first: ${numbers}`),
+      make("figcaption", {}, make("strong", {}, name), ` ${numbers}`)));
   }
+  const verdict = isBetter.every(Boolean) ? "In both, this order does better than 95% of random orders."
+    : isBetter.some(Boolean) ? `When edges are ${isBetter[0] ? "left out" : "put in"}, this order does better than 95% of random orders; in the other case it does not.`
+      : "In neither does this order do better than 95% of random orders: for this clip, the weights do not tell which edges matter.";
+  $("curves").append(make("p", { class: "note" }, `Probability of ${spoken(DATA.target)} as edges are left out or put in, the strongest first. ${verdict}`), pair);
+}
+
+function chart(curve, label) {
+  const rows = DATA.curves.filter((row) => row.curve === curve);
+  const clamp = (value) => Math.min(Math.max(value, 0), 1);
+  const at = (name) => rows.map((row) => [18 + 168 * row.fraction, 6 + 84 * (1 - clamp(row[name]))]);
+  const line = (points) => points.map((point) => point.map((v) => v.toFixed(1)).join(",")).join(" ");
+  return make("svg", { class: "chart", viewBox: "0 0 190 104", role: "img", "aria-label": label },
+    ...[6, 48, 90].map((y) => make("line", { class: "axis", x1: 18, x2: 186, y1: y, y2: y })),
+    make("text", { x: 13, y: 9.5, "text-anchor": "end" }, "1"), make("text", { x: 13, y: 93, "text-anchor": "end" }, "0"),
+    make("text", { x: 18, y: 102 }, "no edge"), make("text", { x: 186, y: 102, "text-anchor": "end" }, "all edges"),
+    make("polygon", { class: "band", points: line([...at("low"), ...at("high").reverse()]) }),
+    make("polyline", { class: "random", points: line(at("random")) }), make("polyline", { class: "ranked", points: line(at("ranked")) }));
 }
 
 async function start() {

@@ -209,7 +209,9 @@ class Preprocessing:
         places = torch.stack(torch.meshgrid(*map(torch.arange, sizes), indexing="ij"))
         seen = next(islice(self._crops(places.unsqueeze(0)), crop, None))[0]
         first, last = seen[:, 0, 0].tolist(), (seen[:, -1, -1] + 1).tolist()
-        return tuple(end / size for ends in (first, last) for end, size in zip(ends, sizes, strict=True))
+        return tuple(
+            end / size for ends in (first, last) for end, size in zip(ends, sizes, strict=True)
+        )
 
     def _indices(
         self, reader: VideoReader, segment: Segment | None, num_clips: int, train: bool
