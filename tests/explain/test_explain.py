@@ -42,7 +42,8 @@ def test_the_numbers_are_the_heads_own(explained: Any) -> None:
             assert [edges["source"], edges["target"]] == edge_index.tolist()
             weights = torch.tensor(edges["weights"]).T
             assert_near(weights, attention.weights(i, name))
-            assert_near(torch.tensor(edges["entropy"]), attention.entropy(i, name)[0])
+            entropy = torch.from_numpy(np.array(edges["entropy"], dtype=float))  # null: no choice
+            assert_near(entropy, attention.entropy(i, name)[0])
     assert_near(torch.tensor(numbers["rollout"]), attention.rollout()[0])
     shares = [row["share"] for row in numbers["flow"]]
     assert shares == pytest.approx(attention.flow().share.tolist(), abs=LAST_DIGIT)
@@ -127,7 +128,7 @@ def test_heat_lies_on_its_token_in_the_video(clip: Path, tmp_path: Path) -> None
         frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
     for number, frame in enumerate(frames):
         side = frame.shape[1] // 2
-        changed = np.abs(frame[:side, side:].astype(int) - 128).max(-1)
+        changed = np.abs(frame[: side - 8, side:].astype(int) - 128).max(-1)
         if number // 8 != 2:
             assert changed.max() < 12
             continue
@@ -295,4 +296,5 @@ def test_a_video_that_cannot_be_read(tmp_path: Path) -> None:
 
 
 def assert_near(found: Tensor, expected: Tensor) -> None:
-    torch.testing.assert_close(found.double(), expected.double(), rtol=2e-6, atol=LAST_DIGIT)
+    tolerance = {"rtol": 2e-6, "atol": LAST_DIGIT, "equal_nan": True}
+    torch.testing.assert_close(found.double(), expected.double(), **tolerance)

@@ -198,7 +198,7 @@ def test_keys_reach_every_patch_and_the_reader_hears_it(page: Any, explained: An
         page.keyboard.press(key)
     node = first + 7 + 1
     assert_drawn(page, explained.numbers, node)
-    page.wait_for_function("document.getElementById('said').textContent.includes('y 1, x 1')")
+    playwright.expect(page.locator("#said")).to_contain_text("y 1, x 1")
     said = page.text_content("#said")
     expected = weights_of(explained.numbers, node, relation="intra_frame")
     assert f"{max(expected.values()):.4f}" in said
@@ -229,7 +229,7 @@ def test_the_clip_is_scrubbed_and_played(page: Any, explained: Any) -> None:
     page.locator("#scrub").fill("0")
     page.click("#play")
     assert page.get_attribute("#play", "aria-label") == "Pause"
-    page.wait_for_function("document.getElementById('scrub').value > 2")
+    playwright.expect(page.locator("#clock")).to_have_text(re.compile(r"^([4-9]|[123]\d) / 32 "))
     page.click("#play")
     assert page.get_attribute("#play", "aria-label") == "Play"
     stopped = page.inner_text("#clock")

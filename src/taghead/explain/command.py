@@ -82,7 +82,8 @@ def explain(
         raise ValueError(f"draws must be 0, or an integer of at least 2 (got {draws})")
     task = _Task(classifier, model, _target(classifier, target), view, choice, draws, device)
     folders = _folders(videos, Path(output))
-    entries, compared = [], []
+    entries: list[Entry] = []
+    compared: list[ClipExplanation] = []
     for video, folder in zip(videos, folders, strict=True):
         try:
             found = task.run(video, folder)
