@@ -241,6 +241,7 @@ def test_several_clips(
     assert "<b>" not in index
     assert "<script" not in index
     assert all(f'href="{folder}/page.html"' in index for folder in folders)
+    assert 'href="comparison.svg"' in index
     assert (output / "comparison.svg").read_text().startswith("<?xml")
     assert "index.html" in capsys.readouterr().out
 

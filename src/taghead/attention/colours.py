@@ -10,7 +10,7 @@ from torch import Tensor
 WARM = LinearSegmentedColormap.from_list("warm", ["#ffd98a", "#f58a3c", "#d1332e", "#7a0f3d"])
 COLD = LinearSegmentedColormap.from_list("cold", ["#a9cbf5", "#4f8fe0", "#1f55b0", "#0b2a66"])
 STRONGEST = 0.8  # opacity
-UNDER = 0.8  # the grey of a pale frame, behind the colours of the bar
+UNDER = 0.75  # the grey of a pale frame, behind the colours of the bar
 
 
 class HeatScale:
@@ -41,5 +41,5 @@ class HeatScale:
         signed = (shares - 0.5) * 2 if self.is_signed else shares
         strength = np.abs(signed).clip(0, 1)
         rgba = np.where((signed < 0)[..., None], COLD(strength), WARM(strength))
-        rgba[..., 3] = STRONGEST * strength**0.8
+        rgba[..., 3] = STRONGEST * strength**0.65
         return rgba

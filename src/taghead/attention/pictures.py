@@ -29,7 +29,7 @@ WIDTH_INCHES = 7.0  # of a page of two columns
 MARGIN_INCHES = 0.9  # for the colour bar
 GAPS_INCHES = 0.35  # between frames that edges join
 MAX_COLUMNS = 8
-PALE = 0.5  # how much of white is mixed into the frames under heat and edges
+PALE = 0.6  # how much of white is mixed into the frames under heat and edges
 FRAME_LINE = "#9aa3b0"
 COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe and Ito
 Frames = np.ndarray | Tensor
@@ -217,7 +217,9 @@ def _middle_frames(frames: Frames, count: int) -> np.ndarray:
     stride = len(found) // count
     chosen = found[stride // 2 :: stride]
     grey = chosen @ np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
-    pale = grey * (1 - PALE) + 255 * PALE
+    dark, bright = np.percentile(grey, (1, 99))
+    shares = ((grey - dark) / max(bright - dark, 1)).clip(0, 1)
+    pale = 255 * (shares * (1 - PALE) + PALE)
     return np.repeat(pale[..., None], 3, axis=-1).astype(np.uint8)
 
 
@@ -240,7 +242,7 @@ def _draw_edge(
         axesA=from_axis,
         axesB=to_axis,
         arrowstyle="-|>",
-        connectionstyle=f"arc3,rad={0.15 if is_within else -0.2}",
+        connectionstyle=f"arc3,rad={0.15 if is_within else -0.1}",
         mutation_scale=2 + 4.5 * strength,
         linewidth=0.3 + 0.9 * strength,
         color=colour,

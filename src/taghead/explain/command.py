@@ -98,7 +98,8 @@ def explain(
         with written_whole(Path(output)) as stage:
             if len(compared) > 1:
                 compare_clips(compared, classifier.head, choice, stage / "comparison")
-            write_index(entries, stage / "index.html")
+            pictures = [file.name for file in sorted(stage.iterdir())]
+            write_index(entries, stage / "index.html", pictures)
         print(f"all clips: {Path(output) / 'index.html'}")
     _raise_failed(entries)
 

@@ -108,7 +108,7 @@ def compare_clips(
 
 def _figures(found: ClipExplanation, head: TAGHead, choice: Choice) -> dict[str, Figure]:
     pictures, attention = found.pictures, found.attention
-    name = found.class_names[found.target]
+    name = _spoken(found.class_names[found.target])
     figures = {
         "rollout": token_heat(
             pictures,
@@ -144,9 +144,13 @@ def _two_classes(found: ClipExplanation, head: TAGHead) -> Figure:
 
 
 def _row(found: ClipExplanation, target: int, values: Tensor, clip: str = "") -> ClipHeat:
-    name = f"{found.class_names[target]} ({float(found.probabilities[target]):.1%})"
+    name = f"{_spoken(found.class_names[target])} ({float(found.probabilities[target]):.1%})"
     lines = [*textwrap.wrap(clip, LABEL_WIDTH), *textwrap.wrap(name, LABEL_WIDTH)]
     return ClipHeat(found.pictures, values, "\n".join(lines))
+
+
+def _spoken(name: str) -> str:
+    return name.replace("_", " ")
 
 
 def _saliency(found: ClipExplanation, head: TAGHead, target: int) -> Tensor:

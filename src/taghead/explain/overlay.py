@@ -17,7 +17,7 @@ from taghead.explain.numbers import ClipExplanation
 
 SMALLEST = 360  # pixels of a side of the pictures
 STRIP = 44  # pixels under them, for text
-INK, PAPER = (240, 243, 248), (17, 22, 32)
+INK, FAINT, PAPER = (240, 243, 248), (168, 178, 194), (17, 22, 32)
 
 
 def write_overlay(found: ClipExplanation, path: str | Path) -> None:
@@ -73,13 +73,14 @@ def _caption(canvas: Image.Image, found: ClipExplanation, i: int, side: int) -> 
     font = ImageFont.truetype(font_manager.findfont("DejaVu Sans"), 15)
     draw = ImageDraw.Draw(canvas)
     middle, width = side + STRIP // 2 + 2, canvas.width
-    name = found.class_names[found.predicted].replace("\n", " ")
+    name = " ".join(found.class_names[found.predicted].replace("_", " ").split())
     percent = f"  {float(found.probabilities[found.predicted]):.1%}"
     clock = f"{found.clip.seconds[i]:.2f} s"
-    room = width - 40 - draw.textlength(percent + clock, font)
+    room = side - 24 - draw.textlength(percent, font)
     while len(name) > 1 and draw.textlength(name, font) > room:
         name = name.removesuffix("…")[:-1] + "…"
     draw.text((12, middle), name + percent, INK, font, anchor="lm")
+    draw.text((side + 12, middle), "attention rollout", FAINT, font, anchor="lm")
     draw.text((width - 12, middle), clock, INK, font, anchor="rm")
     part = (i + 1) / len(found.clip.pictures)
     draw.rectangle((0, side, round(width * part) - 1, side + 3), (255, 158, 61))

@@ -39,17 +39,25 @@ function activeNode() {
   return position === null || !layers.length ? null : tokenFrame() * POSITIONS + position;
 }
 
-/** The weights to draw: of each source node, and the largest in its frame and in the others. */
+/** The weights to draw: of each source node, and what they span in its frame and in the others. */
 function drawnWeights(node) {
   const rows = listensTo(layers[state.layer], node, state.head, state.relation);
   const sums = new Map();
   for (const row of rows) sums.set(row.source, (sums.get(row.source) ?? 0) + row.weight);
-  const top = { here: 0, elsewhere: 0 };
+  const parts = { here: [], elsewhere: [] };
   for (const [source, weight] of sums) {
-    const part = frameOf(source) === frameOf(node) ? "here" : "elsewhere";
-    top[part] = Math.max(top[part], Math.abs(weight));
+    parts[frameOf(source) === frameOf(node) ? "here" : "elsewhere"].push(weight);
   }
-  return { rows, sums, top };
+  return { rows, sums, here: range(parts.here), elsewhere: range(parts.elsewhere) };
+}
+
+/** What the colours span: from the least weight, or from half of the largest where none is less. */
+function range(weights) {
+  const isSigned = weights.some((weight) => weight < 0);
+  const top = Math.max(0, ...weights.map(Math.abs));
+  const low = isSigned ? 0 : Math.min(top / 2, ...weights);
+  const share = (weight) => (isSigned ? weight / (top || 1) : (weight - low) / (top - low || 1));
+  return { isSigned, top, low: isSigned ? -top : low, share };
 }
 
 // Colours
@@ -63,7 +71,7 @@ function heatColour(share, isSigned) {
   const place = strength * (STOPS.length - 1);
   const low = Math.min(Math.floor(place), STOPS.length - 2);
   const [r, g, b] = STOPS[low].map((v, i) => Math.round(v + (STOPS[low + 1][i] - v) * (place - low)));
-  return `rgb(${r} ${g} ${b} / ${(0.04 + 0.58 * strength ** 1.3).toFixed(3)})`;
+  return `rgb(${r} ${g} ${b} / ${(0.03 + 0.67 * strength ** 1.2).toFixed(3)})`;
 }
 
 /** The heat of a clip at rest, as shares of its range. */
@@ -73,11 +81,11 @@ function restingHeat() {
   const all = values.flat(2).map((v) => v ?? 0);
   if (state.heat === "saliency") {
     const top = Math.max(...all.map(Math.abs)) || 1;
-    return { isSigned: true, of: (node) => valueAt(values, node) / top };
+    return { isSigned: true, low: -top, top, of: (node) => valueAt(values, node) / top };
   }
   const low = Math.min(...all);
-  const range = Math.max(...all) - low || 1;
-  return { isSigned: false, of: (node) => (valueAt(values, node) - low) / range };
+  const top = Math.max(...all);
+  return { isSigned: false, low, top, of: (node) => (valueAt(values, node) - low) / (top - low || 1) };
 }
 
 // Parts of the page
@@ -87,6 +95,7 @@ function draw() {
   const shown = node === null ? null : drawnWeights(node);
   drawPicture();
   drawPatches(node, shown);
+  drawLegend(shown);
   drawLines(node, shown);
   drawStrip(node, shown);
   drawTable(node, shown);
@@ -114,7 +123,7 @@ function drawPatches(node, shown) {
     const weight = shown ? shown.sums.get(here) : undefined;
     const isActive = activePosition() === position;
     let colour = "transparent";
-    if (weight !== undefined) colour = heatColour(weight / (shown.top.here || 1), weight < 0);
+    if (weight !== undefined) colour = heatColour(shown.here.share(weight), weight < 0);
     else if (!shown && rest) colour = heatColour(rest.of(here), rest.isSigned);
     cell.style.backgroundColor = colour;
     cell.classList.toggle("active", isActive);
@@ -128,6 +137,24 @@ function drawPatches(node, shown) {
   });
 }
 
+/** What the colours mean. */
+function drawLegend(shown) {
+  const rest = restingHeat();
+  const span = shown ? shown.here : rest;
+  const isSome = shown ? [...shown.sums.keys()].some((at) => frameOf(at) === tokenFrame()) : rest !== null;
+  $("legend").style.visibility = isSome ? "visible" : "hidden";
+  if (!isSome) return;
+  const ofRest = { rollout: (value) => `${(value * NODES).toFixed(1)}×`, saliency: (value) => value.toPrecision(2) };
+  const text = shown ? (value) => value.toFixed(4) : ofRest[state.heat];
+  const told = { rollout: "times an even share", saliency: `for ${spoken(DATA.target)}` };
+  const what = shown ? "weight in its frame" : told[state.heat];
+  $("legend-low").textContent = text(span.low);
+  $("legend-high").textContent = `${text(span.top)} ${what}`;
+  const steps = Array.from({ length: 9 }, (_, i) => (span.isSigned ? i / 4 - 1 : i / 8));
+  const colours = steps.map((share) => heatColour(share, span.isSigned));
+  $("ramp").style.backgroundImage = `linear-gradient(90deg, ${colours.join(",")})`;
+}
+
 function drawLines(node, shown) {
   const lines = $("lines");
   lines.replaceChildren();
@@ -136,14 +163,16 @@ function drawLines(node, shown) {
   const near = shown.rows.filter((row) => frameOf(row.source) === frameOf(node) && row.source !== node);
   const [x, y] = centre(node);
   for (const row of near.slice(0, LINES).reverse()) {
-    const strength = Math.abs(row.weight) / (shown.top.here || 1);
+    const strength = Math.abs(row.weight) / (shown.here.top || 1);
     const [fromX, fromY] = centre(row.source);
     const bend = 0.14;
-    const path = `M${fromX} ${fromY}Q${(fromX + x) / 2 + (y - fromY) * bend} ${(fromY + y) / 2 - (x - fromX) * bend} ${x} ${y}`;
+    const [overX, overY] = [(fromX + x) / 2 + (y - fromY) * bend, (fromY + y) / 2 - (x - fromX) * bend];
+    const path = `M${fromX} ${fromY}Q${overX} ${overY} ${x} ${y}`;
     const width = 1 + 2.5 * strength; // pixels
+    const told = { "data-source": row.source, "data-weight": row.weight.toFixed(4) };
     lines.append(
       make("path", { class: "halo", d: path, "stroke-width": width + 2 }),
-      make("path", { class: "line", d: path, "stroke-width": width, "data-source": row.source, "data-weight": row.weight.toFixed(4) }),
+      make("path", { class: "line", d: path, "stroke-width": width, ...told }),
       make("circle", { class: "dot", cx: fromX, cy: fromY, r: 0.5 + 0.6 * strength }),
     );
   }
@@ -166,7 +195,7 @@ function drawStrip(node, shown) {
       let colour = null;
       if (weight !== undefined) {
         total = (total ?? 0) + weight;
-        colour = heatColour(weight / ((own ? shown.top.here : shown.top.elsewhere) || 1), weight < 0);
+        colour = heatColour((own ? shown.here : shown.elsewhere).share(weight), weight < 0);
       } else if (!shown && rest) colour = heatColour(rest.of(here), rest.isSigned);
       if (!shown && rest) total = (total ?? 0) + valueAt(DATA[state.heat], here);
       const [left, top] = [(position % GRID.width) * wide, Math.floor(position / GRID.width) * high];
@@ -180,71 +209,18 @@ function drawStrip(node, shown) {
         context.strokeRect(left + 1, top + 1, wide - 2, high - 2);
       }
     }
-    const text = total === null ? "–" : state.heat === "saliency" && !shown ? total.toPrecision(2) : total.toFixed(4);
+    const isSaliency = state.heat === "saliency" && !shown;
+    const text = total === null ? "–" : isSaliency ? total.toPrecision(2) : total.toFixed(4);
     thumb.weight.textContent = text;
     thumb.button.dataset.weight = total === null ? "" : text;
     thumb.button.setAttribute("aria-current", String(t === tokenFrame()));
-    thumb.button.setAttribute("aria-label", `Go to t = ${t}, ${seconds(thumb.frame)}; ${total === null ? "no weight" : text}`);
+    const weight = total === null ? "no weight" : text;
+    thumb.button.setAttribute("aria-label", `Go to t = ${t}, ${seconds(thumb.frame)}; ${weight}`);
   });
   const what = { rollout: "the part of the rollout", saliency: "the sum of the saliency", none: "" }[state.heat];
   $("strip-note").textContent = shown
     ? "Under each frame, the weights that the patch gives to it: its own patch there, or others."
     : what ? `Under each frame of tokens, ${what} that falls on it.` : "The frames of tokens.";
-}
-
-function drawTable(node, shown) {
-  const position = activePosition();
-  const title = $("listens-title");
-  const note = $("listens-note");
-  if (position !== null) {
-    const here = tokenFrame() * POSITIONS + position;
-    title.textContent = `Patch ${placeOf(here)}${layers.length ? " listens to" : ""}`;
-    const counts = (valueAt(DATA.rollout, here) * NODES).toFixed(2);
-    const adds = valueAt(DATA.saliency, here).toPrecision(2);
-    note.textContent = `It counts ${counts} times an even share (rollout) and adds ${adds} to the logit of ${spoken(DATA.target)} (saliency).`;
-  } else {
-    title.textContent = layers.length ? "The strongest edges" : "No graph";
-    note.textContent = layers.length ? "Of all patches, by relation. Choose a patch to see its own."
-      : "The model passes no messages: the heat is what its Transformer and readout make of each patch.";
-  }
-  const rows = tableRows(node, shown);
-  const places = node !== null ? ["From (t, y, x)", "Relation"] : ["To (t, y, x)", "From (t, y, x)"];
-  $("edges-head").replaceChildren(...[...places, "Weight"].map((text) => make("th", { scope: "col" }, text)));
-  const top = new Map();
-  for (const row of rows) top.set(row.relation, Math.max(top.get(row.relation) ?? 0, Math.abs(row.weight)));
-  $("edges").replaceChildren(...rows.map((row) => tableRow(row, node, Math.abs(row.weight) / (top.get(row.relation) || 1))));
-  $("edges").parentElement.hidden = !rows.length;
-}
-
-function tableRows(node, shown) {
-  if (!layers.length) return [];
-  const names = Object.keys(layers[state.layer]);
-  const each = state.relation ? LISTED : Math.max(2, Math.ceil(LISTED / names.length));
-  if (node !== null) return ofEach(shown.rows, each);
-  return strongest(layers[state.layer], state.head, state.relation, each);
-}
-
-function tableRow(row, node, strength) {
-  const names = [...Object.keys(layers[state.layer]), "self_loop"];
-  const swatch = make("i", { class: "swatch" });
-  swatch.style.background = COLOURS[names.indexOf(row.relation) % COLOURS.length];
-  const bar = make("span", { class: "bar" });
-  bar.style.width = percent(strength);
-  bar.style.background = swatch.style.background;
-  const weight = make("td", {}, make("div", { class: "weighed" }, make("span", { class: "track" }, bar), make("span", { class: "value" }, row.weight.toFixed(4))));
-  const attributes = { "data-source": row.source, "data-target": row.target, "data-relation": row.relation };
-  if (node !== null) {
-    const name = make("td", {}, swatch, spoken(row.relation) + (row.alone ? " (its only one)" : ""));
-    return make("tr", attributes, make("td", {}, placeOf(row.source)), name, weight);
-  }
-  const go = make("button", { type: "button", "aria-label": `Show patch ${placeOf(row.target)}` }, placeOf(row.target));
-  go.addEventListener("click", () => {
-    state.pinned = positionOf(row.target);
-    goTo(frameOf(row.target));
-    rove(state.pinned);
-    cells[state.pinned].focus();
-  });
-  return make("tr", attributes, make("td", {}, swatch, go), make("td", {}, placeOf(row.source)), weight);
 }
 
 function drawPlayer() {

@@ -24,7 +24,7 @@ from taghead.explain.figures import Choice
 from taghead.explain.numbers import DECIMALS, ClipExplanation
 
 QUALITY = 82  # of the JPEG pictures
-SCRIPTS = ("model.js", "page.js", "start.js")
+SCRIPTS = ("model.js", "page.js", "side.js", "start.js")
 
 
 @dataclass(frozen=True)
@@ -82,13 +82,15 @@ def write_page(
     Path(path).write_text(text, encoding="utf-8")
 
 
-def write_index(entries: Sequence[Entry], path: str | Path) -> None:
+def write_index(entries: Sequence[Entry], path: str | Path, pictures: Sequence[str] = ()) -> None:
     """Writes the page that leads to the pages of several clips.
 
     Args:
         entries: The clips.
         path: The file; the clips' folders lie beside it.
+        pictures: Files beside it that show the clips together.
     """
+    links = [f'<a href="{html.escape(name)}">{html.escape(name)}</a>' for name in pictures]
     style = _asset("page.css")
     text = _filled(
         _asset("index.html"),
@@ -96,6 +98,7 @@ def write_index(entries: Sequence[Entry], path: str | Path) -> None:
             "style": style,
             "style_hash": _hash(style),
             "count": f"{len(entries)} clips",
+            "together": f" · together: {', '.join(links)}" if links else "",
             "cards": "\n".join(map(_card, entries)),
             "version": html.escape(__version__),
         },

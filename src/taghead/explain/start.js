@@ -9,7 +9,8 @@ function buildPatches() {
     row.style.gridTemplateColumns = `repeat(${GRID.width}, minmax(0, 1fr))`;
     for (let x = 0; x < GRID.width; x++) {
       const position = y * GRID.width + x;
-      const cell = make("div", { role: "gridcell", class: "patch", tabindex: position ? -1 : 0, "data-position": position });
+      const cell = make("div", { role: "gridcell", class: "patch", "data-position": position });
+      cell.tabIndex = position ? -1 : 0;
       cells.push(cell);
       row.append(cell);
     }
@@ -87,7 +88,7 @@ function buildStrip() {
     const canvas = make("canvas", { width: 144, height: 144 });
     const weight = make("span", { class: "weight" });
     const button = make("button", { type: "button", class: "thumb", "data-frame": t }, canvas,
-      make("span", {}, make("small", {}, `t = ${t} · ${seconds(frame)}`), weight));
+      make("span", {}, make("small", {}, make("b", {}, `t = ${t}`), " ", make("b", {}, seconds(frame))), weight));
     button.addEventListener("click", () => goTo(t));
     $("strip").append(button);
     thumbs.push({ frame, canvas, weight, button });
@@ -149,68 +150,6 @@ function play() {
     requestAnimationFrame(step);
   };
   requestAnimationFrame(step);
-}
-
-function buildClasses() {
-  const best = DATA.classes.slice(0, 5);
-  const target = DATA.classes.find((one) => one.class === DATA.target);
-  if (!best.includes(target)) best.push(target);
-  $("classes").replaceChildren(...best.map((one) => {
-    const name = make("span", { class: one === target ? "name target" : "name" }, spoken(one.class));
-    if (one === target && best[0] !== target) name.append(" (explained)");
-    const fill = make("div", { class: "fill" });
-    fill.style.width = percent(one.probability);
-    return make("li", {}, name, make("span", { class: "number" }, percent(one.probability)), make("div", { class: "track" }, fill));
-  }));
-}
-
-function buildFlow() {
-  const parts = DATA.layers.map((_, i) => DATA.flow.filter((row) => row.layer === i));
-  for (const [i, rows] of parts.entries()) {
-    const where = parts.length > 1 ? ` in layer ${i}` : "";
-    const bar = make("div", { class: "shares", "aria-hidden": "true" });
-    const legend = make("div", { class: "legend" });
-    rows.forEach((row, place) => {
-      const [part, swatch] = [make("div"), make("i")];
-      part.style.width = percent(row.share);
-      part.style.background = swatch.style.background = COLOURS[place % COLOURS.length];
-      bar.append(part);
-      legend.append(make("span", {}, swatch, `${spoken(row.relation)} ${percent(row.share)}`));
-    });
-    $("flow").append(make("p", { class: "note" }, `What flows along each relation${where}`), bar, legend);
-  }
-}
-
-/** The target's probability as the strongest edges go first, or come, beside random orders. */
-function buildCurves() {
-  if (!DATA.curves) return;
-  const pair = make("div", { class: "pair" });
-  const names = { deletion: "Left out", insertion: "Put in" };
-  const isBetter = [];
-  for (const [curve, name] of Object.entries(names)) {
-    const area = DATA.areas.find((row) => row.curve === curve);
-    isBetter.push(curve === "deletion" ? area.ranked < area.low : area.ranked > area.high);
-    const numbers = `area ${area.ranked.toFixed(3)}; in random order ${area.random.toFixed(3)} (${area.low.toFixed(3)} to ${area.high.toFixed(3)})`;
-    pair.append(make("figure", {}, chart(curve, `${name}, the strongest edges first: ${numbers}`),
-      make("figcaption", {}, make("strong", {}, name), ` ${numbers}`)));
-  }
-  const verdict = isBetter.every(Boolean) ? "In both, this order does better than 95% of random orders."
-    : isBetter.some(Boolean) ? `When edges are ${isBetter[0] ? "left out" : "put in"}, this order does better than 95% of random orders; in the other case it does not.`
-      : "In neither does this order do better than 95% of random orders: for this clip, the weights do not tell which edges matter.";
-  $("curves").append(make("p", { class: "note" }, `Probability of ${spoken(DATA.target)} as edges are left out or put in, the strongest first. ${verdict}`), pair);
-}
-
-function chart(curve, label) {
-  const rows = DATA.curves.filter((row) => row.curve === curve);
-  const clamp = (value) => Math.min(Math.max(value, 0), 1);
-  const at = (name) => rows.map((row) => [18 + 168 * row.fraction, 6 + 84 * (1 - clamp(row[name]))]);
-  const line = (points) => points.map((point) => point.map((v) => v.toFixed(1)).join(",")).join(" ");
-  return make("svg", { class: "chart", viewBox: "0 0 190 104", role: "img", "aria-label": label },
-    ...[6, 48, 90].map((y) => make("line", { class: "axis", x1: 18, x2: 186, y1: y, y2: y })),
-    make("text", { x: 13, y: 9.5, "text-anchor": "end" }, "1"), make("text", { x: 13, y: 93, "text-anchor": "end" }, "0"),
-    make("text", { x: 18, y: 102 }, "no edge"), make("text", { x: 186, y: 102, "text-anchor": "end" }, "all edges"),
-    make("polygon", { class: "band", points: line([...at("low"), ...at("high").reverse()]) }),
-    make("polyline", { class: "random", points: line(at("random")) }), make("polyline", { class: "ranked", points: line(at("ranked")) }));
 }
 
 async function start() {
