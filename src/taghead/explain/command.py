@@ -61,8 +61,8 @@ def explain(
         head: The attention head whose edges are drawn; the mean over them if not given.
         relation: The relation whose edges are drawn; all of them if not given.
         edges: How many edges of each relation are drawn.
-        draws: Random orders of edges that the attention's ranking is compared with; 0 leaves the
-            comparison out, which is most of the time that a clip takes.
+        draws: Random orders of edges that the attention's ranking is compared with. The graph part
+            runs 22 times for each, and for the ranking itself; 0 leaves the comparison out.
         formats: Files of each picture: `png`, `pdf`, `svg`; PNG and PDF if not given.
         device: Where the model runs: `auto`, `cpu`, `cuda`, ...
         modules: Python modules to import first: where operators of your own are defined.
