@@ -18,6 +18,7 @@ Train and use graph heads on 3D video backbones.
   validate   evaluate on the validation split
   test       evaluate on the test split     taghead test --config CONFIG --ckpt_path CHECKPOINT
   predict    classes of video files         taghead predict CLIP.mp4 --model CHECKPOINT
+  explain    what a model attended to: pictures, numbers, a video and an interactive page
   index      check a dataset: every clip read once, a manifest that training reads, a report
   extract    write a frozen backbone's features, on which heads train in minutes
   sweep      train many variants, in parallel and resumably, into one table of runs
@@ -73,6 +74,10 @@ def _run(args: list[str]) -> None:
         from taghead.prediction import predict
 
         _function(predict, args, many="videos")
+    elif command == "explain":
+        from taghead.explain.command import explain
+
+        _function(explain, args, many="videos")
     elif command == "index":
         from taghead.data.index import index
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from taghead import Grid
 from taghead.attention import ClipHeat, compare, edges_on_frames, save_figure, token_heat
+from taghead.attention.colours import UNDER, HeatScale
 
 GRID = Grid(2, 3, 4)
 
@@ -28,6 +29,34 @@ def test_heat_is_strongest_over_its_token(frames: Tensor) -> None:
     row, column = np.unravel_index(opacity.argmax(), opacity.shape)
     assert opacity.shape == (48, 64)
     assert (row // 16, column // 16) == (2, 3)
+
+
+def test_signs_have_colours_and_strength_has_opacity(frames: Tensor) -> None:
+    values = torch.zeros(GRID.frames, GRID.height, GRID.width)
+    values[0, 0, 0], values[0, 2, 3], values[1, 1, 1] = 2.0, -2.0, -0.5
+    first, second = (
+        np.asarray(axis.images[1].get_array()) for axis in token_heat(frames, values).axes[:2]
+    )
+    red, _, blue, most = first[4, 4]
+    assert red > blue
+    red, _, blue, _ = first[-4, -4]
+    assert blue > red
+    assert most > second[24, 24, 3] > second[4, 60, 3] == 0
+
+
+def test_the_colour_bar_shows_what_lies_on_a_pale_frame() -> None:
+    scale = HeatScale(torch.tensor([1.0, 3.0]))
+    bar, rgba = scale.bar().to_rgba([1.0, 3.0]), scale.rgba(np.array([1.0, 3.0]))
+    assert rgba[:, 3].tolist() == pytest.approx([0, 0.8])
+    mixed = rgba[:, :3] * rgba[:, 3:] + UNDER * (1 - rgba[:, 3:])
+    np.testing.assert_allclose(bar[:, :3], mixed, atol=1e-6)
+
+
+def test_names_are_no_formulas(frames: Tensor, tmp_path: Path) -> None:
+    values = torch.rand(GRID.frames, GRID.height, GRID.width)
+    figure = compare([ClipHeat(frames, values, "$a_$ {")], title="$\\nosuch$")
+    save_figure(figure, tmp_path / "heat.svg")
+    assert "$a_$ {" in (tmp_path / "heat.svg").read_text()
 
 
 def test_edges_are_drawn_between_their_tokens(frames: Tensor) -> None:

@@ -16,20 +16,22 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import CenteredNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import ConnectionPatch
+from matplotlib.patheffects import withStroke
 from torch import Tensor
 
+from taghead.attention.colours import HeatScale
 from taghead.grid import Grid
 
 WIDTH_INCHES = 7.0  # of a page of two columns
-MARGIN_INCHES = 0.9  # for the colour bar, or the legend
+MARGIN_INCHES = 0.9  # for the colour bar
+GAPS_INCHES = 0.35  # between frames that edges join
 MAX_COLUMNS = 8
-PALE = 0.35  # how much of white is mixed into the frames under heat and edges
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe and Ito
+PALE = 0.6  # how much of white is mixed into the frames under heat and edges
+FRAME_LINE = "#9aa3b0"
+COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe and Ito
 Frames = np.ndarray | Tensor
 
 
@@ -50,7 +52,7 @@ def token_heat(frames: Frames, values: Tensor, *, title: str = "", label: str = 
     """Heat of the tokens on the frames that they come from.
 
     One panel shows one frame of tokens, over the middle one of the video frames behind it. Signed
-    values are blue below 0 and red above.
+    values are blue below 0 and red above. The colour bar shows the colours as on a pale frame.
 
     Args:
         frames: The clip's frames.
@@ -106,7 +108,9 @@ def edges_on_frames(frames: Frames, grid: Grid, edges: pd.DataFrame, *, title: s
     """
     shown = _middle_frames(frames, grid.frames)
     columns = min(grid.frames, MAX_COLUMNS)
-    figure, axes = _panels(grid.frames, columns, shown.shape[2] / shown.shape[1], title)
+    figure, axes = _panels(
+        grid.frames, columns, shown.shape[2] / shown.shape[1], title, GAPS_INCHES
+    )
     for t, (axis, image) in enumerate(zip(axes, shown, strict=True)):
         _show(axis, image, t)
     scale = np.array([shown.shape[2] / grid.width, shown.shape[1] / grid.height])  # pixels
@@ -137,11 +141,7 @@ def save_figure(figure: Figure, path: str | Path) -> None:
 
 
 def _heat(clips: Sequence[ClipHeat], title: str, label: str, columns: int) -> Figure:
-    every = torch.cat([clip.values.detach().float().flatten().cpu() for clip in clips])
-    is_signed = bool(every.min() < 0)
-    top = float(every.abs().max()) or 1.0
-    norm = CenteredNorm(0, top) if is_signed else Normalize(float(every.min()), top)
-    colour = ScalarMappable(norm, "RdBu_r" if is_signed else "inferno")
+    scale = HeatScale(torch.cat([clip.values.detach().flatten().cpu() for clip in clips]))
     images = [_middle_frames(clip.frames, len(clip.values)) for clip in clips]
     columns = min(columns, len(images[0])) if len(clips) == 1 else columns
     _, height, width, _ = images[0].shape
@@ -152,50 +152,50 @@ def _heat(clips: Sequence[ClipHeat], title: str, label: str, columns: int) -> Fi
         for t in range(len(shown))
     ]
     for axis, (clip, t, image) in zip(axes, panels, strict=True):
-        _show(axis, image, t)
-        _overlay(axis, colour, clip.values[t], image.shape[:2])
+        _show(axis, image, t if clip is clips[0] else None)
+        _overlay(axis, scale, clip.values[t], image.shape[:2])
         if t == 0 and clip.title:
-            axis.set_ylabel(clip.title, fontsize=8)
-    bar = figure.colorbar(colour, ax=axes, fraction=0.03, pad=0.01, aspect=15)
+            axis.set_ylabel(clip.title, fontsize=7, parse_math=False)
+    bar = figure.colorbar(scale.bar(), ax=axes, fraction=0.03, pad=0.01, aspect=15 * len(clips))
     bar.set_label(label, fontsize=7)
-    bar.ax.tick_params(labelsize=6)
+    bar.outline.set_linewidth(0.5)
+    bar.ax.tick_params(labelsize=6, width=0.5, length=2)
     bar.ax.yaxis.get_offset_text().set_fontsize(6)
     return figure
 
 
-def _overlay(axis: Axes, colour: ScalarMappable, values: Tensor, size: tuple[int, ...]) -> None:
-    """Heat resized to the frame; the nearer a number to none, the more of the frame shows."""
+def _overlay(axis: Axes, scale: HeatScale, values: Tensor, size: tuple[int, ...]) -> None:
+    """Heat resized to the frame."""
     found = values.detach().float().cpu()[None, None]
     resized = F.interpolate(found, size=list(size), mode="bilinear", align_corners=False)
-    heat = resized[0, 0].numpy()
-    shares = np.asarray(colour.norm(heat))
-    if isinstance(colour.norm, CenteredNorm):
-        shares = np.abs(shares - 0.5) * 2
-    rgba = colour.to_rgba(heat)
-    rgba[..., 3] = 0.85 * shares.clip(0, 1)
-    axis.imshow(rgba)
+    axis.imshow(scale.rgba(resized[0, 0].numpy()))
 
 
-def _panels(count: int, columns: int, aspect: float, title: str) -> tuple[Figure, list[Axes]]:
+def _panels(
+    count: int, columns: int, aspect: float, title: str, margin: float = MARGIN_INCHES
+) -> tuple[Figure, list[Axes]]:
     """A figure with so many panels of frames, `aspect` times as wide as high."""
     rows = -(-count // columns)
-    side = (WIDTH_INCHES - MARGIN_INCHES) / max(columns, 3)
+    side = (WIDTH_INCHES - margin) / max(columns, 3)
     height = rows * (side / aspect + 0.12) + 0.15 + 0.25 * bool(title)
-    figure = Figure(figsize=(side * columns + MARGIN_INCHES, height), layout="constrained")
+    figure = Figure(figsize=(side * columns + margin, height), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False).flatten()
     for axis in grid:
         axis.set_xticks([])
         axis.set_yticks([])
+        for spine in axis.spines.values():
+            spine.set(linewidth=0.5, color=FRAME_LINE)
     for axis in grid[count:]:
         axis.set_visible(False)
     if title:
-        figure.suptitle(title, fontsize=9)
+        figure.suptitle(title, fontsize=9, parse_math=False)
     return figure, list(grid[:count])
 
 
-def _show(axis: Axes, image: np.ndarray, t: int) -> None:
+def _show(axis: Axes, image: np.ndarray, t: int | None) -> None:
     axis.imshow(image)
-    axis.set_title(f"t = {t}", fontsize=7, pad=2)
+    if t is not None:
+        axis.set_title(f"t = {t}", fontsize=7, pad=2)
 
 
 def _middle_frames(frames: Frames, count: int) -> np.ndarray:
@@ -217,7 +217,9 @@ def _middle_frames(frames: Frames, count: int) -> np.ndarray:
     stride = len(found) // count
     chosen = found[stride // 2 :: stride]
     grey = chosen @ np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
-    pale = grey * (1 - PALE) + 255 * PALE
+    dark, bright = np.percentile(grey, (1, 99))
+    shares = ((grey - dark) / max(bright - dark, 1)).clip(0, 1)
+    pale = 255 * (shares * (1 - PALE) + PALE)
     return np.repeat(pale[..., None], 3, axis=-1).astype(np.uint8)
 
 
@@ -225,7 +227,7 @@ def _draw_edge(
     figure: Figure, ends: list[tuple[Axes, np.ndarray]], colour: str, strength: float
 ) -> None:
     (from_axis, source), (to_axis, target) = ends
-    opacity = 0.08 + 0.92 * strength**1.5
+    opacity = 0.15 + 0.85 * strength**2
     if from_axis is to_axis and np.array_equal(source, target):
         from_axis.plot(
             *source, "o", markersize=5, markerfacecolor="none", color=colour, alpha=opacity
@@ -240,14 +242,15 @@ def _draw_edge(
         axesA=from_axis,
         axesB=to_axis,
         arrowstyle="-|>",
-        connectionstyle=f"arc3,rad={0.15 if is_within else -0.2}",
-        mutation_scale=1.5 + 4 * strength,
-        linewidth=0.2 + 0.8 * strength,
+        connectionstyle=f"arc3,rad={0.15 if is_within else -0.1}",
+        mutation_scale=2 + 4.5 * strength,
+        linewidth=0.3 + 0.9 * strength,
         color=colour,
         alpha=opacity,
         shrinkA=0,
         shrinkB=1,
+        path_effects=[withStroke(linewidth=1.2 + 0.9 * strength, foreground="white")],
     )
     arrow.set_in_layout(False)
     figure.add_artist(arrow)
-    from_axis.plot(*source, "o", markersize=1.2, color=colour, alpha=opacity)
+    from_axis.plot(*source, "o", markersize=2, markeredgewidth=0, color=colour, alpha=opacity)

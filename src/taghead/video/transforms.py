@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
+from itertools import islice
 from os import PathLike
 from typing import Any, get_args
 
@@ -175,12 +176,41 @@ class Preprocessing:
             VideoError: If the file cannot be read, or does not have the segment.
         """
         with VideoReader(path) as reader:
-            indices = self._indices(reader, segment, self.test_clips, train=False)
-            wanted, places = np.unique(indices, return_inverse=True)
+            wanted, places = np.unique(self.test_indices(reader, segment), return_inverse=True)
             frames = reader.read(wanted)
         resized, to_clip = self._resize()(_pictures(frames)), self._clip()
         return torch.stack(
             [to_clip(view) for clip in places for view in self._crops(resized[clip])]
+        )
+
+    def test_indices(self, reader: VideoReader, segment: Segment | None = None) -> np.ndarray:
+        """The numbers of the frames that make the clips of a test, `[test_clips, num_frames]`."""
+        return self._indices(reader, segment, self.test_clips, train=False)
+
+    def test_view(self, frames: np.ndarray, crop: int = 0) -> torch.Tensor:
+        """One view of a clip's frames, `[3, num_frames, crop, crop]`, as :meth:`load_views` has it.
+
+        Args:
+            frames: The clip's frames, uint8 `[num_frames, H, W, 3]`.
+            crop: Which of the `test_crops` squares.
+        """
+        resized = self._resize()(_pictures(frames))
+        return self._clip()(next(islice(self._crops(resized), crop, None)))
+
+    def test_box(self, height: int, width: int, crop: int = 0) -> tuple[float, ...]:
+        """What a view shows of a frame: top, left, bottom and right, as parts of its sides.
+
+        Args:
+            height: The frame's.
+            width: The frame's.
+            crop: Which of the `test_crops` squares.
+        """
+        sizes = self._resize()(torch.zeros(1, 1, height, width, dtype=torch.uint8)).shape[2:]
+        places = torch.stack(torch.meshgrid(*map(torch.arange, sizes), indexing="ij"))
+        seen = next(islice(self._crops(places.unsqueeze(0)), crop, None))[0]
+        first, last = seen[:, 0, 0].tolist(), (seen[:, -1, -1] + 1).tolist()
+        return tuple(
+            end / size for ends in (first, last) for end, size in zip(ends, sizes, strict=True)
         )
 
     def _indices(
