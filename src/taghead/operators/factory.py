@@ -149,7 +149,13 @@ class Operator:
         name = self.cls.__name__
         public = getattr(torch_geometric.nn, name, None) is self.cls
         module = "torch_geometric.nn" if public else self.cls.__module__
-        return {"class_path": f"{module}.{name}", "init_args": dict(self.options)}
+        options = {k: v for k, v in self.options.items() if not self._is_default_module(k, v)}
+        return {"class_path": f"{module}.{name}", "init_args": options}
+
+    def _is_default_module(self, name: str, value: Any) -> bool:
+        """Whether an option is a module such as the class has by default: no file can hold one."""
+        default = getattr(self._parameters.get(name), "default", None)
+        return isinstance(default, nn.Module) and repr(value) == repr(default)
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Operator:

@@ -21,21 +21,14 @@ in the table. `engine="dense"` takes the dense way or raises an error that says 
 """
 
 CONCLUSION = """Beside these options all take `aggr` and `flow`, either direction. Edge features
-are given as one row per relation (`edge_attr`).
+are given as one row per relation (`edge_attr`); those of single edges (`edge_features`, see
+[relations.md](relations.md)) go through PyG.
 
 ## Relations
 
-| relation | from | dense |
-| --- | --- | --- |
-| `intra_frame` | the other positions of the frame | yes |
-| `time_aligned`, `time_aligned(reach=R)` | the same position, up to R frames away | yes |
-| `past`, `past(reach=R)` | the same position, up to R frames earlier | yes |
-| `future`, `future(reach=R)` | the same position, up to R frames later | yes |
-| `spatial_window(radius=R)` | up to R rows and columns away in the frame | yes |
-| `custom(name, function)`, in Python | any edges that a function of the grid gives | no |
-
-Any of them may be joined, and every operator of the table runs densely on every union of dense
-ones; with a custom relation among them it runs through PyG. `docs/algebra.md` tells how.
+Every operator of the table runs densely on every union of `intra_frame`, `time_aligned`, `past`,
+`future` and `spatial_window`; with another relation among them it runs through PyG.
+[relations.md](relations.md) has all relations, [algebra.md](algebra.md) tells how it is done.
 
 ## PyG's own way
 
