@@ -286,6 +286,7 @@ class SynthGym(VideoDataModule):
         num_workers: Processes that read clips; 0 reads in the training process.
         on_error: What happens to a clip that cannot be read, as in `VideoDataModule`.
         class_balance: How far training evens out classes, as in `VideoDataModule`.
+        classes: The names of those classes of the family that there are; all if not given.
     """
 
     def __init__(
@@ -303,6 +304,7 @@ class SynthGym(VideoDataModule):
         num_workers: int = 2,
         on_error: OnError = "raise",
         class_balance: float = 0.0,
+        classes: list[str] | None = None,
     ) -> None:
         super().__init__(
             root=f"{root}/videos",
@@ -322,10 +324,11 @@ class SynthGym(VideoDataModule):
         self.level = level
         self.mirror = mirror
         self.data_seed = data_seed
+        self.chosen = classes
 
     @property
     def class_names(self) -> list[str]:
-        return synthetic.class_names(self.family)
+        return self.chosen or synthetic.class_names(self.family)
 
     def prepare_data(self) -> None:
         synthetic.write_dataset(
@@ -335,4 +338,5 @@ class SynthGym(VideoDataModule):
             level=self.level,
             mirror=self.mirror,
             seed=self.data_seed,
+            classes=self.chosen,
         )
