@@ -278,8 +278,8 @@ class SynthGym(VideoDataModule):
         level: How much camera, looks, timing and noise vary, 0 to 1.
         mirror: Probability that a clip is mirrored.
         num_train: Clips to train on.
-        num_val: Clips to validate on.
-        num_test: Clips to test on.
+        num_val: Clips to validate on; with 0 there is no validation split.
+        num_test: Clips to test on; with 0 there is no test split.
         data_seed: Seed of the clips; each split draws from seeds of its own.
         preprocessing: How frames are sampled and transformed.
         batch_size: Clips in a batch.
@@ -309,8 +309,8 @@ class SynthGym(VideoDataModule):
         super().__init__(
             root=f"{root}/videos",
             train=f"{root}/train.csv",
-            val=f"{root}/val.csv",
-            test=f"{root}/test.csv",
+            val=f"{root}/val.csv" if num_val else None,
+            test=f"{root}/test.csv" if num_test else None,
             preprocessing=preprocessing,
             batch_size=batch_size,
             num_workers=num_workers,
