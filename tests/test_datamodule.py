@@ -234,3 +234,20 @@ def test_synthgym_writes_its_clips_once(tmp_path: Path) -> None:
     assert len(videos) == 8
     data.prepare_data()
     assert [path.stat().st_mtime_ns for path in videos] == written
+
+
+def test_synthgym_without_validation_clips_has_no_such_split(tmp_path: Path) -> None:
+    classes = ["backward_tuck_0_half_twists", "backward_tuck_1_half_twist"]
+    data = SynthGym(
+        str(tmp_path / "clips"),
+        num_train=2,
+        num_val=0,
+        num_test=2,
+        preprocessing=SMALL,
+        classes=classes,
+    )
+    data.prepare_data()
+    data.setup("fit")
+    assert data.val_dataloader() == []
+    assert data.class_names == classes
+    assert sorted(clip.class_name for clip in data.clips["train"]) == classes

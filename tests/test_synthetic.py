@@ -95,6 +95,8 @@ def test_render_clip_refuses(arguments, message):
         ({"family": "vault"}, r"family must be one of somersault, order \(got 'vault'\)"),
         ({"level": 2}, r"level must lie in 0\.\.1 \(got 2\)"),
         ({"seed": -1}, r"seed must be a non-negative integer \(got -1\)"),
+        ({"classes": ["flip"]}, r"classes must be distinct names of 'somersault'"),
+        ({"classes": []}, r"classes must be distinct names"),
         ({"num_workers": -2}, r"num_workers must be a non-negative integer \(got -2\)"),
     ],
 )
@@ -315,6 +317,21 @@ def test_annotations_are_balanced_and_interleaved(tmp_path, family, monkeypatch)
         assert rows["ClassEncoded"].diff().ne(0).mean() > 0.8
 
 
+def test_some_classes_are_numbered_as_they_are_named(tmp_path, monkeypatch):
+    drawn = {}
+    monkeypatch.setattr(
+        "taghead.data.synthetic.writer.write_clip",
+        lambda spec, path: drawn.update({path.name: spec.label}),
+    )
+    every = class_names("somersault")
+    chosen = [every[12], every[4]]
+    write_dataset(tmp_path, splits={"train": 8}, classes=chosen, num_workers=0, progress=False)
+    rows = pd.read_csv(tmp_path / "train.csv")
+    assert [chosen[number] for number in rows["ClassEncoded"]] == list(rows["Class"])
+    assert rows["ClassEncoded"].value_counts().to_dict() == {0: 4, 1: 4}
+    assert [every[drawn[name]] for name in rows["FileName"]] == list(rows["Class"])
+
+
 def test_clips_open_with_the_frames_that_the_annotations_say(dataset):
     found = set()
     for split, size in SMALL.items():
@@ -404,6 +421,7 @@ def test_a_stopped_run_continues(dataset, tmp_path):
         ({"seed": 8}, "seed=3, asked for seed=8"),
         ({"family": "somersault"}, "family='order', asked for family='somersault'"),
         ({"splits": {"train": 7}}, "asked for splits={'train': 7}"),
+        ({"classes": class_names("order")[:2]}, "classes=None, asked for classes="),
     ],
 )
 def test_other_parameters_are_an_error_and_change_nothing(dataset, changed, message):

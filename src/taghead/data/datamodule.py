@@ -278,14 +278,15 @@ class SynthGym(VideoDataModule):
         level: How much camera, looks, timing and noise vary, 0 to 1.
         mirror: Probability that a clip is mirrored.
         num_train: Clips to train on.
-        num_val: Clips to validate on.
-        num_test: Clips to test on.
+        num_val: Clips to validate on; with 0 there is no validation split.
+        num_test: Clips to test on; with 0 there is no test split.
         data_seed: Seed of the clips; each split draws from seeds of its own.
         preprocessing: How frames are sampled and transformed.
         batch_size: Clips in a batch.
         num_workers: Processes that read clips; 0 reads in the training process.
         on_error: What happens to a clip that cannot be read, as in `VideoDataModule`.
         class_balance: How far training evens out classes, as in `VideoDataModule`.
+        classes: The names of those classes of the family that there are; all if not given.
     """
 
     def __init__(
@@ -303,12 +304,13 @@ class SynthGym(VideoDataModule):
         num_workers: int = 2,
         on_error: OnError = "raise",
         class_balance: float = 0.0,
+        classes: list[str] | None = None,
     ) -> None:
         super().__init__(
             root=f"{root}/videos",
             train=f"{root}/train.csv",
-            val=f"{root}/val.csv",
-            test=f"{root}/test.csv",
+            val=f"{root}/val.csv" if num_val else None,
+            test=f"{root}/test.csv" if num_test else None,
             preprocessing=preprocessing,
             batch_size=batch_size,
             num_workers=num_workers,
@@ -322,10 +324,11 @@ class SynthGym(VideoDataModule):
         self.level = level
         self.mirror = mirror
         self.data_seed = data_seed
+        self.chosen = classes
 
     @property
     def class_names(self) -> list[str]:
-        return synthetic.class_names(self.family)
+        return self.chosen or synthetic.class_names(self.family)
 
     def prepare_data(self) -> None:
         synthetic.write_dataset(
@@ -335,4 +338,5 @@ class SynthGym(VideoDataModule):
             level=self.level,
             mirror=self.mirror,
             seed=self.data_seed,
+            classes=self.chosen,
         )

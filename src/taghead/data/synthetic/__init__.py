@@ -18,7 +18,7 @@ else (camera, clothing, background, body, timing, noise) varies with one ``level
 
 from .classes import FAMILIES, ClipSpec, class_names
 from .render import ClipPlan, plan_clip, render_clip
-from .writer import DEFAULT_SPLITS, write_dataset
+from .writer import DEFAULT_SPLITS, write_clip, write_dataset
 
 __all__ = [
     "DEFAULT_SPLITS",
@@ -28,5 +28,6 @@ __all__ = [
     "class_names",
     "plan_clip",
     "render_clip",
+    "write_clip",
     "write_dataset",
 ]

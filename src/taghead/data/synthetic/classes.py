@@ -85,6 +85,23 @@ def class_names(family: str) -> list[str]:
     return [member.name for member in members]
 
 
+def class_labels(family: str, names: Sequence[str] | None = None) -> list[int]:
+    """The labels of some of a family's classes, or of all.
+
+    Raises:
+        ValueError: If there is no such family, or a name is not one of its classes or comes twice.
+    """
+    every = class_names(family)
+    if names is None:
+        return list(range(len(every)))
+    unknown = [name for name in names if name not in every]
+    if unknown or not names or isinstance(names, str) or len(set(names)) != len(names):
+        raise ValueError(
+            f"classes must be distinct names of {family!r}: {', '.join(every)} (got {names!r})"
+        )
+    return [every.index(name) for name in names]
+
+
 def check_family(family: str) -> None:
     """Refuses a family that does not exist."""
     if family not in FAMILIES:

@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import time
 import zlib
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import closing
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TimeRemai
 from taghead.data.workers import start_worker, usable_cores
 from taghead.errors import DataError
 
-from .classes import ClipSpec, check_family, check_fraction, class_names
+from .classes import ClipSpec, check_fraction, class_labels, class_names
 from .render import count_frames, draw_clip, plan_clip
 
 FRAME_RATE = 25
@@ -41,10 +41,11 @@ _ENCODER = {"crf": "26", "preset": "superfast", "g": "12"}
 
 @dataclass(frozen=True)
 class Entry:
-    """A clip of a dataset: what it shows, and the name of its file."""
+    """A clip of a dataset: what it shows, the name of its file, and its class's number there."""
 
     spec: ClipSpec
     file_name: str
+    number: int
 
     @property
     def class_name(self) -> str:
@@ -61,6 +62,7 @@ def write_dataset(
     seed: int = 0,
     num_workers: int | None = None,
     progress: bool = True,
+    classes: Sequence[str] | None = None,
 ) -> None:
     """Writes a dataset: ``videos/<Class>/<FileName>`` and one annotation file per split.
 
@@ -82,6 +84,8 @@ def write_dataset(
             CPU core but none without at least 100 clips to write. With any, a script needs the
             usual ``if __name__ == "__main__":``.
         progress: Whether to show a progress bar.
+        classes: Names of the family's classes to write, numbered as they stand here; all of them
+            if not given.
 
     Raises:
         ValueError: If an argument breaks its rule.
@@ -89,7 +93,7 @@ def write_dataset(
             written.
     """
     splits = _checked_splits(splits)
-    check_family(family)
+    labels = class_labels(family, classes)
     check_fraction("level", level)
     check_fraction("mirror", mirror)
     seed = _non_negative("seed", seed)
@@ -102,6 +106,7 @@ def write_dataset(
         "mirror": float(mirror),
         "seed": seed,
         "generator_version": GENERATOR_VERSION,
+        "classes": None if classes is None else list(classes),
     }
 
     root = Path(root)
@@ -109,7 +114,7 @@ def write_dataset(
         _claim(root, parameters)
         _remove_abandoned(root)
         clips = {
-            split: list(_split_clips(split, size, family, level, mirror, seed))
+            split: list(_split_clips(split, size, family, labels, level, mirror, seed))
             for split, size in splits.items()
         }
         _write_clips(root / "videos", clips, num_workers, progress)
@@ -140,21 +145,26 @@ def _checked_splits(splits: Mapping[str, int]) -> dict[str, int]:
 
 
 def _split_clips(
-    split: str, size: int, family: str, level: float, mirror: float, seed: int
+    split: str,
+    size: int,
+    family: str,
+    labels: Sequence[int],
+    level: float,
+    mirror: float,
+    seed: int,
 ) -> Iterator[Entry]:
     """The clips of a split: runs of all classes, each run in its own random order."""
-    num_classes = len(class_names(family))
+    num_classes = len(labels)
     split_key = zlib.crc32(split.encode())
-    labels: list[int] = []
+    numbers: list[int] = []
     for place in range(size):
         if place % num_classes == 0:
             # A fourth word keeps this stream apart from those of the clips.
             order = np.random.default_rng([seed, split_key, place, 1])
-            labels = order.permutation(num_classes).tolist()
-        spec = ClipSpec(
-            (seed, split_key, place), labels[place % num_classes], family, level, mirror
-        )
-        yield Entry(spec, f"{split}_{place:06d}.mp4")
+            numbers = order.permutation(num_classes).tolist()
+        number = numbers[place % num_classes]
+        spec = ClipSpec((seed, split_key, place), labels[number], family, level, mirror)
+        yield Entry(spec, f"{split}_{place:06d}.mp4", number)
 
 
 def _claim(root: Path, parameters: dict[str, Any]) -> None:
@@ -260,8 +270,7 @@ def encode(frames: NDArray[np.uint8], path: Path) -> None:
 
 def _write_annotations(path: Path, clips: Iterable[Entry]) -> None:
     rows = [
-        (clip.file_name, clip.class_name, count_frames(clip.spec), clip.spec.label)
-        for clip in clips
+        (clip.file_name, clip.class_name, count_frames(clip.spec), clip.number) for clip in clips
     ]
     partial = _partial(path)
     with partial.open("w", newline="", encoding="utf-8") as file:
