@@ -75,6 +75,16 @@ def test_swapping_the_operator_is_one_flag(dataset: Path, folder: Path, swap: li
     assert saved["model"]["head"]["init_args"]["conv"]["class_path"].endswith(swap[0])
 
 
+def test_controls_motion_and_features_are_options(dataset: Path, folder: Path) -> None:
+    relations = ["shuffled_intra(seed=1)", "motion_aligned"]
+    options = {"relations": relations, "edge_features": "offset", "edge_dropout": 0.2}
+    given = {**options, "relations": f"[{', '.join(relations)}]"}
+    fit(dataset, *(f"--model.head.{name}={value}" for name, value in given.items()))
+    last = folder / "runs/synthgym/version_0/checkpoints/last.ckpt"
+    head = VideoClassifier.from_checkpoint(last).head
+    assert {name: head.config()[name] for name in options} == options
+
+
 def test_relations_are_a_list_of_names(dataset: Path, folder: Path) -> None:
     relations = ["intra_frame", "past", "time_aligned(reach=2)", "spatial_window(radius=1)"]
     fit(dataset, f"--model.head.relations=[{', '.join(relations)}]")

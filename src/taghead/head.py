@@ -58,9 +58,9 @@ class TAGHead(nn.Module):
             on all edges that is told each edge's relation; `none`, no graph: the control.
         relations: The edge sets: `intra_frame`, `time_aligned`, `past`, `future` (these three also
             as `past(reach=2)`), `spatial_window(radius=1)`, `motion_aligned(radius=1)`, which
-            follows the features of the tokens that enter the graph; the controls `shuffled_intra`,
-            `shuffled_time`, `random_intra`, `random_time` (also as `random_time(seed=1)`); or a
-            `Relation` of any edges.
+            follows the features of the tokens that enter the graph; the controls `no_edges`,
+            `shuffled_intra`, `shuffled_time`, `random_intra`, `random_time` (the last four also as
+            `random_time(seed=1)`); or a `Relation` of any edges.
         relation_aggr: How the relations' outputs meet in mode `per_relation`.
         graph_layers: Message-passing layers.
         graph_norm: LayerNorm before the operator (`pre`), after the sum (`post`), or none.

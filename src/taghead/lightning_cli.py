@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from jsonargparse import Namespace
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import nn
 
 from taghead.errors import DataError, one_line
 from taghead.resume import last_checkpoint, run_loggers
@@ -20,6 +22,10 @@ class TagheadCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         for name in ("class_names", "preprocessing", "features"):
             parser.link_arguments(f"data.{name}", f"model.{name}", apply_on="instantiate")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        super().parse_arguments(parser, args)
+        leave_out_modules(self.config)
 
     def _parse_ckpt_path(self) -> None:
         try:
@@ -68,3 +74,13 @@ class TagheadCLI(LightningCLI):
     def _options(self) -> Any:
         """The subcommand's options; there are none where the classes alone are made."""
         return self.config_init[self.subcommand] if self.subcommand else {}
+
+
+def leave_out_modules(config: Namespace) -> None:
+    """Leaves a class's own defaults to it where they are modules, which no file can hold.
+
+    Some of PyG's operators have one, an activation: `ResGatedGraphConv(act=Sigmoid())`.
+    """
+    for key, value in list(config.items(branches=True)):
+        if isinstance(value, nn.Module):
+            del config[key]

@@ -104,6 +104,25 @@ def test_every_experiment_takes_a_step(
     )
 
 
+def test_the_saved_config_of_an_operator_with_a_module_among_its_defaults(features: Path) -> None:
+    main(
+        [
+            "fit",
+            f"--config={FOLDER / 'features.yaml'}",
+            "--model.head.conv=torch_geometric.nn.ResGatedGraphConv",
+            f"--data.root={features}",
+            "--trainer.max_epochs=1",
+            "--trainer.limit_train_batches=1",
+        ]
+    )
+    (saved,) = Path("runs").rglob("config.yaml")
+    (checkpoint,) = Path("runs").rglob("best.ckpt")
+    options = yaml.safe_load(saved.read_text())["model"]["head"]["init_args"]["conv"]["init_args"]
+    assert options["aggr"] == "sum"
+    assert "act" not in options
+    main(["validate", f"--config={saved}", f"--ckpt_path={checkpoint}"])
+
+
 @pytest.mark.parametrize("config", EXTRACTIONS, ids=lambda path: path.stem)
 def test_the_features_of_the_sweeps_are_extracted(
     config: Path, folder: Path, capsys: pytest.CaptureFixture[str]
