@@ -14,6 +14,7 @@ from rich.table import Table
 
 from taghead.backbones import Backbone, build_backbone
 from taghead.costs import PartCosts, Precision, model_costs
+from taghead.errors import check_counts
 from taghead.head import TAGHead
 from taghead.model import VideoClassifier
 from taghead.prediction import checked_device
@@ -52,9 +53,8 @@ def bench_model(
         ValueError: If an argument breaks its rule.
     """
     numbers = {"num_classes": num_classes, "batch_size": batch_size, "runs": runs}
-    for name, number in {**numbers, "num_frames": num_frames, "size": size}.items():
-        if number is not None and number < 1:
-            raise ValueError(f"{name} must be a positive integer (got {number})")
+    sizes = {"num_frames": num_frames, "size": size}
+    check_counts(**numbers, **{name: n for name, n in sizes.items() if n is not None})
     where = torch.device(checked_device(device))
     models = [_model(name, head, num_classes, num_frames, size) for name in backbones]
     rows: list[dict[str, object]] = []

@@ -15,6 +15,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from torch_geometric.nn import GATv2Conv
 
 from taghead.data import SynthGym
+from taghead.errors import check_counts
 from taghead.head import TAGHead
 from taghead.prediction import predict_videos, print_table
 from taghead.report import TestReport
@@ -46,9 +47,7 @@ def demo(
         num_workers: Processes that read clips beside the training process.
         num_threads: Threads of the training process; sums, and with them the numbers, depend on it.
     """
-    for name, number in {"epochs": epochs, "num_train": num_train, "num_test": num_test}.items():
-        if number < 1:
-            raise ValueError(f"{name} must be a positive integer (got {number})")
+    check_counts(epochs=epochs, num_train=num_train, num_test=num_test)
     start = time.monotonic()
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     torch.set_num_threads(num_threads)

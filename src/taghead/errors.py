@@ -1,5 +1,8 @@
 """Errors that a user can mend: the message names the file, the rule and the value."""
 
+from collections.abc import Collection
+from numbers import Integral
+
 
 class DataError(ValueError):
     """A file that the user gave, or an entry in it, cannot be used as asked.
@@ -25,3 +28,29 @@ def one_line(error: BaseException) -> str:
             break
         error = inner
     return " ".join(str(error).split()) or repr(error)
+
+
+def check_counts(**counts: object) -> None:
+    """Refuses arguments that are no positive integers.
+
+    Raises:
+        ValueError: Naming the first.
+    """
+    for name, count in counts.items():
+        if isinstance(count, bool) or not isinstance(count, Integral) or count < 1:
+            raise ValueError(f"{name} must be a positive integer (got {count!r})")
+
+
+def check_choices(**choices: tuple[object, Collection[object]]) -> None:
+    """Refuses arguments that are not among the values that they may have.
+
+    Args:
+        choices: The value of each argument, and those that are allowed.
+
+    Raises:
+        ValueError: Naming the first.
+    """
+    for name, (value, allowed) in choices.items():
+        if value not in allowed:
+            known = ", ".join(map(str, allowed))
+            raise ValueError(f"{name} must be one of {known} (got {value!r})")

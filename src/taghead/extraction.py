@@ -24,7 +24,7 @@ from taghead.data.features.manifest import Dtype, Precision, Recipe, weights_dig
 from taghead.data.features.shards import map_bytes
 from taghead.data.features.views import Key, ViewDataset, view_loader
 from taghead.data.features.writer import CacheWriter
-from taghead.errors import DataError
+from taghead.errors import DataError, check_choices, check_counts
 from taghead.prediction import checked_device, load_model
 
 log = logging.getLogger(__name__)
@@ -102,13 +102,10 @@ def write_features(
         VideoError: If a clip cannot be read and the data's `on_error` is raise.
         DataError: If the data or the folder cannot be used as asked.
     """
-    _check(num_views=num_views, shard_size=shard_size)
-    for name, value, allowed in (
-        ("dtype", dtype, get_args(Dtype)),
-        ("precision", precision, ("auto", *get_args(Precision))),
-    ):
-        if value not in allowed:
-            raise ValueError(f"{name} must be one of {', '.join(allowed)} (got {value!r})")
+    check_counts(num_views=num_views, shard_size=shard_size)
+    check_choices(
+        dtype=(dtype, get_args(Dtype)), precision=(precision, ("auto", *get_args(Precision)))
+    )
     device = checked_device(device)
     if precision == "auto":
         mixed: Precision = "16-mixed" if dtype == "float16" else "bf16-mixed"
@@ -264,9 +261,3 @@ def _chosen_backbone(
             *(model, classifier.preprocessing, data.preprocessing),
         )
     return classifier.backbone
-
-
-def _check(**counts: int) -> None:
-    for name, count in counts.items():
-        if count < 1:
-            raise ValueError(f"{name} must be a positive integer (got {count})")

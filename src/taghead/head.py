@@ -11,6 +11,7 @@ from torch_geometric.nn import APPNP, GATv2Conv, MessagePassing
 from taghead import operators
 from taghead.attention.capture import capture
 from taghead.attention.edge_attention import EdgeAttention
+from taghead.errors import check_choices, check_counts
 from taghead.graph import grid_of, to_tokens
 from taghead.graph_model import GraphModel
 from taghead.grid import Grid, Relation, combine
@@ -20,6 +21,7 @@ from taghead.operators.kernel import class_of
 from taghead.operators.registry import has_hooks
 from taghead.positions import PositionalEncoding
 from taghead.readout import OF_FRAME_MEANS, READOUTS
+from taghead.transformer import transformer
 
 DEFAULT_OPERATOR = Operator(GATv2Conv, heads=4, concat=False, add_self_loops=False)
 WIDEST = 512  # channels, unless more are asked for
@@ -121,13 +123,13 @@ class TAGHead(nn.Module):
         self.operator = DEFAULT_OPERATOR if conv is None else as_operator(conv)
         self._options = options
         channels = min(in_channels, WIDEST) if channels is None else channels
-        _check_counts(
+        check_counts(
             in_channels=in_channels,
             num_classes=num_classes,
             channels=channels,
             graph_layers=graph_layers,
         )
-        _check_choices(
+        check_choices(
             mode=(mode, get_args(Mode)),
             relation_aggr=(relation_aggr, get_args(RelationAggregation)),
             encoder_norm=(encoder_norm, ("pre", "post")),
@@ -156,7 +158,7 @@ class TAGHead(nn.Module):
             nn.Identity() if channels == in_channels else nn.Linear(in_channels, channels)
         )
         self.positions = PositionalEncoding(channels, self.grid, positions, positions_std)
-        self.encoder = _transformer(
+        self.encoder = transformer(
             channels, encoder_layers, encoder_heads, encoder_channels, encoder_norm, encoder_dropout
         )
         self.layers = nn.ModuleList(
@@ -327,33 +329,3 @@ class TAGHead(nn.Module):
 def frame_means(x: Tensor, grid: Grid) -> Tensor:
     """Tokens `[B, N, C]` -> their mean over each frame `[B, T, C]`."""
     return x.unflatten(1, (grid.frames, grid.num_positions)).mean(dim=2)
-
-
-def _transformer(
-    channels: int, layers: int, heads: int, feedforward: int, norm: str, dropout: float
-) -> nn.Module:
-    """torch's Transformer encoder, or nothing when it has no layers."""
-    if layers == 0:
-        return nn.Identity()
-    _check_counts(encoder_layers=layers, encoder_heads=heads, encoder_channels=feedforward)
-    if channels % heads:
-        raise ValueError(f"encoder_heads must divide the width {channels} (got {heads})")
-    layer = nn.TransformerEncoderLayer(
-        channels, heads, feedforward, dropout, batch_first=True, norm_first=norm == "pre"
-    )
-    last_norm = nn.LayerNorm(channels) if norm == "pre" else None
-    return nn.TransformerEncoder(layer, layers, norm=last_norm, enable_nested_tensor=False)
-
-
-def _check_counts(**counts: int) -> None:
-    for name, count in counts.items():
-        if not isinstance(count, int) or count < 1:
-            raise ValueError(f"{name} must be a positive integer (got {count!r})")
-
-
-def _check_choices(**choices: tuple[Any, tuple]) -> None:
-    for name, (value, allowed) in choices.items():
-        if value not in allowed:
-            raise ValueError(
-                f"{name} must be one of {', '.join(map(str, allowed))} (got {value!r})"
-            )

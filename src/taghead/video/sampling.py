@@ -5,6 +5,8 @@ from typing import Literal
 import numpy as np
 import torch
 
+from taghead.errors import check_counts
+
 Sampling = Literal["uniform", "dense", "segments"]
 
 
@@ -24,7 +26,7 @@ def uniform_indices(num_available: int, num_frames: int) -> np.ndarray:
     Raises:
         ValueError: If either number is not positive.
     """
-    _check_positive(num_available=num_available, num_frames=num_frames)
+    check_counts(num_available=num_available, num_frames=num_frames)
     return np.linspace(0, num_available - 1, num_frames).astype(np.int64)
 
 
@@ -67,7 +69,7 @@ def clip_indices(
     Raises:
         ValueError: If a number is not positive, or there is no such sampling.
     """
-    _check_positive(
+    check_counts(
         num_available=num_available, num_frames=num_frames, stride=stride, num_clips=num_clips
     )
     if sampling == "uniform":
@@ -100,9 +102,3 @@ def _places_in_segment(length: int, num_frames: int, num_clips: int, train: bool
     if train:
         return torch.randint(length, (num_clips, num_frames)).numpy()
     return (2 * np.arange(num_clips)[:, None] + 1) * length // (2 * num_clips)
-
-
-def _check_positive(**numbers: int) -> None:
-    for name, value in numbers.items():
-        if value < 1:
-            raise ValueError(f"{name} must be a positive integer (got {value})")
