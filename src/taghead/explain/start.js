@@ -135,11 +135,11 @@ function buildPlayer() {
 
 /** Frame after frame, at the speed of the clip. */
 function play() {
-  let last = performance.now();
+  let last = null; // a frame's time may lie before the click's
   let due = 0;
   const step = (now) => {
     if (!state.playing) return;
-    due += ((now - last) / 1000) * DATA.rate * Number($("speed").value);
+    due += ((now - (last ?? now)) / 1000) * DATA.rate * Number($("speed").value);
     last = now;
     const whole = Math.floor(due);
     if (whole) {
