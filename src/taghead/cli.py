@@ -33,8 +33,9 @@ Train and use graph heads on 3D video backbones.
 
 
 # what PyG does at import, how Lightning is called, two loggers that share a folder, a backbone that
-# is frozen, a test of averaged weights, which a checkpoint holds, and a run that goes on in its
-# folder, or another that tests it: none of it concerns a user
+# is frozen, a test of averaged weights, which a checkpoint holds, a run that goes on in its
+# folder, or another that tests it, and clips that fill up a batch, which count once: none of it
+# concerns a user
 HARMLESS = (
     r".*torch\.jit\.script.*",
     r"LightningCLI's args parameter.*",
@@ -43,6 +44,7 @@ HARMLESS = (
     r"You're using the WeightAveraging callback, but loading a checkpoint.*",
     r"Checkpoint directory .* exists and is not empty",
     r"The dirpath has changed from .* therefore `best_model_score`.*",
+    r"Using `DistributedSampler` with the dataloaders.*",
     r"Found \d+ module\(s\) in eval mode at the start of training.*",
 )
 
