@@ -9,14 +9,14 @@ import yaml
 BASE: dict[str, Any] = {
     "seed_everything": 3,
     "trainer": {
-        "max_epochs": 6,
+        "max_epochs": 30,
         "accelerator": "cpu",
         "log_every_n_steps": 1,
         "callbacks": [{"class_path": "taghead.report.TestReport"}],
     },
     "model": {
         "backbone": "r2plus1d_tiny",
-        "learning_rate": 0.03,
+        "learning_rate": 0.004,
         "head": {
             "class_path": "taghead.TAGHead",
             "init_args": {
