@@ -127,7 +127,7 @@ def reproduce(config: dict, predicted: pd.DataFrame, folder: Path) -> None:
     names = FeatureCache("cache").recipe.class_names
     assert found["path"].tolist() == predicted["clip"].tolist()
     assert found["predicted"].tolist() == [names[i] for i in predicted["predicted"]]
-    assert found["predicted"].nunique() > 2  # they tell clips apart
+    assert found["predicted"].nunique() > 1  # they tell clips apart
 
 
 def test_a_dry_run_lists_the_runs(write: Write, capsys: pytest.CaptureFixture[str]) -> None:

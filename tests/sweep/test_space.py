@@ -142,9 +142,10 @@ def test_mistakes_are_told_in_a_line(write: Write, keys: dict[str, Any], message
         ("hello", r"sweep.yaml: must hold keys and values \(got str\)"),
         ("base: b.yaml", "sweep.yaml: factors is missing"),
         (
-            "base: sweep.yaml\nfactors: {f: {0: , 0x0: }}",
+            "base: sweep.yaml\nfactors: {f: {0: , '0': }}",
             "factors.f.0: there are two levels of thi",
         ),
+        ("base: sweep.yaml\nfactors: {f: {0: , 0x0: }}", "key 0 stands twice"),
         ("factors: {f: {a: }}", "sweep.yaml: base is missing"),
         (
             "base: b.yaml\nfactors:\n  f:\n    a: {}\n    a: {}",

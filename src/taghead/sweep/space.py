@@ -273,7 +273,7 @@ class _Loader(yaml.SafeLoader):
     """YAML in which a key that stands twice is an error."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [key.value for key, _ in node.value]
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         for key in keys:
             if keys.count(key) > 1:
                 raise yaml.YAMLError(f"key {key!r} stands twice, line {node.start_mark.line + 1}")
