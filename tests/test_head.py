@@ -297,7 +297,7 @@ def test_config_makes_the_same_head_again() -> None:
             r"num_relations must be at least the number of relations given, 3 \(got 2\)",
         ),
         ({"positions": "sine"}, r"positions must be full or factorised \(got 'sine'\)"),
-        ({"mode": "edge_type"}, "mode edge_type: GATv2Conv takes no edge_type; use union"),
+        ({"mode": "edge_type"}, "mode edge_type: TransformerConv takes no edge_type; use union"),
         ({"conv": lambda i, o: pyg.SAGEConv(i, 2 * o)}, r"must give 8 channels \(got 16\)"),
         ({"conv": lambda i, o: pyg.SAGEConv(3, o)}, "SAGEConv does not run on a grid of tokens"),
         (

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal, cast, get_args, overload
 
 from torch import Tensor, nn
-from torch_geometric.nn import APPNP, GATv2Conv, MessagePassing
+from torch_geometric.nn import APPNP, MessagePassing, TransformerConv
 
 from taghead import operators
 from taghead.attention.capture import capture
@@ -23,7 +23,7 @@ from taghead.positions import PositionalEncoding
 from taghead.readout import OF_FRAME_MEANS, READOUTS
 from taghead.transformer import transformer
 
-DEFAULT_OPERATOR = Operator(GATv2Conv, heads=4, concat=False, add_self_loops=False)
+DEFAULT_OPERATOR = Operator(TransformerConv, heads=4)  # experiments/RESULTS.md says why
 WIDEST = 512  # channels, unless more are asked for
 PAPER = {  # classes, frames of the grid, width of the Transformer's feed-forward network
     "haa500": (500, 4, 512),
@@ -54,7 +54,8 @@ class TAGHead(nn.Module):
         encoder_norm: Whether the LayerNorm stands before (`pre`) or after (`post`) each block.
         encoder_dropout: Dropout of the Transformer layers.
         conv: The message-passing operator: a PyG class, a partial of one with options, or a
-            function of (in_channels, out_channels). GATv2 with four averaged heads when not given.
+            function of (in_channels, out_channels). TransformerConv, whose four heads share the
+            width, when not given.
         mode: How relations meet operators: `per_relation`, an operator for each, their outputs
             joined by `relation_aggr`; `union`, one on all edges, as in the paper; `edge_type`, one
             on all edges that is told each edge's relation; `none`, no graph: the control.
