@@ -59,10 +59,10 @@ def test_each_block(options: dict[str, Any]) -> None:
 
 
 def test_the_page_has_them_all() -> None:
-    assert len(BLOCKS) == 6
+    assert len(BLOCKS) == 7
     rows = re.findall(r"^\| (`.*?) \|", PAGE, re.MULTILINE)
     told = {re.sub(r"\(.*", "", word) for row in rows for word in re.findall(r"`(.*?)`", row)}
-    assert told == {"intra_frame", "custom", *_FAMILIES}
+    assert told == {"intra_frame", "no_edges", "custom", *_FAMILIES}
     for row in rows[:-1]:
         for expression in re.findall(r"`(.*?)`", row):
             as_relation(re.sub("=[A-Z]", "=2", expression))

@@ -222,7 +222,7 @@ def as_relation(relation: Relation | tuple[str, str, str] | str) -> Relation:
     elif isinstance(relation, tuple) and len(relation) == 3 and relation[::2] == (NODE, NODE):
         known = _known(relation[1])
     if known is None:
-        names = ", ".join([INTRA_FRAME.name, NO_EDGES.name, *map(_signature, _FAMILIES)])
+        names = ", ".join([INTRA_FRAME.name, *map(_signature, _FAMILIES), NO_EDGES.name])
         raise ValueError(f"relation must be one of {names} (got {relation!r})")
     return known
 

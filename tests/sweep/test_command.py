@@ -130,6 +130,38 @@ def reproduce(config: dict, predicted: pd.DataFrame, folder: Path) -> None:
     assert found["predicted"].nunique() > 1  # they tell clips apart
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_sweep_that_is_asked_to_stop_gives_its_runs_back(
+    cache: Path, write: Write, number: signal.Signals, capfd: pytest.CaptureFixture[str]
+) -> None:
+    file = write(seeds=[0], set={"trainer.max_epochs": 100_000})  # no run ends by itself
+    code = "import sys; from taghead.cli import main; main(sys.argv[1:])"
+    command = [sys.executable, "-c", code, "sweep", file, "--workers=2", "--output=out"]
+    process = subprocess.Popen(command)
+    try:
+        store = wait_for_runs(process)
+        process.send_signal(number)
+        assert process.wait(60) == 130
+    finally:
+        process.kill()
+    assert "the same command goes on with what is left" in capfd.readouterr().out
+    assert store.running() == []
+    assert all(trial.state != TrialState.COMPLETE for trial in store.trials())
+    assert pd.read_csv("out/runs.csv").empty
+    assert store.enqueue(read_sweep(Path(file)).runs()) == 2  # those that were begun
+
+
+def wait_for_runs(process: subprocess.Popen) -> Store:
+    """A sweep's store, as soon as two runs have begun."""
+    while process.poll() is None:
+        time.sleep(0.5)
+        if Path("out/study.db").exists():
+            store = Store("sqlite:///out/study.db", "tiny")
+            if len(store.running()) == 2:
+                return store
+    raise AssertionError(f"the sweep ended with exit code {process.returncode}")
+
+
 def test_a_dry_run_lists_the_runs(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
     file = write()  # and needs no data
     main(["sweep", file, "--dry-run"])

@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from threading import Event
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -69,9 +69,11 @@ def sweep(
     store = _store(storage or f"sqlite:///{folder}/study.db", read, runs)
     if workers:
         try:
-            with _interruptible():
-                _prepare(store, read, runs, retry_failed)
-                _run(store, runs, folder, workers, threads, limit)
+            known = store.current()
+            check_runs(read, [run for run in runs if run.id not in known])
+            with _stop_asked() as asked:
+                _queue(store, read, runs, retry_failed)
+                _run(store, runs, folder, workers, threads, limit, asked)
         except KeyboardInterrupt:
             _write(store, folder)
             print("stopped; the same command goes on with what is left")
@@ -98,12 +100,10 @@ def _store(url: str, read: Sweep, runs: Sequence[Run]) -> Store:
     return store
 
 
-def _prepare(store: Store, read: Sweep, runs: Sequence[Run], retry_failed: bool) -> None:
-    """Checks what was never tried, gives up what died with its command, and queues the rest."""
+def _queue(store: Store, read: Sweep, runs: Sequence[Run], retry_failed: bool) -> None:
+    """Gives up what died with its command, and queues what is not done."""
     from taghead.sweep.pool import is_dead
 
-    known = store.current()
-    check_runs(read, [run for run in runs if run.id not in known])
     for owner in {trial.user_attrs.get("owner") for trial in store.running()}:
         if owner and is_dead(owner):
             store.lose(owner, "")
@@ -112,9 +112,19 @@ def _prepare(store: Store, read: Sweep, runs: Sequence[Run], retry_failed: bool)
 
 
 def _run(
-    store: Store, runs: Sequence[Run], folder: Path, workers: int, threads: int, limit: int | None
+    store: Store,
+    runs: Sequence[Run],
+    folder: Path,
+    workers: int,
+    threads: int,
+    limit: int | None,
+    asked: Event,
 ) -> None:
-    """Has workers do the runs, and tells what they did."""
+    """Has workers do the runs, and tells what they did.
+
+    Raises:
+        KeyboardInterrupt: When it was asked to stop.
+    """
     from taghead.sweep.pool import Pool
     from taghead.sweep.store import is_lost, is_over
     from taghead.sweep.table import write_runs
@@ -132,7 +142,8 @@ def _run(
         pool.start()
         is_at_work = True
         while is_at_work and len(told) < len(runs):
-            time.sleep(LOOK_SEC)
+            if asked.wait(LOOK_SEC):
+                raise KeyboardInterrupt
             is_at_work = pool.tend()
             store.lose_stale()
             current = store.current()
@@ -194,14 +205,18 @@ def _progress() -> Progress:
 
 
 @contextmanager
-def _interruptible() -> Iterator[None]:
-    """What ends a job of a cluster ends a sweep as Ctrl-C does."""
+def _stop_asked() -> Iterator[Event]:
+    """Notes Ctrl-C, and what ends a job of a cluster, for a moment when the store is not in use.
 
-    def interrupt(number: int, frame: object) -> NoReturn:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
+    Raised in the middle of a transaction, an interrupt would leave the database locked.
+    """
+    asked = Event()
+    before = {
+        number: signal.signal(number, lambda *_: asked.set())
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
     try:
-        yield
+        yield asked
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
