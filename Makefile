@@ -57,6 +57,8 @@ bench: $(READY)
 results: $(READY)
 	$(BIN)/taghead sweep-report experiments/results/*/ --intro experiments/results/intro.md \
 		--output experiments/RESULTS.md
+	$(BIN)/taghead sweep-report experiments/results/graphs-order --control relations=alone \
+		--output experiments/results/graphs-order/against_alone/RESULTS.md
 
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis src/*.egg-info
