@@ -134,12 +134,24 @@ def predict(
         print_table(predictions)
     if output:
         Path(output).write_text("".join(f"{p.to_json()}\n" for p in predictions))
-    failed = [p for p in predictions if p.error]
-    for prediction in failed[:-1]:
-        print(f"error: {prediction.error}", file=sys.stderr)
+    raise_failed([prediction.error for prediction in predictions])
+
+
+def raise_failed(errors: Sequence[str | None]) -> None:
+    """Tells why videos could not be used, after all others were.
+
+    Args:
+        errors: The reason of each video; none for one that was used.
+
+    Raises:
+        VideoError: With the last reason; those before it are printed.
+    """
+    failed = [error for error in errors if error]
+    for error in failed[:-1]:
+        print(f"error: {error}", file=sys.stderr)
     if failed:
-        many = f" ({len(failed)} of {len(predictions)} videos failed)" if len(videos) > 1 else ""
-        raise VideoError(f"{failed[-1].error}{many}")
+        many = f" ({len(failed)} of {len(errors)} videos failed)" if len(errors) > 1 else ""
+        raise VideoError(f"{failed[-1]}{many}")
 
 
 def checked_device(name: str) -> str:

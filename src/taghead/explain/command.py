@@ -6,7 +6,6 @@ import difflib
 import importlib
 import json
 import re
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -24,7 +23,7 @@ from taghead.explain.overlay import write_overlay
 from taghead.explain.page import Entry, write_index, write_page
 from taghead.files import written_whole
 from taghead.model import VideoClassifier
-from taghead.prediction import checked_device, load_model
+from taghead.prediction import checked_device, load_model, raise_failed
 
 Format = Literal["png", "pdf", "svg"]
 COMPARED = 3  # clips in the picture that compares them, at most
@@ -101,7 +100,7 @@ def explain(
             pictures = [file.name for file in sorted(stage.iterdir())]
             write_index(entries, stage / "index.html", pictures)
         print(f"all clips: {Path(output) / 'index.html'}")
-    _raise_failed(entries)
+    raise_failed([entry.error for entry in entries])
 
 
 @dataclass(frozen=True)
@@ -179,12 +178,3 @@ def _tell(found: ClipExplanation, folder: Path) -> None:
     probability = float(found.probabilities[found.predicted])
     line = f"{found.clip.path}: {found.class_names[found.predicted]} ({probability:.1%})"
     Console(soft_wrap=True).print(Text(f"{line}: {folder / 'page.html'}"))
-
-
-def _raise_failed(entries: list[Entry]) -> None:
-    failed = [entry for entry in entries if entry.error]
-    for entry in failed[:-1]:
-        print(f"error: {entry.error}", file=sys.stderr)
-    if failed:
-        many = f" ({len(failed)} of {len(entries)} videos failed)" if len(entries) > 1 else ""
-        raise VideoError(f"{failed[-1].error}{many}")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from taghead.errors import DataError
+from taghead.errors import DataError, check_counts
 from taghead.sweep.checking import check_runs
 from taghead.sweep.space import Run, Sweep, read_sweep
 
@@ -56,8 +56,8 @@ def sweep(
     for name, value, least in (("workers", workers, 0), ("threads", threads, 1)):
         if value < least:
             raise ValueError(f"{name} must be at least {least} (got {value})")
-    if limit is not None and limit < 1:
-        raise ValueError(f"limit must be a positive integer (got {limit})")
+    if limit is not None:
+        check_counts(limit=limit)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
     read = read_sweep(file)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from taghead.errors import DataError
+from taghead.errors import DataError, check_counts
 from taghead.files import written_whole
 
 
@@ -52,8 +52,7 @@ def sweep_report(
     from taghead.sweep.numbers import configurations_frame
     from taghead.sweep.reading import cluster_pattern, read_table
 
-    if num_draws < 1:
-        raise ValueError(f"num_draws must be a positive integer (got {num_draws})")
+    check_counts(num_draws=num_draws)
     target = _target(folders, output)
     cluster_of = None if clusters is None else cluster_pattern(clusters)
     opening = "# Results\n" if intro is None else _text(Path(intro))

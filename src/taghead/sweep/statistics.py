@@ -8,6 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
+from taghead.errors import check_counts
+
 CONFIDENCE = 0.95
 LEVEL = 0.05  # of a sweep's whole family of tests
 POWER = 0.8
@@ -106,8 +108,7 @@ def hierarchical_bootstrap(
     Raises:
         ValueError: If `num_draws` is not positive.
     """
-    if num_draws < 1:
-        raise ValueError(f"num_draws must be a positive integer (got {num_draws})")
+    check_counts(num_draws=num_draws)
     if not differences:
         return []
     pairs = [_cluster_sums(difference, clusters) for difference in differences]
