@@ -27,6 +27,7 @@ from taghead.video import Preprocessing
 FOLDER = Path(__file__).parents[2] / "experiments"
 FILES = sorted(FOLDER.rglob("*.yaml"))
 SWEEPS = [file for file in FILES if "factors" in yaml.safe_load(file.read_text())]
+SWEPT = ["operators", "ablation", "graphs", "longer"]
 EXTRACTIONS = sorted(FOLDER.glob("features/*.yaml"))
 EXPERIMENTS = [file for file in FILES if file not in [*SWEEPS, *EXTRACTIONS]]
 SIZES = {"num_train": 36, "num_val": 18, "num_test": 18}
@@ -154,7 +155,7 @@ def test_every_run_of_a_sweep_has_a_head_that_runs(file: Path) -> None:
             assert head(feature_map).shape == (1, 5)
 
 
-@pytest.mark.parametrize("folder_name", ["operators", "ablation", "graphs"])
+@pytest.mark.parametrize("folder_name", SWEPT)
 def test_every_level_of_a_sweep_is_a_config_of_fit(folder_name: str, features: Path) -> None:
     sweep = read_sweep(FOLDER / folder_name / "order.yaml")
     sweep = replace(sweep, set={**sweep.set, "data.root": str(features)})
@@ -168,7 +169,7 @@ def test_every_level_of_a_sweep_is_a_config_of_fit(folder_name: str, features: P
     check_runs(sweep, chosen)
 
 
-@pytest.mark.parametrize("folder_name", ["operators", "ablation"])
+@pytest.mark.parametrize("folder_name", ["operators", "ablation", "graphs"])
 def test_a_sweep_is_the_same_on_both_sets_of_clips(folder_name: str) -> None:
     order = read_sweep(FOLDER / folder_name / "order.yaml")
     other = read_sweep(FOLDER / folder_name / "somersault.yaml")
