@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import subprocess
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import torch_geometric
 
 import taghead
 from taghead.data import VideoDataModule
+from taghead.data.annotations import Split
 from taghead.data.facts import key_of
 from taghead.data.features.manifest import MANIFEST
 
@@ -53,6 +56,18 @@ def versions() -> dict[str, str]:
         "torch": torch.__version__,
         "pyg": torch_geometric.__version__,
     }
+
+
+def clip_names(data: VideoDataModule, split: Split) -> list[str]:
+    """Ids of a split's clips, the same on every machine.
+
+    Their paths begin in the deepest folder that all clips of the data share.
+    """
+    folders = {str(clip.path.absolute().parent) for clips in data.listed.values() for clip in clips}
+    root = os.path.commonpath(folders)
+    return [
+        replace(clip, path=clip.path.absolute().relative_to(root)).id for clip in data.clips[split]
+    ]
 
 
 def data_digest(data: VideoDataModule) -> str:

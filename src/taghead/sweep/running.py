@@ -20,7 +20,7 @@ from taghead.lightning_cli import TagheadCLI
 from taghead.metrics import accuracies
 from taghead.model import VideoClassifier
 from taghead.sweep.overrides import Config
-from taghead.sweep.provenance import data_digest, versions
+from taghead.sweep.provenance import clip_names, data_digest, versions
 from taghead.training import ClassificationTask
 
 LATENCY_RUNS = 30
@@ -31,7 +31,7 @@ class Outcome(NamedTuple):
 
     Args:
         result: Numbers, and what they depend on, as JSON can hold them.
-        clips: Id and label of each test clip.
+        clips: Id, from the folder that all clips share, and label of each test clip.
         predicted: The predicted class of each.
     """
 
@@ -97,7 +97,7 @@ def run(config: Config) -> Outcome:
     epochs = trainer.current_epoch
     trainer.test(task, datamodule=data, verbose=False)
     predictions = task.test_predictions.compute()
-    clips = data.clips["test"]
+    names = clip_names(data, "test")
     found = accuracies(predictions.outcomes())
     result = {
         "top1": float(found["top1"]),
@@ -113,7 +113,7 @@ def run(config: Config) -> Outcome:
         **versions(),
     }
     labels = zip(predictions.clip_index.tolist(), predictions.label.tolist(), strict=True)
-    tested = [(clips[index].id, label) for index, label in labels]
+    tested = [(names[index], label) for index, label in labels]
     predicted = np.asarray(predictions.ranking()[:, 0]).tolist()
     del cli, trainer, task, data
     gc.collect()
