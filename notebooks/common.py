@@ -22,6 +22,7 @@ from taghead.backbones import build_backbone
 from taghead.data import FeatureDataModule, VideoDataModule
 from taghead.data.synthetic import ClipSpec, class_names, write_clip
 from taghead.extraction import write_features
+from taghead.grid import RELATIONS
 from taghead.optimization import warmup_cosine
 from taghead.video import Preprocessing
 
@@ -119,7 +120,7 @@ def tensors(data: FeatureDataModule, split: str) -> tuple[Tensor, Tensor]:
 
 
 def small_head(**options: object) -> partial[TAGHead]:
-    """A head of 64 channels without a Transformer; `options` change it."""
+    """A head of 64 channels on the paper's relations, no Transformer; `options` change it."""
     defaults = {
         "channels": 64,
         "positions": "factorised",
@@ -129,6 +130,7 @@ def small_head(**options: object) -> partial[TAGHead]:
         "encoder_dropout": 0.0,
         "graph_dropout": 0.0,
         "conv": partial(GATv2Conv, heads=4, concat=False, add_self_loops=False),
+        "relations": RELATIONS,
     }
     return partial(TAGHead, **{**defaults, **options})
 

@@ -12,6 +12,7 @@ from taghead import Grid, TAGHead
 from taghead.grid import (
     INTRA_FRAME,
     NO_EDGES,
+    RELATIONS,
     TIME_ALIGNED,
     Relation,
     random_intra,
@@ -100,7 +101,8 @@ def test_controls_in_the_config(make: Any) -> None:
 
 
 def small_head(**options: Any) -> TAGHead:
-    defaults = {"encoder_heads": 2, "encoder_channels": 16, "encoder_layers": 1}
+    small = {"encoder_heads": 2, "encoder_channels": 16, "encoder_layers": 1}
+    defaults = {**small, "relations": RELATIONS}
     return TAGHead(8, 5, (3, 2, 2), **{**defaults, **options}).eval()
 
 

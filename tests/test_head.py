@@ -20,7 +20,7 @@ MODES = [
     ("per_relation", pyg.SAGEConv),
     ("union", partial(pyg.APPNP, K=2, alpha=0.1)),
     ("union", pyg.GINConv),
-    ("edge_type", partial(pyg.RGCNConv, num_relations=2)),
+    ("edge_type", partial(pyg.RGCNConv, num_relations=3)),
     ("none", None),
 ]
 
@@ -63,7 +63,7 @@ def test_the_graph_model_is_what_follows_the_transformer(
         mode=mode, conv=conv, readout=readout, encoder_norm=norm, graph_norm=norm, graph_layers=2
     )
     feature_map = torch.randn(3, 8, 3, 2, 2)
-    data = to_hetero_data(from_tokens(head.encode(feature_map), GRID))
+    data = to_hetero_data(from_tokens(head.encode(feature_map), GRID), head.relations)
     model = head.graph_model()
     logits = model(data.x_dict, data.edge_index_dict, data.batch_dict, data.pos_dict)
     torch.testing.assert_close(logits, head(feature_map))
@@ -76,7 +76,8 @@ def test_the_graph_model_is_what_follows_the_transformer(
 
 def test_pygs_explainers_take_the_graph_model_as_it_is() -> None:
     head = small_head(graph_layers=2)
-    data = to_hetero_data(from_tokens(head.encode(torch.randn(2, 8, 3, 2, 2)), GRID).detach())
+    tokens = head.encode(torch.randn(2, 8, 3, 2, 2)).detach()
+    data = to_hetero_data(from_tokens(tokens, GRID), head.relations)
     explainer = Explainer(head.graph_model(), AttentionExplainer(), **EXPLAIN_LOGITS)
     explanation = explainer(data.x_dict, data.edge_index_dict, batch_dict=data.batch_dict)
     for relation, edge_index in data.edge_index_dict.items():
@@ -246,7 +247,7 @@ def test_other_widths_and_grids() -> None:
 
 @pytest.mark.parametrize("aggr", ["sum", "mean", "max", "cat"])
 def test_relations_meet_as_asked(aggr: Any) -> None:
-    head = small_head(relation_aggr=aggr, conv=pyg.SAGEConv)
+    head = small_head(relation_aggr=aggr, conv=pyg.SAGEConv, relations=RELATIONS)
     outputs = []
     layer = head.layers[0].convs
     x = torch.randn(1, 12, 8)
@@ -302,7 +303,7 @@ def test_config_makes_the_same_head_again() -> None:
         ({"conv": lambda i, o: pyg.SAGEConv(3, o)}, "SAGEConv does not run on a grid of tokens"),
         (
             {"relation_aggr": "cat", "channels": 7, "encoder_layers": 0},
-            r"divide the width 7 \(got 2\)",
+            r"divide the width 7 \(got 3\)",
         ),
     ],
 )
@@ -340,9 +341,18 @@ def test_frame_mean_max_of_graphs_without_some_frames() -> None:
 
 def test_frame_mean_max_needs_to_know_the_frames() -> None:
     head = small_head(readout="frame_mean_max")
-    data = to_hetero_data(torch.randn(2, 8, 3, 2, 2))
+    data = to_hetero_data(torch.randn(2, 8, 3, 2, 2), head.relations)
     with pytest.raises(ValueError, match="needs pos_dict"):
         head.graph_model()(data.x_dict, data.edge_index_dict, data.batch_dict)
+
+
+def test_the_graph_model_names_a_relation_that_is_missing() -> None:
+    data = to_hetero_data(torch.randn(2, 8, 3, 2, 2))
+    found = (
+        r"must have the head's relation 'earlier_within_3_frames' \(got intra_frame, time_aligned"
+    )
+    with pytest.raises(ValueError, match=found):
+        small_head().graph_model()(data.x_dict, data.edge_index_dict, data.batch_dict)
 
 
 @pytest.mark.parametrize("name", READOUTS)

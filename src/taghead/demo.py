@@ -12,7 +12,6 @@ import torch
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
-from torch_geometric.nn import GATv2Conv
 
 from taghead.data import SynthGym
 from taghead.errors import check_counts
@@ -68,7 +67,6 @@ def demo(
         encoder_heads=4,
         encoder_channels=128,
         encoder_dropout=0.0,
-        conv=partial(GATv2Conv, heads=4, concat=False, add_self_loops=False),
         graph_dropout=0.0,
     )
     task = ClassificationTask(

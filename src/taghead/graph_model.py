@@ -75,6 +75,12 @@ class GraphModel(nn.Module):
         def run(
             conv: MessagePassing, x: Tensor, relations: Sequence[Relation], x_0: Tensor
         ) -> Tensor:
+            for relation in relations:
+                if relation not in edges_of:
+                    raise ValueError(
+                        f"edge_index_dict must have the head's relation {relation.name!r} (got "
+                        f"{', '.join(r[1] for r in edges_of)}); to_hetero_data takes head.relations"
+                    )
             edges = [edges_of[relation] for relation in relations]
             types = [e.new_full((e.size(1),), i) for i, e in enumerate(edges)]
             of_edges = {"edge_index": torch.cat(edges, dim=1), "edge_type": torch.cat(types)}

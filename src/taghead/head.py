@@ -14,7 +14,7 @@ from taghead.attention.edge_attention import EdgeAttention
 from taghead.errors import check_choices, check_counts
 from taghead.graph import grid_of, to_tokens
 from taghead.graph_model import GraphModel
-from taghead.grid import Grid, Relation, combine
+from taghead.grid import RELATIONS, Grid, Relation, combine
 from taghead.message_passing import MessagePassingLayer, Mode, RelationAggregation, TypedOperator
 from taghead.operators import EdgeFeatures, Engine, Operator, OperatorFactory, as_operator
 from taghead.operators.kernel import class_of
@@ -23,7 +23,9 @@ from taghead.positions import PositionalEncoding
 from taghead.readout import OF_FRAME_MEANS, READOUTS
 from taghead.transformer import transformer
 
-DEFAULT_OPERATOR = Operator(TransformerConv, heads=4)  # experiments/RESULTS.md says why
+# experiments/RESULTS.md says why
+DEFAULT_OPERATOR = Operator(TransformerConv, heads=4)
+DEFAULT_RELATIONS = ("intra_frame", "past(reach=3)", "future(reach=3)")
 WIDEST = 512  # channels, unless more are asked for
 PAPER = {  # classes, frames of the grid, width of the Transformer's feed-forward network
     "haa500": (500, 4, 512),
@@ -63,7 +65,8 @@ class TAGHead(nn.Module):
             as `past(reach=2)`), `spatial_window(radius=1)`, `motion_aligned(radius=1)`, which
             follows the features of the tokens that enter the graph; the controls `no_edges`,
             `shuffled_intra`, `shuffled_time`, `random_intra`, `random_time` (the last four also as
-            `random_time(seed=1)`); or a `Relation` of any edges.
+            `random_time(seed=1)`); or a `Relation` of any edges. When not given, a token's frame,
+            and its position in the three frames before and in the three after.
         relation_aggr: How the relations' outputs meet in mode `per_relation`.
         graph_layers: Message-passing layers.
         graph_norm: LayerNorm before the operator (`pre`), after the sum (`post`), or none.
@@ -106,7 +109,7 @@ class TAGHead(nn.Module):
         encoder_dropout: float = 0.1,
         conv: OperatorFactory | None = None,
         mode: Mode = "per_relation",
-        relations: Sequence[str | tuple[str, str, str]] = ("intra_frame", "time_aligned"),
+        relations: Sequence[str | tuple[str, str, str]] = DEFAULT_RELATIONS,
         relation_aggr: RelationAggregation = "sum",
         graph_layers: int = 1,
         graph_norm: Literal["pre", "post"] | None = "pre",
@@ -198,6 +201,7 @@ class TAGHead(nn.Module):
             encoder_dropout=0.5,
             conv=Operator(APPNP, K=2, alpha=0.1),
             mode="union",
+            relations=RELATIONS,
             graph_norm=None,
             graph_activation=None,
             graph_dropout=0.0,

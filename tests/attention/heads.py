@@ -31,7 +31,12 @@ TYPED: dict[str, Callable[..., Any]] = {
 
 
 def make_head(grid: Grid = GRID, dtype: torch.dtype = torch.float64, **options: Any) -> TAGHead:
-    defaults = {"encoder_heads": 2, "encoder_channels": 16, "encoder_layers": 1}
+    defaults = {
+        "encoder_heads": 2,
+        "encoder_channels": 16,
+        "encoder_layers": 1,
+        "relations": RELATIONS,
+    }
     head = TAGHead(WIDTH, 5, grid, **{**defaults, **options})
     for name, parameter in head.named_parameters():
         if name.endswith("l2"):  # RGATConv leaves it uninitialised

@@ -7,7 +7,7 @@ from torch import nn
 
 from taghead import TAGHead, VideoClassifier
 from taghead.backbones import Backbone
-from taghead.grid import Grid
+from taghead.grid import RELATIONS, Grid
 from taghead.video import Preprocessing
 
 WIDTH = 16
@@ -27,7 +27,13 @@ class TinyBackbone(Backbone):
 def make_model(**options: Any) -> VideoClassifier:
     """A model with random weights, scaled so that its attention is far from even."""
     torch.manual_seed(0)
-    defaults = {"encoder_layers": 1, "encoder_heads": 2, "encoder_channels": 16, "graph_layers": 2}
+    defaults = {
+        "encoder_layers": 1,
+        "encoder_heads": 2,
+        "encoder_channels": 16,
+        "graph_layers": 2,
+        "relations": RELATIONS,
+    }
     head = TAGHead(WIDTH, len(CLASSES), GRID, **{**defaults, **options})
     for name, parameter in head.named_parameters():
         if name.endswith("att"):

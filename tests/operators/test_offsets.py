@@ -97,7 +97,8 @@ def test_equals_pyg_on_a_batch_built_by_hand(name: str, relations: Any) -> None:
 
 
 def make_head(**options: Any) -> TAGHead:
-    defaults = {"encoder_heads": 2, "encoder_channels": 16, "encoder_layers": 1, "graph_layers": 2}
+    small = {"encoder_heads": 2, "encoder_channels": 16, "encoder_layers": 1, "graph_layers": 2}
+    defaults = {**small, "relations": RELATIONS}
     head = TAGHead(WIDTH, 5, GRID, edge_features="offset", **{**defaults, **options}).double()
     for name, parameter in head.named_parameters():
         if name.endswith("l2"):  # RGATConv leaves it uninitialised
@@ -164,7 +165,7 @@ def test_explanations_run_with_them(mode: Any, conv: Any) -> None:
 
 
 def test_time_aligned_edges_know_the_direction_of_time() -> None:
-    blind: dict[str, Any] = {"encoder_layers": 0, "positions_std": 0.0, "graph_layers": 1}
+    blind: dict[str, Any] = {"encoder_layers": 0, "positions_std": 0.0, "relations": RELATIONS}
     conv = partial(pyg.GATv2Conv, heads=2, add_self_loops=False)
     feature_map = make_map()
     for edge_features, same in (("none", True), ("offset", False)):
