@@ -73,7 +73,9 @@ def _parts(model: VideoClassifier) -> list[tuple[str, str]]:
         (
             "Transformer",
             f"{config['encoder_layers']} layers, {config['encoder_heads']} heads, "
-            f"feed-forward {config['encoder_channels']}",
+            f"feed-forward {config['encoder_channels']}"
+            if config["encoder_layers"]
+            else "none",
         ),
         ("edges", graph),
         ("readout", config["readout"]),

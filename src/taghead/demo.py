@@ -59,16 +59,7 @@ def demo(
         preprocessing=Preprocessing(num_frames=16, resize=48, crop=48, flip=0.0, random_crop=False),
         num_workers=num_workers,
     )
-    head = partial(
-        TAGHead,
-        positions="factorised",
-        channels=64,
-        encoder_layers=1,
-        encoder_heads=4,
-        encoder_channels=128,
-        encoder_dropout=0.0,
-        graph_dropout=0.0,
-    )
+    head = partial(TAGHead, positions="factorised", channels=64, graph_dropout=0.0)
     task = ClassificationTask(
         data.class_names,
         data.preprocessing,

@@ -50,7 +50,7 @@ class TAGHead(nn.Module):
             paper's: the head's cost grows with its square.
         positions: `full`, one vector a node, or `factorised`, one a frame, row and column.
         positions_std: Standard deviation of the initial positions; the paper's is 1.
-        encoder_layers: Transformer layers; 0 leaves the stage out.
+        encoder_layers: Transformer layers, 2 in the paper; 0 leaves the stage out.
         encoder_heads: Attention heads of each.
         encoder_channels: Width of their feed-forward network.
         encoder_norm: Whether the LayerNorm stands before (`pre`) or after (`post`) each block.
@@ -102,7 +102,7 @@ class TAGHead(nn.Module):
         channels: int | None = None,
         positions: Literal["full", "factorised"] = "full",
         positions_std: float = 0.02,
-        encoder_layers: int = 2,
+        encoder_layers: int = 0,
         encoder_heads: int = 8,
         encoder_channels: int = 1024,
         encoder_norm: Literal["pre", "post"] = "pre",
@@ -196,6 +196,7 @@ class TAGHead(nn.Module):
             num_classes=num_classes,
             grid=(frames, 7, 7),
             positions_std=1.0,
+            encoder_layers=2,
             encoder_channels=encoder_channels,
             encoder_norm="post",
             encoder_dropout=0.5,

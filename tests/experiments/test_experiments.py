@@ -27,7 +27,7 @@ from taghead.video import Preprocessing
 FOLDER = Path(__file__).parents[2] / "experiments"
 FILES = sorted(FOLDER.rglob("*.yaml"))
 SWEEPS = [file for file in FILES if "factors" in yaml.safe_load(file.read_text())]
-SWEPT = ["operators", "ablation", "graphs", "longer"]
+SWEPT = ["operators", "ablation", "graphs", "end_to_end"]
 EXTRACTIONS = sorted(FOLDER.glob("features/*.yaml"))
 EXPERIMENTS = [file for file in FILES if file not in [*SWEEPS, *EXTRACTIONS]]
 SIZES = {"num_train": 36, "num_val": 18, "num_test": 18}

@@ -17,10 +17,12 @@ from taghead.prediction import load_model
 PAPER_HEAD = [
     "--model.head=taghead.TAGHead",
     "--model.head.positions_std=1.0",
+    "--model.head.encoder_layers=2",
     "--model.head.encoder_channels=1024",
     "--model.head.encoder_norm=post",
     "--model.head.encoder_dropout=0.5",
     "--model.head.mode=union",
+    "--model.head.relations=[intra_frame, time_aligned]",
     "--model.head.conv=torch_geometric.nn.APPNP",
     "--model.head.conv.K=2",
     "--model.head.conv.alpha=0.1",

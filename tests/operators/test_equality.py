@@ -98,7 +98,7 @@ def test_per_relation(name, compared):
     options = {} if name not in ("GATv2Conv", "TransformerConv") else {"heads": 2, "concat": False}
     conv = Operator(getattr(pyg, name), **options)
     heads = [
-        TAGHead(WIDTH, 3, GRID, encoder_heads=2, encoder_channels=8, conv=conv, engine=engine)
+        TAGHead(WIDTH, 3, GRID, encoder_layers=0, conv=conv, relations=RELATIONS, engine=engine)
         for engine in ("dense", "pyg")
     ]
     heads[1].load_state_dict(heads[0].state_dict())
