@@ -4,13 +4,15 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 SEED ?= 0
+WORKERS ?= 2
+PYTEST := $(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=worksteal
 
 .PHONY: help install demo test notebooks test-scatter lint bench results clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo     train and test a small model on generated clips, with pictures"
-	@echo "make test     run the tests"
+	@echo "make test     run the tests, in WORKERS=2 processes"
 	@echo "make notebooks  run the notebooks from nothing"
 	@echo "make test-scatter  compile torch-scatter and test the operators with it"
 	@echo "make lint     check style and types"
@@ -31,7 +33,7 @@ demo: $(READY)
 	$(BIN)/taghead demo --seed $(SEED)
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 notebooks: $(READY)
 	$(BIN)/python -m pytest --nbmake --nbmake-timeout=600 notebooks
@@ -41,7 +43,7 @@ test-scatter: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade setuptools wheel
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation \
 		-c constraints.txt -e ".[scatter]"
-	$(BIN)/python -m pytest tests/operators
+	$(PYTEST) tests/operators
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -19,6 +19,7 @@ from torch import Tensor
 from taghead.cli import main
 from taghead.errors import VideoError
 from taghead.explain import explain_clip, see, to_numbers
+from taghead.explain.figures import Choice
 from taghead.explain.numbers import _stride
 from taghead.explain.overlay import write_overlay
 from taghead.grid import Grid, custom
@@ -36,7 +37,7 @@ def test_the_numbers_are_the_heads_own(explained: Any) -> None:
     numbers = explained.numbers
     assert len(numbers["layers"]) == 2
     for i, layer in enumerate(numbers["layers"]):
-        assert list(layer["relations"]) == ["intra_frame", "time_aligned"]
+        assert list(layer["relations"]) == [relation.name for relation in model.head.relations]
         for name, edges in layer["relations"].items():
             edge_index = attention.edge_index(i, name)
             assert [edges["source"], edges["target"]] == edge_index.tolist()
@@ -256,10 +257,19 @@ def test_nothing_of_a_name_becomes_html(explained: Any) -> None:
     assert "https://" not in page
 
 
+def test_a_relation_is_known_by_its_expression_too() -> None:
+    head = make_model().head
+    for relation in ("past(reach=3)", "earlier_within_3_frames"):
+        assert Choice(relation=relation).checked(head).relation == "earlier_within_3_frames"
+
+
 ERRORS = [
     (["--target=role"], r"target must be one of the model's 5 classes, such as roll.*'role'"),
     (["--layer=2"], r"layer must be from 0 to 1 \(got 2\)"),
-    (["--relation=past"], r"relation must be one of intra_frame, time_aligned \(got 'past'\)"),
+    (
+        ["--relation=past"],
+        r"relation must be one of intra_frame, earlier_.*, later_.* \(got 'past'\)",
+    ),
     (["--head=4"], r"head must be from 0 to 3 \(got 4\)"),
     (["--view=1"], r"view must be below 1, .* \(got 1\)"),
     (["--draws=1"], r"draws must be 0, or an integer of at least 2 \(got 1\)"),

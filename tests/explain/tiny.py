@@ -7,7 +7,7 @@ from torch import nn
 
 from taghead import TAGHead, VideoClassifier
 from taghead.backbones import Backbone
-from taghead.grid import RELATIONS, Grid
+from taghead.grid import Grid
 from taghead.video import Preprocessing
 
 WIDTH = 16
@@ -32,7 +32,6 @@ def make_model(**options: Any) -> VideoClassifier:
         "encoder_heads": 2,
         "encoder_channels": 16,
         "graph_layers": 2,
-        "relations": RELATIONS,
     }
     head = TAGHead(WIDTH, len(CLASSES), GRID, **{**defaults, **options})
     for name, parameter in head.named_parameters():

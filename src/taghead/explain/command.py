@@ -76,7 +76,7 @@ def explain(
     classifier = load_model(model).to(device)
     _check_attention(classifier, model)
     choice = Choice(layer, head, relation, edges, tuple(formats or ("png", "pdf")))
-    choice.check(classifier.head)
+    choice = choice.checked(classifier.head)
     if not isinstance(draws, int) or draws < 0 or draws == 1:
         raise ValueError(f"draws must be 0, or an integer of at least 2 (got {draws})")
     task = _Task(classifier, model, _target(classifier, target), view, choice, draws, device)

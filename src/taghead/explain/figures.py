@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -35,7 +35,7 @@ class Choice:
     Args:
         layer: The layer; all if none.
         head: The attention head; their mean if none.
-        relation: The relation; all if none.
+        relation: The relation, by its name or expression; all if none.
         edges: How many edges of each relation.
         formats: The endings of the files.
     """
@@ -46,8 +46,8 @@ class Choice:
     edges: int = 12
     formats: tuple[str, ...] = ("png", "pdf")
 
-    def check(self, head: TAGHead) -> None:
-        """Refuses what a head does not have, before any clip is read.
+    def checked(self, head: TAGHead) -> Choice:
+        """The choice with the relation by its name; what a head does not have is refused.
 
         Raises:
             ValueError: If an argument breaks its rule; the message names both.
@@ -67,9 +67,13 @@ class Choice:
         heads = max((getattr(part, "heads", 1) for part in head.layers.modules()), default=1)
         if self.head is not None and not 0 <= self.head < heads:
             raise ValueError(f"head must be from 0 to {heads - 1} (got {self.head})")
-        names = [relation.name for relation in head.relations]
-        if self.relation is not None and self.relation not in names:
-            raise ValueError(f"relation must be one of {', '.join(names)} (got {self.relation!r})")
+        if self.relation is None:
+            return self
+        for relation in head.relations:
+            if self.relation in (relation.name, relation._expression):
+                return replace(self, relation=relation.name)
+        names = ", ".join(relation.name for relation in head.relations)
+        raise ValueError(f"relation must be one of {names} (got {self.relation!r})")
 
 
 def draw_clip(found: ClipExplanation, head: TAGHead, choice: Choice, folder: Path) -> None:
