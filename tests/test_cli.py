@@ -55,7 +55,7 @@ def fit(dataset: Path, *args: str) -> None:
         ["GCNConv"],
         ["GINConv"],
         ["GCN2Conv", "--model.head.conv.alpha=0.1"],
-        ["RGCNConv", "--model.head.conv.num_relations=2", "--model.head.mode=edge_type"],
+        ["RGCNConv", "--model.head.conv.num_relations=3", "--model.head.mode=edge_type"],
         [
             "APPNP",
             "--model.head.conv.K=2",
