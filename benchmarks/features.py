@@ -17,11 +17,13 @@ from statistics import median
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from measure import circumstances, number, publish, ratio, table
+from torch_geometric.nn import GATv2Conv
 
 from taghead import TAGHead
 from taghead.backbones import Backbone, build_backbone
 from taghead.data import FeatureDataModule, SynthGym, VideoDataModule
 from taghead.extraction import write_features
+from taghead.grid import RELATIONS
 from taghead.training import ClassificationTask
 from taghead.video import Preprocessing
 
@@ -61,7 +63,8 @@ def clips(root: str, backbone: str, num_clips: int, quick: bool) -> SynthGym:
 
 def frozen_task(data: VideoDataModule, backbone: Backbone) -> ClassificationTask:
     """A head on the frozen backbone."""
-    head = partial(TAGHead, encoder_layers=1)
+    conv = partial(GATv2Conv, heads=4, concat=False, add_self_loops=False)
+    head = partial(TAGHead, encoder_layers=1, conv=conv, relations=RELATIONS)
     task = ClassificationTask(
         data.class_names,
         data.preprocessing,

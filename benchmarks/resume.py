@@ -44,6 +44,7 @@ ARGS = [
     "--data.preprocessing.crop=32",
     "--data.preprocessing.random_crop=true",
     "--data.preprocessing.augment_ops=1",
+    "--model.head.encoder_layers=1",
     "--model.head.encoder_dropout=0.3",
     "--model.head.graph_dropout=0.3",
     "--model.mixup=0.2",

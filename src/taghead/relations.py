@@ -70,6 +70,13 @@ class Relation(tuple[str, str, str]):
         return self[1]
 
     @property
+    def spoken(self) -> str:
+        """The name, and the expression if it is another, for messages."""
+        if self._expression in (None, self.name):
+            return self.name
+        return f"{self.name} or {self._expression}"
+
+    @property
     def follows_features(self) -> bool:
         """Whether the edges differ from clip to clip."""
         return isinstance(self.edges, FeatureEdges)

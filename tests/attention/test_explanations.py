@@ -27,8 +27,9 @@ from taghead.attention import (
     graph_inputs,
     token_saliency,
 )
+from taghead.attention.curves import _Graph
 from taghead.graph import from_tokens, to_hetero_data
-from taghead.grid import RELATIONS, Relation, custom
+from taghead.grid import INTRA_FRAME, PAST, RELATIONS, Relation, custom, past
 
 SETTINGS = [
     ("per_relation", OPERATORS["GATv2Conv"]),
@@ -202,9 +203,15 @@ def test_attention_explains_with_the_captured_weights() -> None:
         head = make_head(conv=conv, mode=mode)
         feature_map = make_map()
         found = explain(head, feature_map, AttentionExplainer())
-        scores = head(feature_map, return_attention=True)[1].edge_scores()
-        for name, expected in scores.items():
-            torch.testing.assert_close(found.scores[name], expected)
+        attention = head(feature_map, return_attention=True)[1]
+        for name, scores in found.scores.items():
+            torch.testing.assert_close(scores, attention.weights(0, name).mean(1))
+
+
+def test_a_relation_without_edges_is_named() -> None:
+    head = make_head(conv=OPERATORS["GATv2Conv"], relations=[INTRA_FRAME, PAST])
+    with pytest.raises(ValueError, match="every relation, past has none on"):
+        explain(head, make_map(grid=Grid(1, 2, 2)), GNNExplainer(epochs=1))
 
 
 @pytest.mark.parametrize("target", [None, 1])
@@ -263,6 +270,35 @@ def test_curves_of_a_head_that_uses_one_edge() -> None:
     assert worst.ranked.tolist()[count - 1] == pytest.approx(full)  # the edge goes last
     again = edge_curves(head, feature_map, {"ring": scores}, steps=count, draws=8)
     assert again.equals(curves)
+
+
+def test_random_orders_have_the_rankings_relations_place_by_place() -> None:
+    relations = [INTRA_FRAME, PAST]
+    head = make_head(conv=OPERATORS["GATv2Conv"], relations=relations)
+    graph = _Graph(head, make_map(1), None)
+    count, others = (GRID.edge_index(relation).size(1) for relation in relations)
+    scores = {"intra_frame": torch.rand(count), "past": torch.rand(others) + 0.5}
+    ranked = graph.joined(scores).argsort(descending=True, stable=True)
+    drawn = graph.shuffled(ranked, torch.Generator().manual_seed(0))
+    assert sorted(drawn.tolist()) == list(range(count + others))
+    assert ((drawn < count) == (ranked < count)).all()
+    assert not torch.equal(drawn, ranked)
+
+
+@pytest.mark.parametrize("name", ["GATv2Conv", "TransformerConv"])
+@pytest.mark.parametrize("loops", [False, True])
+def test_scores_are_multiples_of_an_even_share(name: str, loops: bool) -> None:
+    options = {"add_self_loops": loops} if name == "GATv2Conv" else {}
+    relations = [INTRA_FRAME, past(2)]
+    head = make_head(conv=partial(OPERATORS[name], **options), relations=relations, graph_layers=2)
+    _, attention = head(make_map(), return_attention=True)
+    scores = attention.edge_scores()
+    for relation in relations:
+        edge_index = GRID.edge_index(relation)
+        degree = edge_index[1].bincount(minlength=GRID.num_nodes) + (loops and name == "GATv2Conv")
+        weight = (attention.weights(0, relation) + attention.weights(1, relation)).mean(1) / 2
+        expected = weight * degree[edge_index[1]].repeat(2)
+        torch.testing.assert_close(scores[relation.name], expected)
 
 
 def test_curves_of_attention() -> None:

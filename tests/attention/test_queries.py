@@ -92,6 +92,22 @@ def test_the_flow_along_relations() -> None:
     assert flow.share[0] == pytest.approx(float(weights))
 
 
+def test_a_tokens_own_transform_is_no_flow() -> None:
+    """TransformerConv has a root weight; frame 0 has no past, a single frame neither."""
+    conv = OPERATORS["TransformerConv"]
+    head = make_head(conv=conv, relations=["intra_frame", "past", "no_edges"])
+    _, attention = head(make_map(), return_attention=True)
+    flow = attention.flow().set_index("relation").share
+    assert flow.sum() == pytest.approx(1)
+    assert flow["no_edges"] == 0
+    past = attention.layers[0].operators[1].added.unflatten(1, (GRID.frames, -1))
+    assert (past[:, 0] == 0).all()
+    assert (past[:, 1:] > 0).all()
+    alone = make_head(conv=conv, relations=["no_edges"])
+    _, attention = alone(make_map(), return_attention=True)
+    assert attention.flow().share.tolist() == [0]
+
+
 @pytest.mark.parametrize("mode", ["per_relation", "union"])
 def test_entropy(mode: Any) -> None:
     attention = attention_of(mode=mode)

@@ -181,6 +181,7 @@ HEADS: dict[str, dict[str, Any]] = {
         "conv": partial(pyg.TransformerConv, flow="target_to_source"),
         "relations": ("past", "spatial_window(radius=1)"),
     },
+    "along motion": {"relations": ("intra_frame", "motion_aligned")},
     "no graph": {"mode": "none"},
     "no graph and no Transformer": {"mode": "none", "encoder_layers": 0},
 }

@@ -11,9 +11,11 @@ from torch import Tensor, nn
 from torch_geometric.nn import MessagePassing
 
 from taghead.attention.edge_attention import EdgeAttention, LayerAttention, OperatorAttention
-from taghead.attention.weights import check_attentive, edge_weights
+from taghead.attention.weights import check_attentive, edge_weights, in_evaluation
+from taghead.controls import no_edges
 from taghead.graph import grid_of
-from taghead.grid import Relation
+from taghead.grid import Grid, Relation
+from taghead.operators import propagate
 
 if TYPE_CHECKING:
     from taghead.head import TAGHead
@@ -47,10 +49,11 @@ def capture(head: TAGHead, feature_map: Tensor) -> tuple[Tensor, EdgeAttention]:
         conv: MessagePassing, x: Tensor, relations: Sequence[Relation], x_0: Tensor, out: Tensor
     ) -> None:
         weights = edge_weights(conv, x, grid, relations, x_0, head.engine, head.edge_features)
+        added = _added(out.detach(), _without_edges(head, conv, x, grid, relations, x_0))
         is_transposed = conv.flow == "target_to_source"
         name = type(conv).__name__
         found[layer_of[id(conv)]].append(
-            OperatorAttention(name, tuple(relations), weights, out.norm(dim=-1), is_transposed)
+            OperatorAttention(name, tuple(relations), weights, added, is_transposed)
         )
 
     # [B, N, C]: tokens; [B, layers, heads, N, N]: the Transformer's weights
@@ -65,6 +68,28 @@ def capture(head: TAGHead, feature_map: Tensor) -> tuple[Tensor, EdgeAttention]:
     counts: Tensor = head.readout.weights(x)  # type: ignore[operator]
     attention = EdgeAttention(grid, head.relations, layers, counts, transformer)
     return head.classifier(head.readout(x)), attention
+
+
+def _added(out: Tensor, alone: Tensor) -> Tensor:
+    """How far the edges moved each token's output; what may be rounding is 0. `[B, N]`"""
+    moved = (out - alone).norm(dim=-1)
+    rounding = torch.finfo(out.dtype).eps ** 0.5 * alone.norm(dim=-1)
+    return moved.where(moved > rounding, 0)
+
+
+@torch.no_grad()
+def _without_edges(
+    head: TAGHead,
+    conv: MessagePassing,
+    x: Tensor,
+    grid: Grid,
+    relations: Sequence[Relation],
+    x_0: Tensor,
+) -> Tensor:
+    """What an operator gives each token by itself: its root weight, bias and self-loops."""
+    empty = [Relation(relation.name, no_edges) for relation in relations]
+    with in_evaluation(conv):
+        return propagate(conv, x, grid, empty, x_0, edge_features=head.edge_features, engine="pyg")
 
 
 def encode(encoder: nn.Module, x: Tensor) -> tuple[Tensor, Tensor | None]:

@@ -45,7 +45,9 @@ def edge_curves(
             `edge_saliency(...)` or an explainer's; edges of all relations are ranked together.
         target: The class; the predicted one if not given.
         steps: Into how many parts the order of edges is cut.
-        draws: How many random orders it is compared with.
+        draws: How many random orders it is compared with. They take as many edges of each relation
+            at every step as the ranking does, so that no relation's share in the class passes for
+            the ranking's merit.
         seed: Of the random orders.
 
     Shapes:
@@ -70,8 +72,8 @@ def edge_curves(
         rank = graph.joined(scores)
         generator = torch.Generator().manual_seed(seed)
         count = len(rank)
-        orders = [rank.argsort(descending=True, stable=True)]
-        orders += [torch.randperm(count, generator=generator).to(rank.device) for _ in range(draws)]
+        ranked = rank.argsort(descending=True, stable=True)
+        orders = [ranked, *(graph.shuffled(ranked, generator) for _ in range(draws))]
         cuts = [round(count * step / steps) for step in range(steps + 1)]
         rows = []
         for curve in ("deletion", "insertion"):
@@ -129,6 +131,16 @@ class _Graph:
                 )
             parts.append(found)
         return torch.cat(parts)
+
+    def shuffled(self, order: Tensor, generator: torch.Generator) -> Tensor:
+        """Another order with the same relation at every place, its edges drawn at random."""
+        sizes = torch.tensor([edge_index.size(1) for edge_index in self.edges.values()])
+        relation = torch.arange(len(sizes)).repeat_interleave(sizes).to(order.device)[order]
+        drawn = order.clone()
+        for place, size in enumerate(sizes.tolist()):
+            places = (relation == place).nonzero().flatten()
+            drawn[places] = order[places[torch.randperm(size, generator=generator).to(places)]]
+        return drawn
 
     def probability(self, order: Tensor, cut: int, curve: str) -> float:
         """The target's probability with the first edges of an order left out, or alone."""

@@ -29,14 +29,14 @@ class OperatorAttention:
         name: The operator's class.
         relations: The relations whose edges it ran on, together.
         edges: Its weights.
-        norm: The length of what it gave each token, `[B, N]`.
+        added: The length of what its edges add to each token's output, `[B, N]`.
         is_transposed: Whether messages run from target to source.
     """
 
     name: str
     relations: tuple[Relation, ...]
     edges: EdgeWeights
-    norm: Tensor
+    added: Tensor
     is_transposed: bool = False
 
 
@@ -115,7 +115,7 @@ class EdgeAttention:
         Shapes:
             - **output** `[2, B*E]`, each clip's sorted by target, then source
         """
-        found, place = self._find(layer, relation)
+        found, place = self.operator_of(layer, relation)
         edges = found.edges.edge_index[:, found.edges.edge_type == place]
         return repeat_edges(edges, self.num_clips, self.grid.num_nodes)
 
@@ -128,7 +128,7 @@ class EdgeAttention:
         Shapes:
             - **output** `[B*E, heads]`
         """
-        found, place = self._find(layer, relation)
+        found, place = self.operator_of(layer, relation)
         return found.edges.alpha[:, found.edges.edge_type == place].flatten(0, 1)
 
     def self_loops(self, layer: int, relation: RelationLike) -> Tensor | None:
@@ -137,7 +137,7 @@ class EdgeAttention:
         Shapes:
             - **output** `[B*N, heads]`
         """
-        loops = self._find(layer, relation)[0].edges.loops
+        loops = self.operator_of(layer, relation)[0].edges.loops
         return None if loops is None else loops.flatten(0, 1)
 
     def as_pyg(self, layer: int, relation: RelationLike) -> tuple[Tensor, Tensor]:
@@ -147,7 +147,7 @@ class EdgeAttention:
             - **edge_index** `[2, M]`: the edges of all its relations, then its own self-loops
             - **alpha** `[M, heads]`
         """
-        edges = self._find(layer, relation)[0].edges
+        edges = self.operator_of(layer, relation)[0].edges
         edge_index = repeat_edges(edges.edge_index, self.num_clips, self.grid.num_nodes)
         alpha = edges.alpha.flatten(0, 1)
         if edges.loops is None:
@@ -167,12 +167,16 @@ class EdgeAttention:
         Raises:
             ValueError: If the relation is a custom one.
         """
-        found, _ = self._find(layer, relation)
+        found, _ = self.operator_of(layer, relation)
         weighed = self.weighed(layer, relation)
         return dense.dense_weights(self.grid, self.relation(relation), weighed, found.is_transposed)
 
     def edge_scores(self, layer: int | None = None) -> dict[str, Tensor]:
-        """A number for every edge of every relation: its weight, mean over layers and heads.
+        """A number for every edge of every relation, by which edges of all can be ranked.
+
+        It is the weight in multiples of an even share among those that the target's softmax has
+        (2 for a weight of 1/2 among four), mean over layers and heads: a token has many neighbours
+        in its frame and few in time, so that the weights themselves would rank the relations.
 
         Args:
             layer: One layer instead of the mean over all.
@@ -183,14 +187,14 @@ class EdgeAttention:
         layers = range(len(self.layers)) if layer is None else [layer]
         return {
             relation.name: torch.stack(
-                [self.weights(i, relation).detach().mean(1) for i in layers]
+                [queries.multiples(self, i, relation).mean(2).flatten() for i in layers]
             ).mean(0)
             for relation in self.relations
         }
 
     def weighed(self, layer: int, relation: RelationLike) -> Weighed:
         """Sources, targets and weights of a relation's edges, of one clip's nodes."""
-        found, place = self._find(layer, relation)
+        found, place = self.operator_of(layer, relation)
         chosen = found.edges.edge_type == place
         source, target = found.edges.edge_index[:, chosen].flip([0] if found.is_transposed else [])
         return Weighed(source, target, found.edges.alpha[:, chosen])
@@ -201,7 +205,7 @@ class EdgeAttention:
         Shapes:
             - **output** `[E]`
         """
-        found, place = self._find(layer, relation)
+        found, place = self.operator_of(layer, relation)
         targets = found.edges.edge_index[0 if found.is_transposed else 1]
         degree = torch.bincount(targets, minlength=self.grid.num_nodes)
         degree = degree + (found.edges.loops is not None)
@@ -221,7 +225,7 @@ class EdgeAttention:
         """The k edges of a clip with the largest weights.
 
         An edge that is the only one in its target's softmax has weight 1 whatever was learned, as
-        those of `time_aligned` to the first frame and to the last: it is left out.
+        that of `past` to the second frame and that of `future` to the last but one: it is left out.
 
         Args:
             k: How many.
@@ -260,14 +264,15 @@ class EdgeAttention:
     def flow(self) -> pd.DataFrame:
         """How much flows along each relation, as shares that sum to 1 in every layer.
 
-        With one operator for each relation, the share is the length of its output (its root
-        weight and bias included) over the sum of all lengths; with one for all, the sum of the
+        With one operator for each relation, the share is the length of what its edges add to the
+        output (the difference to the operator without edges, which its root weight, bias and
+        self-loops are left to) over the sum of all lengths; with one for all, the sum of the
         weights' absolute values on the relation's edges over that on all, self-loops among them.
-        Both are means over tokens, clips and heads.
+        Both are means over tokens, clips and heads. Tokens that no edge reaches do not count.
 
         Returns:
-            One row for each layer and relation: layer, relation, share, measure (`norm` or
-            `weight`).
+            One row for each layer and relation: layer, relation, share, measure (`added` or
+            `weight`). Shares are 0 where no token has an edge.
         """
         return queries.flow(self)
 
@@ -317,7 +322,7 @@ class EdgeAttention:
         """
         return rollout(self, through)
 
-    def _find(self, layer: int, relation: RelationLike) -> tuple[OperatorAttention, int]:
+    def operator_of(self, layer: int, relation: RelationLike) -> tuple[OperatorAttention, int]:
         """The operator that a relation's edges went through, and the relation's place there."""
         count = len(self.layers)
         if not -count <= layer < count:
@@ -337,7 +342,7 @@ class EdgeAttention:
         for known in self.relations:
             if relation in (known, known.name, known._expression):
                 return known
-        names = ", ".join(known.name for known in self.relations)
+        names = ", ".join(known.spoken for known in self.relations)
         raise ValueError(f"relation must be one of {names} (got {relation!r})")
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> EdgeAttention:
@@ -353,4 +358,4 @@ def _mapped(operator: OperatorAttention, function: Callable[[Tensor], Tensor]) -
     edges = operator.edges
     loops = None if edges.loops is None else function(edges.loops)
     edges = edges._replace(alpha=function(edges.alpha), loops=loops)
-    return replace(operator, edges=edges, norm=function(operator.norm))
+    return replace(operator, edges=edges, added=function(operator.added))

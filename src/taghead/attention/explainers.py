@@ -95,10 +95,18 @@ def explain(
         - **feature_map** `[B, C, T, H, W]`
 
     Raises:
-        ValueError: If the algorithm does not work on the head; or PyG's own, if it finds nothing.
+        ValueError: If the algorithm does not work on the head, or a relation has no edges on the
+            grid; or PyG's own, if it finds nothing.
     """
     found = graph_inputs(head, feature_map)
     model, x, edges, given = found
+    of_relations = edges if isinstance(edges, dict) else {("", "the graph", ""): edges}
+    for (_, name, _), edge_index in of_relations.items():
+        if not edge_index.size(1):
+            raise ValueError(
+                f"relations: PyG's explainers need edges of every relation, {name} has none on "
+                f"{grid_of(feature_map)}"
+            )
     is_learned = isinstance(algorithm, PGExplainer)
     has_hgt = any(isinstance(part, HGTConv) for part in head.layers.modules())
     if is_learned and (has_hgt or not _is_one_for_all(head)):

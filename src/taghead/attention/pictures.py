@@ -125,7 +125,8 @@ def edges_on_frames(frames: Frames, grid: Grid, edges: pd.DataFrame, *, title: s
         for end in ("source", "target"):
             place = np.array([edge[f"{end}_x"], edge[f"{end}_y"]])
             ends.append((axes[edge[f"{end}_t"]], (place + 0.5) * scale - 0.5))
-        _draw_edge(figure, ends, colours[edge["relation"]], edge["strength"])
+        apart = abs(edge["source_t"] - edge["target_t"])
+        _draw_edge(figure, ends, apart, colours[edge["relation"]], edge["strength"])
     if names:
         lines = [Line2D([], [], color=colours[name], linewidth=2, label=name) for name in names]
         figure.legend(
@@ -224,7 +225,11 @@ def _middle_frames(frames: Frames, count: int) -> np.ndarray:
 
 
 def _draw_edge(
-    figure: Figure, ends: list[tuple[Axes, np.ndarray]], colour: str, strength: float
+    figure: Figure,
+    ends: list[tuple[Axes, np.ndarray]],
+    apart: int,
+    colour: str,
+    strength: float,
 ) -> None:
     (from_axis, source), (to_axis, target) = ends
     opacity = 0.15 + 0.85 * strength**2
@@ -233,7 +238,7 @@ def _draw_edge(
             *source, "o", markersize=5, markerfacecolor="none", color=colour, alpha=opacity
         )
         return
-    is_within = from_axis is to_axis
+    bend = -0.1 / apart if apart else 0.15  # long arcs are flat, and stay on the panels
     arrow = ConnectionPatch(
         tuple(source),
         tuple(target),
@@ -242,7 +247,7 @@ def _draw_edge(
         axesA=from_axis,
         axesB=to_axis,
         arrowstyle="-|>",
-        connectionstyle=f"arc3,rad={0.15 if is_within else -0.1}",
+        connectionstyle=f"arc3,rad={bend}",
         mutation_scale=2 + 4.5 * strength,
         linewidth=0.3 + 0.9 * strength,
         color=colour,

@@ -93,19 +93,20 @@ def flow(attention: EdgeAttention) -> pd.DataFrame:
     rows: list[tuple[int, str, float, str]] = []
     for i, layer in enumerate(attention.layers):
         one_for_all = len(layer.operators[0].relations) > 1
-        shares = _shares_of_weights(layer) if one_for_all else _shares_of_norms(layer)
-        measure = "weight" if one_for_all else "norm"
+        shares = _shares_of_weights(layer) if one_for_all else _shares_of_additions(layer)
+        measure = "weight" if one_for_all else "added"
         rows += [(i, name, share, measure) for name, share in shares.items()]
     return pd.DataFrame(rows, columns=["layer", "relation", "share", "measure"])
 
 
-def _shares_of_norms(layer: LayerAttention) -> dict[str, float]:
-    norms = torch.stack([operator.norm.detach() for operator in layer.operators])  # [R, B, N]
-    total = norms.sum(0)
-    shares = torch.where(total > 0, norms / total, 1 / len(norms)).mean((1, 2))
+def _shares_of_additions(layer: LayerAttention) -> dict[str, float]:
+    added = torch.stack([operator.added for operator in layer.operators])  # [R, B, N]
+    total = added.sum(0)
+    shares = (added / total)[:, total > 0]
+    means = shares.mean(1) if shares.numel() else added.new_zeros(len(added))
     return {
         operator.relations[0].name: float(share)
-        for operator, share in zip(layer.operators, shares, strict=True)
+        for operator, share in zip(layer.operators, means, strict=True)
     }
 
 
@@ -120,6 +121,27 @@ def _shares_of_weights(layer: LayerAttention) -> dict[str, float]:
         sums[SELF_LOOP] = edges.loops.detach().abs().sum()
     total = sum(float(value) for value in sums.values())
     return {name: float(value) / total if total else 0.0 for name, value in sums.items()}
+
+
+def multiples(attention: EdgeAttention, layer: int, relation: RelationLike) -> Tensor:
+    """Weights in multiples of an even share among all that the target's operator weighs.
+
+    Shapes:
+        - **output** `[B, E, heads]`
+    """
+    found, place = attention.operator_of(layer, relation)
+    edges = found.edges
+    targets = edges.edge_index[0 if found.is_transposed else 1]
+    weights, loops = edges.alpha.detach(), edges.loops
+    shape = (weights.size(0), attention.grid.num_nodes, weights.size(2))
+    total = weights.new_zeros(shape).index_add(1, targets, weights.abs())
+    degree = torch.bincount(targets, minlength=attention.grid.num_nodes)
+    if loops is not None:
+        total, degree = total + loops.detach().abs(), degree + 1
+    even = total / degree.clamp(min=1).view(1, -1, 1)
+    chosen = edges.edge_type == place
+    even = even[:, targets[chosen]].clamp(min=torch.finfo(weights.dtype).tiny)
+    return weights[:, chosen] / even
 
 
 def entropy(grid: Grid, weighed: Weighed) -> Tensor:

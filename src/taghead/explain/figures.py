@@ -72,7 +72,7 @@ class Choice:
         for relation in head.relations:
             if self.relation in (relation.name, relation._expression):
                 return replace(self, relation=relation.name)
-        names = ", ".join(relation.name for relation in head.relations)
+        names = ", ".join(relation.spoken for relation in head.relations)
         raise ValueError(f"relation must be one of {names} (got {self.relation!r})")
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from taghead import __version__
 from taghead.attention import EdgeAttention, areas, edge_curves, token_saliency
+from taghead.clip_edges import edges_of_clips
 from taghead.explain.clip import SeenClip
 from taghead.model import VideoClassifier
 
@@ -93,7 +94,7 @@ def explain_clip(
     probabilities = logits[0].float().softmax(0).cpu()
     target = int(probabilities.argmax()) if target is None else target
     curves = None
-    if draws and attention.layers and _covers_all_edges(attention):
+    if draws and attention.layers and _covers_all_edges(attention, model.head.encode(feature_map)):
         scores = attention.edge_scores()
         curves = edge_curves(model.head, feature_map, scores, target, draws=draws)
     return ClipExplanation(
@@ -180,10 +181,12 @@ def _relation(attention: EdgeAttention, layer: int, name: str) -> dict[str, Any]
     }
 
 
-def _covers_all_edges(attention: EdgeAttention) -> bool:
+@torch.no_grad()
+def _covers_all_edges(attention: EdgeAttention, tokens: Tensor) -> bool:
     """Whether all edges have weights; an operator's own self-loops replace a custom relation's."""
     return all(
-        attention.weighed(i, relation).source.numel() == attention.grid.edge_index(relation).size(1)
+        attention.weighed(i, relation).source.numel()
+        == edges_of_clips(tokens, attention.grid, relation)[0].size(1)
         for i in range(len(attention.layers))
         for relation in attention.relations
     )

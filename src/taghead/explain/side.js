@@ -103,7 +103,7 @@ function buildFlow() {
   }
 }
 
-/** The target's probability as the strongest edges go first, or come, beside random orders. */
+/** The target's probability as the edges with most weight go first, or come, beside random orders. */
 function buildCurves() {
   if (!DATA.curves) return;
   const pair = make("div", { class: "pair" });
@@ -117,12 +117,12 @@ function buildCurves() {
     pair.append(make("figure", {}, chart(curve, `${name}, the strongest edges first: ${numbers}`),
       make("figcaption", {}, make("strong", {}, name), ` ${numbers}`)));
   }
-  const about = `Probability of ${spoken(DATA.target)} as edges are left out or put in, the strongest first.`;
+  const about = `Probability of ${spoken(DATA.target)} as edges are left out or put in, first those with most weight beside an even share.`;
   $("curves").append(make("p", { class: "note" }, `${about} ${verdictOf(isBetter)}`), pair);
 }
 
 function verdictOf([deletion, insertion]) {
-  const known = "this order does better than 95% of random orders";
+  const known = "this order does better than 95% of random orders with as many edges of each relation";
   if (deletion && insertion) return `In both, ${known}.`;
   if (deletion || insertion) {
     return `When edges are ${deletion ? "left out" : "put in"}, ${known}; in the other case it does not.`;

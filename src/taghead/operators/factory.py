@@ -132,8 +132,8 @@ class Operator:
         heads = self._option("heads")
         if out_channels % heads:
             raise ValueError(
-                f"{self.cls.__name__}: heads must divide the width {out_channels} when they are "
-                f"concatenated (got {heads}); or set concat to false"
+                f"{self.cls.__name__}: heads must divide the width {out_channels} (the head's "
+                f"channels) when they are concatenated (got {heads}); or set concat to false"
             )
         return out_channels // heads
 
