@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch_geometric.nn import MessagePassing
 
-from taghead.attention.edge_attention import EdgeAttention, LayerAttention, OperatorAttention
+from taghead.attention.edge_attention import EdgeAttention
+from taghead.attention.layers import LayerAttention, OperatorAttention
 from taghead.attention.weights import check_attentive, edge_weights, in_evaluation
 from taghead.controls import no_edges
 from taghead.graph import grid_of

@@ -11,7 +11,7 @@ from taghead.edges import TimeEdges, WindowEdges, intra_frame_edges
 from taghead.grid import Grid, Relation
 
 if TYPE_CHECKING:
-    from taghead.attention.edge_attention import Weighed
+    from taghead.attention.layers import Weighed
 
 
 class DenseWeights(NamedTuple):

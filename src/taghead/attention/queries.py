@@ -13,12 +13,8 @@ from taghead.attention.dense import DenseWeights
 from taghead.grid import Grid
 
 if TYPE_CHECKING:
-    from taghead.attention.edge_attention import (
-        EdgeAttention,
-        LayerAttention,
-        RelationLike,
-        Weighed,
-    )
+    from taghead.attention.edge_attention import EdgeAttention, RelationLike
+    from taghead.attention.layers import LayerAttention, Weighed
 
 SELF_LOOP = "self_loop"  # stands for the relation of a self-loop that an operator adds
 

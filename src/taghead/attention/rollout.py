@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from taghead.attention.edge_attention import EdgeAttention, LayerAttention
+    from taghead.attention.edge_attention import EdgeAttention
+    from taghead.attention.layers import LayerAttention
 
 Stage = Literal["all", "transformer", "graph"]
 
