@@ -341,8 +341,12 @@ def test_frame_mean_max_of_graphs_without_some_frames() -> None:
 
 def test_frame_mean_max_needs_to_know_the_frames() -> None:
     head = small_head(readout="frame_mean_max")
-    data = to_hetero_data(torch.randn(2, 8, 3, 2, 2), head.relations)
-    with pytest.raises(ValueError, match="needs pos_dict"):
+    feature_map = torch.randn(2, 8, 3, 2, 2)
+    data = to_hetero_data(from_tokens(head.encode(feature_map), GRID), head.relations)
+    logits = head.graph_model()(data.x_dict, data.edge_index_dict, data.batch_dict)
+    torch.testing.assert_close(logits, head(feature_map))  # on its own grid
+    data = to_hetero_data(torch.randn(2, 8, 2, 2, 2), head.relations)
+    with pytest.raises(ValueError, match=r"needs pos_dict.* do not have the 12 tokens"):
         head.graph_model()(data.x_dict, data.edge_index_dict, data.batch_dict)
 
 

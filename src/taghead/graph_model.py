@@ -28,7 +28,7 @@ class GraphModel(nn.Module):
         - **edge_index_dict[relation]** `[2, E]`
         - **batch_dict["token"]** `[M]`: each token's clip; one clip when not given
         - **pos_dict["token"]** `[M, 3]`, (t, y, x): for operators that use positions, for edge
-          features and for the readout `frame_mean_max`
+          features, and for the readout `frame_mean_max` on graphs of another grid than the head's
         - **output** `[B, num_classes]`, logits
 
     Raises:
@@ -38,6 +38,7 @@ class GraphModel(nn.Module):
     def __init__(self, head: TAGHead) -> None:
         super().__init__()
         self.training = head.training  # PyG's Explainer sets all parts back to what this says
+        self.grid = head.grid
         self.layers = head.layers
         self.edge_features = head.edge_features
         self.edge_dropout = head.edge_dropout
@@ -99,9 +100,20 @@ class GraphModel(nn.Module):
     def _pooled(self, x: Tensor, batch: Tensor, pos: Tensor | None) -> Tensor:
         if not isinstance(self.aggregation, FrameMeanMaxAggregation):
             return self.aggregation(x, batch)
-        if pos is None:
-            raise ValueError("readout frame_mean_max needs pos_dict, the tokens' (t, y, x)")
-        return self.aggregation(x, batch, frame=pos[:, 0].long())
+        return self.aggregation(
+            x, batch, frame=self._frames(batch) if pos is None else pos[:, 0].long()
+        )
+
+    def _frames(self, batch: Tensor) -> Tensor:
+        """Each token's frame, `[M]`, on graphs of the head's own grid."""
+        nodes = self.grid.num_nodes
+        if not (batch.bincount() == nodes).all():
+            raise ValueError(
+                f"readout frame_mean_max needs pos_dict, the tokens' (t, y, x), on graphs that do "
+                f"not have the {nodes} tokens of {self.grid} each"
+            )
+        frames = torch.arange(self.grid.frames, device=batch.device)
+        return frames.repeat_interleave(self.grid.num_positions).repeat(len(batch) // nodes)
 
 
 class EdgeListModel(GraphModel):
