@@ -100,20 +100,18 @@ class GraphModel(nn.Module):
     def _pooled(self, x: Tensor, batch: Tensor, pos: Tensor | None) -> Tensor:
         if not isinstance(self.aggregation, FrameMeanMaxAggregation):
             return self.aggregation(x, batch)
-        return self.aggregation(
-            x, batch, frame=self._frames(batch) if pos is None else pos[:, 0].long()
-        )
+        pos = self._positions(batch) if pos is None else pos
+        return self.aggregation(x, batch, frame=pos[:, 0].long())
 
-    def _frames(self, batch: Tensor) -> Tensor:
-        """Each token's frame, `[M]`, on graphs of the head's own grid."""
+    def _positions(self, batch: Tensor) -> Tensor:
+        """Each token's (t, y, x), `[M, 3]`, on graphs of the head's own grid."""
         nodes = self.grid.num_nodes
         if not (batch.bincount() == nodes).all():
             raise ValueError(
                 f"readout frame_mean_max needs pos_dict, the tokens' (t, y, x), on graphs that do "
                 f"not have the {nodes} tokens of {self.grid} each"
             )
-        frames = torch.arange(self.grid.frames, device=batch.device)
-        return frames.repeat_interleave(self.grid.num_positions).repeat(len(batch) // nodes)
+        return self.grid.positions().to(batch.device).repeat(len(batch) // nodes, 1)
 
 
 class EdgeListModel(GraphModel):

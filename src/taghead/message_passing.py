@@ -75,12 +75,6 @@ class TypedOperator(nn.Module):
             if mode == "edge_type" and not takes_edge_types(self.conv):
                 name = type(self.conv).__name__
                 raise ValueError(f"mode edge_type: {name} takes no edge_type; use union instead")
-        known = getattr(self.conv, "num_relations", None) if mode == "edge_type" else None
-        if known is not None and known < len(self.relations):
-            raise ValueError(
-                f"{type(self.conv).__name__}: num_relations must be at least the number of "
-                f"relations given, {len(self.relations)} (got {known})"
-            )
         for conv in self.modules():
             if mode != "edge_type" and getattr(conv, "num_relations", 1) > 1:
                 name = type(conv).__name__

@@ -234,6 +234,20 @@ def as_relation(relation: Relation | tuple[str, str, str] | str) -> Relation:
     return known
 
 
+def find(relations: Iterable[Relation], wanted: Relation | tuple[str, str, str] | str) -> Relation:
+    """The one of some relations that a name, an expression or an edge type stands for.
+
+    Raises:
+        ValueError: If there is none such.
+    """
+    relations = tuple(relations)
+    for known in relations:
+        if wanted in (known, known.name, known._expression):
+            return known
+    names = ", ".join(known.spoken for known in relations)
+    raise ValueError(f"relation must be one of {names} (got {wanted!r})")
+
+
 def combine(relations: Iterable[Relation | tuple[str, str, str] | str]) -> tuple[Relation, ...]:
     """The relations of one graph.
 

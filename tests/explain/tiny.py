@@ -27,12 +27,7 @@ class TinyBackbone(Backbone):
 def make_model(**options: Any) -> VideoClassifier:
     """A model with random weights, scaled so that its attention is far from even."""
     torch.manual_seed(0)
-    defaults = {
-        "encoder_layers": 1,
-        "encoder_heads": 2,
-        "encoder_channels": 16,
-        "graph_layers": 2,
-    }
+    defaults = {"encoder_layers": 1, "encoder_heads": 2, "encoder_channels": 16, "graph_layers": 2}
     head = TAGHead(WIDTH, len(CLASSES), GRID, **{**defaults, **options})
     for name, parameter in head.named_parameters():
         if name.endswith("att"):

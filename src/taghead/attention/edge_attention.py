@@ -14,6 +14,7 @@ from taghead.attention.layers import LayerAttention, OperatorAttention, Weighed
 from taghead.attention.rollout import rollout
 from taghead.graph import repeat_edges
 from taghead.grid import Grid, Relation
+from taghead.relations import find
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -294,11 +295,7 @@ class EdgeAttention:
         Raises:
             ValueError: If it has none such.
         """
-        for known in self.relations:
-            if relation in (known, known.name, known._expression):
-                return known
-        names = ", ".join(known.spoken for known in self.relations)
-        raise ValueError(f"relation must be one of {names} (got {relation!r})")
+        return find(self.relations, relation)
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> EdgeAttention:
         layers = tuple(

@@ -22,6 +22,7 @@ from taghead.attention import (
 )
 from taghead.explain.numbers import ClipExplanation
 from taghead.head import TAGHead
+from taghead.relations import find
 
 FORMATS = ("png", "pdf", "svg")
 LABEL_WIDTH = 20  # letters of a line
@@ -69,11 +70,7 @@ class Choice:
             raise ValueError(f"head must be from 0 to {heads - 1} (got {self.head})")
         if self.relation is None:
             return self
-        for relation in head.relations:
-            if self.relation in (relation.name, relation._expression):
-                return replace(self, relation=relation.name)
-        names = ", ".join(relation.spoken for relation in head.relations)
-        raise ValueError(f"relation must be one of {names} (got {self.relation!r})")
+        return replace(self, relation=find(head.relations, self.relation).name)
 
 
 def draw_clip(found: ClipExplanation, head: TAGHead, choice: Choice, folder: Path) -> None:

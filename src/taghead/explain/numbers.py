@@ -184,12 +184,12 @@ def _relation(attention: EdgeAttention, layer: int, name: str) -> dict[str, Any]
 @torch.no_grad()
 def _covers_all_edges(attention: EdgeAttention, tokens: Tensor) -> bool:
     """Whether all edges have weights; an operator's own self-loops replace a custom relation's."""
-    return all(
-        attention.weighed(i, relation).source.numel()
-        == edges_of_clips(tokens, attention.grid, relation)[0].size(1)
-        for i in range(len(attention.layers))
-        for relation in attention.relations
-    )
+    for relation in attention.relations:
+        count = edges_of_clips(tokens, attention.grid, relation)[0].size(1)
+        for i in range(len(attention.layers)):
+            if attention.weighed(i, relation).source.numel() != count:
+                return False
+    return True
 
 
 def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:

@@ -20,12 +20,7 @@ def rgcn(conv: RGCNConv, tokens: Tokens, hood: Neighbourhood) -> Tensor:
     weights = conv.weight
     if conv.num_bases is not None:
         weights = torch.einsum("rb,bio->rio", conv.comp, weights)
-    places = hood.places
-    if places and places[-1] >= conv.num_relations:
-        raise ValueError(
-            f"{conv}: num_relations must be at least the number of relations given, "
-            f"{places[-1] + 1} (got {conv.num_relations})"
-        )
+    places = known_places(conv, hood)
     terms = [
         transformed(
             reduce(conv.aggr_module, Messages.alike(hood.of_relation(place), tokens.x)),
@@ -37,6 +32,17 @@ def rgcn(conv: RGCNConv, tokens: Tokens, hood: Neighbourhood) -> Tensor:
         terms.append(tokens.x @ conv.root)
     terms = terms or [zeros_from(transformed(tokens.x, weights[0]))]
     return plus(sum(terms[1:], start=terms[0]), conv.bias)
+
+
+def known_places(conv: RGCNConv | RGATConv, hood: Neighbourhood) -> list[int]:
+    """The places of the relations, all of which the operator must have weights for."""
+    places = hood.places
+    if places and places[-1] >= conv.num_relations:
+        raise ValueError(
+            f"{conv}: num_relations must be at least the number of relations given, "
+            f"{places[-1] + 1} (got {conv.num_relations})"
+        )
+    return places
 
 
 def transformed(x: Tensor, weight: Tensor) -> Tensor:
@@ -53,7 +59,7 @@ def rgat_values(conv: RGATConv, x: Tensor, hood: Neighbourhood) -> dict[int, Ten
         weights = conv.weight
     else:
         weights = torch.einsum("rb,bio->rio", conv.att, conv.basis)
-    return {place: transformed(x, weights[place]) for place in hood.places or [0]}
+    return {place: transformed(x, weights[place]) for place in known_places(conv, hood) or [0]}
 
 
 def rgat_attention(conv: RGATConv, tokens: Tokens, hood: Neighbourhood) -> Attention:

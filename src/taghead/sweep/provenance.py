@@ -65,9 +65,7 @@ def clip_names(data: VideoDataModule, split: Split) -> list[str]:
     """
     folders = {str(clip.path.absolute().parent) for clips in data.listed.values() for clip in clips}
     root = os.path.commonpath(folders)
-    return [
-        replace(clip, path=clip.path.absolute().relative_to(root)).id for clip in data.clips[split]
-    ]
+    return [replace(clip, path=Path(key_of(clip, root)[0])).id for clip in data.clips[split]]
 
 
 def data_digest(data: VideoDataModule) -> str:
