@@ -21,10 +21,11 @@ from torch_geometric.nn import GATv2Conv
 
 from taghead import TAGHead
 from taghead.backbones import Backbone, build_backbone
-from taghead.data import FeatureDataModule, SynthGym, VideoDataModule
-from taghead.extraction import write_features
-from taghead.grid import RELATIONS
-from taghead.training import ClassificationTask
+from taghead.data import SynthGym, VideoDataModule
+from taghead.features import FeatureDataModule
+from taghead.features.extract import write_features
+from taghead.graph import RELATIONS
+from taghead.training.task import ClassificationTask
 from taghead.video import Preprocessing
 
 CACHE, VIDEO = "cache", "video"

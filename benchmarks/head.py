@@ -25,9 +25,8 @@ from torch_geometric.data import Batch, Data
 from torch_geometric.nn import APPNP, global_mean_pool
 
 from taghead import TAGHead
-from taghead.costs import peak_bytes
-from taghead.graph import grid_of, to_tokens
-from taghead.grid import RELATIONS, Grid
+from taghead.graph import RELATIONS, Grid, grid_of, to_tokens
+from taghead.model.costs import peak_bytes
 
 OURS, PAPER = "taghead", "the paper's way"
 Stage = Callable[[Tensor], Tensor]

@@ -44,9 +44,8 @@ from torch_geometric.nn import (
 )
 from torch_geometric.utils import to_torch_csr_tensor
 
-from taghead.costs import peak_bytes
-from taghead.graph import repeat_edges
-from taghead.grid import RELATIONS, Grid
+from taghead.graph import RELATIONS, Grid, repeat_edges
+from taghead.model.costs import peak_bytes
 from taghead.operators import propagate
 
 Run = Callable[[Tensor], Tensor]

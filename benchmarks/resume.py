@@ -31,7 +31,7 @@ ARGS = [
     f"--config={EXPERIMENT}",
     "--trainer.callbacks+=lightning.pytorch.callbacks.EMAWeightAveraging",
     "--trainer.callbacks.decay=0.9",
-    "--trainer.callbacks+=taghead.resume.LastCheckpoint",
+    "--trainer.callbacks+=taghead.training.LastCheckpoint",
     "--trainer.callbacks.every_n_steps=2",
     "--trainer.max_epochs=4",
     "--trainer.accelerator=cpu",
@@ -85,7 +85,7 @@ class Runner:
     def __init__(self, dataset: Path, args: Sequence[str] = ()) -> None:
         self.args = [*ARGS, f"--data.root={dataset}", *args]
         self.context = multiprocessing.get_context("forkserver")
-        self.context.set_forkserver_preload(["taghead.training", "lightning.pytorch.cli"])
+        self.context.set_forkserver_preload(["taghead.training.task", "lightning.pytorch.cli"])
 
     def start(self, folder: Path, *args: str) -> Any:
         """A training's process, once it is about to take its first step."""

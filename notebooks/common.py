@@ -19,11 +19,12 @@ from torch_geometric.nn import GATv2Conv
 
 from taghead import TAGHead
 from taghead.backbones import build_backbone
-from taghead.data import FeatureDataModule, VideoDataModule
+from taghead.data import VideoDataModule
 from taghead.data.synthetic import ClipSpec, class_names, write_clip
-from taghead.extraction import write_features
-from taghead.grid import RELATIONS
-from taghead.optimization import warmup_cosine
+from taghead.features import FeatureDataModule
+from taghead.features.extract import write_features
+from taghead.graph import RELATIONS
+from taghead.training.optim import warmup_cosine
 from taghead.video import Preprocessing
 
 ROOT = Path("../data/notebooks")

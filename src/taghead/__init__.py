@@ -1,35 +1,10 @@
-"""Time-aligned graph heads for 3D video backbones."""
+"""Time-aligned graph heads for 3D video backbones.
 
-from typing import TYPE_CHECKING
+The packages are the architecture; imports go one way, from `cli` down to `graph` and `video`.
+"""
 
-from taghead.lazy import lazy_names
-
-if TYPE_CHECKING:
-    from taghead.grid import FUTURE, INTRA_FRAME, PAST, TIME_ALIGNED, Grid
-    from taghead.head import TAGHead
-    from taghead.model import VideoClassifier
+import lazy_loader
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "FUTURE",
-    "INTRA_FRAME",
-    "PAST",
-    "TIME_ALIGNED",
-    "Grid",
-    "TAGHead",
-    "VideoClassifier",
-]
-
-__getattr__ = lazy_names(
-    __name__,
-    {
-        "FUTURE": "taghead.grid",
-        "INTRA_FRAME": "taghead.grid",
-        "PAST": "taghead.grid",
-        "TIME_ALIGNED": "taghead.grid",
-        "Grid": "taghead.grid",
-        "TAGHead": "taghead.head",
-        "VideoClassifier": "taghead.model",
-    },
-)
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

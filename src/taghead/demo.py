@@ -15,11 +15,11 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from taghead.data import SynthGym
 from taghead.errors import check_counts
-from taghead.head import TAGHead
-from taghead.prediction import predict_videos, print_table
-from taghead.report import TestReport
-from taghead.training import ClassificationTask
-from taghead.video import Preprocessing
+from taghead.inference.predictor import predict_videos, print_table
+from taghead.nn.head import TAGHead
+from taghead.training.report import TestReport
+from taghead.training.task import ClassificationTask
+from taghead.video.preprocessing import Preprocessing
 
 
 def demo(

@@ -10,7 +10,7 @@ from heads import GRID, OPERATORS, make_head, make_map
 
 from taghead import Grid
 from taghead.attention import EdgeAttention
-from taghead.grid import RELATIONS, past, spatial_window
+from taghead.graph import RELATIONS, past, spatial_window
 
 
 def attention_of(num_clips: int = 2, grid: Grid = GRID, **options: Any) -> EdgeAttention:

@@ -12,8 +12,7 @@ from torch import Tensor
 
 from taghead import Grid
 from taghead.attention import EdgeAttention
-from taghead.graph import repeat_edges
-from taghead.grid import RELATIONS, custom, past, spatial_window, time_aligned
+from taghead.graph import RELATIONS, custom, past, repeat_edges, spatial_window, time_aligned
 from taghead.operators import propagate
 
 GRIDS = [GRID, Grid(1, 2, 2), Grid(3, 1, 1)]

@@ -19,11 +19,11 @@ from torch import Tensor
 from taghead.cli import main
 from taghead.errors import VideoError
 from taghead.explain import explain_clip, see, to_numbers
-from taghead.explain.figures import Choice
-from taghead.explain.numbers import _stride
+from taghead.explain.explanation import _stride
 from taghead.explain.overlay import write_overlay
-from taghead.grid import Grid, custom
-from taghead.prediction import load_model, predict_videos
+from taghead.explain.panels import Choice
+from taghead.graph import Grid, custom
+from taghead.inference.predictor import load_model, predict_videos
 from taghead.video import Preprocessing
 
 LAST_DIGIT = 6e-7  # the JSON has six decimals

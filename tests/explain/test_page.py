@@ -12,8 +12,8 @@ import torch_geometric.nn as pyg
 from tiny import GRID, HOSTILE, make_model
 
 from taghead.explain import explain_clip, see, to_numbers
-from taghead.explain.figures import Choice
 from taghead.explain.page import write_page
+from taghead.explain.panels import Choice
 from taghead.video import Preprocessing
 
 playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")

@@ -6,8 +6,8 @@ import torch
 
 from taghead.backbones import Backbone, build_backbone
 from taghead.data import ClipDataset, SynthGym
-from taghead.data.features import FeatureCache
-from taghead.extraction import write_features
+from taghead.features import FeatureCache
+from taghead.features.extract import write_features
 from taghead.video import Preprocessing
 
 SMALL = Preprocessing(num_frames=8, resize=36, crop=32, flip=0.5)

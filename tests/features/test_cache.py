@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from taghead.backbones import Backbone
-from taghead.data import ClipDataset, FeatureDataModule, SynthGym
-from taghead.data.features import FeatureCache, FeatureDataset
-from taghead.data.features.views import Key, ViewDataset
+from taghead.data import ClipDataset, SynthGym
 from taghead.errors import DataError
-from taghead.extraction import write_features
+from taghead.features import FeatureCache, FeatureDataModule, FeatureDataset
+from taghead.features.extract import write_features
+from taghead.features.views import Key, ViewDataset
 from taghead.video import Preprocessing
 
 DataOf = Callable[..., SynthGym]

@@ -12,10 +12,10 @@ from torch_geometric.nn import SAGEConv
 
 from taghead import TAGHead, VideoClassifier
 from taghead.backbones import Backbone, build_backbone
-from taghead.data import FeatureDataModule, SynthGym
-from taghead.data.features import FeatureCache
+from taghead.data import SynthGym
 from taghead.errors import DataError
-from taghead.training import ClassificationTask
+from taghead.features import FeatureCache, FeatureDataModule
+from taghead.training.task import ClassificationTask
 
 DataOf = Callable[..., SynthGym]
 

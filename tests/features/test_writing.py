@@ -19,11 +19,11 @@ from torch import nn
 
 from taghead.backbones import Backbone, build_backbone
 from taghead.data import SynthGym, VideoDataModule
-from taghead.data.features import FeatureCache, cache_bytes
-from taghead.data.features.manifest import weights_digest
-from taghead.data.features.writer import CacheWriter
 from taghead.errors import DataError, VideoError
-from taghead.extraction import write_features
+from taghead.features import FeatureCache, cache_bytes
+from taghead.features.extract import write_features
+from taghead.features.manifest import weights_digest
+from taghead.features.writer import CacheWriter
 from taghead.video import Preprocessing
 
 SMALL = Preprocessing(num_frames=8, resize=36, crop=32, flip=0.5)
@@ -37,7 +37,7 @@ def files_of(root: Path) -> dict[str, bytes]:
 @pytest.fixture
 def tiny_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shards of a few clips."""
-    monkeypatch.setattr("taghead.extraction.MEGABYTE", 160)  # 256 of them a file
+    monkeypatch.setattr("taghead.features.extract.MEGABYTE", 160)  # 256 of them a file
 
 
 def killed(root: Path, write: Callable[[], object], num_shards: int) -> None:

@@ -6,7 +6,7 @@ from cases import CASES, RELATION_SETS, WIDTH, Case, edge_features, run
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from taghead.grid import Grid
+from taghead.graph import Grid
 
 GRID = Grid(3, 2, 3)
 # PNAConv reads its statistics of degrees as numbers, which tensors without values cannot tell

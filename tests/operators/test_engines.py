@@ -27,8 +27,7 @@ from torch_geometric.nn import (
     TransformerConv,
 )
 
-from taghead.graph import repeat_edges
-from taghead.grid import (
+from taghead.graph import (
     INTRA_FRAME,
     PAST,
     RELATIONS,
@@ -37,10 +36,11 @@ from taghead.grid import (
     custom,
     future,
     past,
+    repeat_edges,
     spatial_window,
     time_aligned,
 )
-from taghead.head import TAGHead
+from taghead.nn.head import TAGHead
 from taghead.operators import attention_weights, parts, propagate, supports
 
 GRID = Grid(3, 2, 3)

@@ -17,7 +17,7 @@ from cases import (
     with_gradients,
 )
 
-from taghead.grid import RELATIONS, Grid
+from taghead.graph import RELATIONS, Grid
 from taghead.operators import Operator, pairs, parts, supports
 from taghead.operators.registry import KERNELS
 
@@ -93,7 +93,7 @@ def test_per_relation(name, compared):
     """One operator per relation in a head, as HeteroConv would run them."""
     from torch_geometric import nn as pyg
 
-    from taghead.head import TAGHead
+    from taghead.nn.head import TAGHead
 
     options = {} if name not in ("GATv2Conv", "TransformerConv") else {"heads": 2, "concat": False}
     conv = Operator(getattr(pyg, name), **options)

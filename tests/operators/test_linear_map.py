@@ -9,7 +9,7 @@ from cases import RELATION_SETS
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taghead.grid import PAST, Grid, spatial_window
+from taghead.graph import PAST, Grid, spatial_window
 from taghead.operators.linear_map import LinearMap, apply
 from taghead.operators.neighbourhood import Neighbourhood
 from taghead.operators.recipes import adjacency

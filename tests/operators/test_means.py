@@ -9,7 +9,7 @@ from cases import CASES, RELATION_SETS, WIDTH, assert_equal, run, with_gradients
 from torch import Tensor, nn
 
 from taghead import TAGHead
-from taghead.grid import RELATIONS, Grid, custom
+from taghead.graph import RELATIONS, Grid, custom
 from taghead.operators import Operator, commutes_with_means, propagate, propagate_means
 from taghead.operators.means import COMMUTING
 

@@ -14,9 +14,17 @@ from torch_geometric.explain import AttentionExplainer, GNNExplainer
 from torch_geometric.nn import MessagePassing
 
 from taghead import Grid, TAGHead
-from taghead.attention import edge_curves, edge_saliency, explain
-from taghead.graph import from_tokens, to_hetero_data
-from taghead.grid import FUTURE, INTRA_FRAME, PAST, RELATIONS, TIME_ALIGNED, spatial_window
+from taghead.explain import edge_curves, edge_saliency, explain
+from taghead.graph import (
+    FUTURE,
+    INTRA_FRAME,
+    PAST,
+    RELATIONS,
+    TIME_ALIGNED,
+    from_tokens,
+    spatial_window,
+    to_hetero_data,
+)
 from taghead.operators import as_operator, offsets, propagate
 
 GRID, WIDTH = Grid(3, 2, 3), 6

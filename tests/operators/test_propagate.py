@@ -7,8 +7,7 @@ import torch_geometric.nn as pyg
 from torch import Tensor
 from torch_geometric.nn import MessagePassing
 
-from taghead.graph import from_tokens, to_data
-from taghead.grid import INTRA_FRAME, RELATIONS, TIME_ALIGNED, Grid
+from taghead.graph import INTRA_FRAME, RELATIONS, TIME_ALIGNED, Grid, from_tokens, to_data
 from taghead.operators import as_operator, propagate
 from taghead.operators.propagate import batched_edges
 

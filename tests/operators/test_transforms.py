@@ -19,8 +19,8 @@ from torch_geometric.nn import (
     TransformerConv,
 )
 
-from taghead.grid import RELATIONS, Grid
-from taghead.head import TAGHead
+from taghead.graph import RELATIONS, Grid
+from taghead.nn.head import TAGHead
 from taghead.operators import Operator, parts, propagate
 
 GRID = Grid(3, 2, 2)

@@ -12,7 +12,7 @@ BASE: dict[str, Any] = {
         "max_epochs": 30,
         "accelerator": "cpu",
         "log_every_n_steps": 1,
-        "callbacks": [{"class_path": "taghead.report.TestReport"}],
+        "callbacks": [{"class_path": "taghead.training.TestReport"}],
     },
     "model": {
         "backbone": "r2plus1d_tiny",
@@ -29,7 +29,7 @@ BASE: dict[str, Any] = {
         },
     },
     "data": {
-        "class_path": "taghead.data.FeatureDataModule",
+        "class_path": "taghead.features.FeatureDataModule",
         "init_args": {"root": "cache", "batch_size": 9},
     },
 }
@@ -64,7 +64,7 @@ def cache_root(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     from taghead.backbones import build_backbone
     from taghead.data import ClipDataset, SynthGym
-    from taghead.extraction import write_features
+    from taghead.features.extract import write_features
     from taghead.video import Preprocessing
 
     torch.manual_seed(0)

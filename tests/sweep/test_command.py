@@ -17,7 +17,7 @@ import yaml
 from optuna.trial import TrialState
 
 from taghead.cli import main
-from taghead.data.features import FeatureCache
+from taghead.features import FeatureCache
 from taghead.sweep import read_sweep
 from taghead.sweep.pool import new_owner
 from taghead.sweep.provenance import code_version
@@ -120,7 +120,7 @@ def reproduce(config: dict, predicted: pd.DataFrame, folder: Path) -> None:
     root = ["--trainer.default_root_dir=again", "--trainer.logger=true"]
     main(["fit", "--config=run.json", *root, "--trainer.enable_checkpointing=true"])
     (checkpoint,) = Path("again").rglob("*.ckpt")
-    report = "--trainer.callbacks=taghead.report.TestReport"
+    report = "--trainer.callbacks=taghead.training.TestReport"
     main(["test", "--config=run.json", *root, report, f"--ckpt_path={checkpoint}"])
     (table,) = Path("again").rglob("predictions.csv")
     found = pd.read_csv(table)

@@ -13,7 +13,7 @@ from numbered import H264, HEVC, cut_by_stream_copy, number_of, numbers_of, writ
 
 from taghead.errors import VideoError
 from taghead.video import VideoReader, read_frames
-from taghead.video.backends.pyav import PyAVBackend
+from taghead.video.decode.pyav import PyAVBackend
 from taghead.video.survey import survey
 
 needs_torchcodec = pytest.mark.skipif(
@@ -181,7 +181,7 @@ class Decoded:
     """Counts what a decoder is given."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        from taghead.video.backends import pyav
+        from taghead.video.decode import pyav
 
         self.packets, self.from_start, unmarked = 0, 0, pyav.unmarked
 

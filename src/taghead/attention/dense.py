@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from taghead.edges import TimeEdges, WindowEdges, intra_frame_edges
-from taghead.grid import Grid, Relation
+from taghead.graph.edges import TimeEdges, WindowEdges, intra_frame_edges
+from taghead.graph.grid import Grid
+from taghead.graph.relations import Relation
 
 if TYPE_CHECKING:
     from taghead.attention.layers import Weighed

@@ -12,9 +12,9 @@ from torch import Tensor
 from taghead.attention import dense, queries
 from taghead.attention.layers import LayerAttention, OperatorAttention, Weighed
 from taghead.attention.rollout import rollout
-from taghead.graph import repeat_edges
-from taghead.grid import Grid, Relation
-from taghead.relations import find
+from taghead.graph.convert import repeat_edges
+from taghead.graph.grid import Grid
+from taghead.graph.relations import Relation, find
 
 if TYPE_CHECKING:
     import pandas as pd

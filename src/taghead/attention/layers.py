@@ -8,7 +8,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from taghead.attention.weights import EdgeWeights
-from taghead.grid import Relation
+from taghead.graph.relations import Relation
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from taghead.attention.dense import DenseWeights
-from taghead.grid import Grid
+from taghead.graph.grid import Grid
 
 if TYPE_CHECKING:
     from taghead.attention.edge_attention import EdgeAttention, RelationLike

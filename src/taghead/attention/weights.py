@@ -24,8 +24,9 @@ from torch_geometric.nn import (
 from torch_geometric.utils import softmax
 
 from taghead import operators
-from taghead.clip_edges import follow_features, typed_edges_of_clips
-from taghead.grid import Grid, Relation
+from taghead.graph.edge_index import follow_features, typed_edges_of_clips
+from taghead.graph.grid import Grid
+from taghead.graph.relations import Relation
 from taghead.operators.propagate import call, dense_way, edge_arguments, forward_arguments
 from taghead.operators.registry import KERNELS
 

@@ -6,8 +6,8 @@ import inspect
 
 from torch import Tensor, nn
 
-from taghead.grid import Grid
-from taghead.video import Preprocessing
+from taghead.graph.grid import Grid
+from taghead.video.preprocessing import Preprocessing
 
 Size3 = tuple[int, int, int]
 """Along (t, h, w)."""

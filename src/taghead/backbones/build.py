@@ -17,7 +17,7 @@ from taghead.backbones.spec import BackboneSpec
 from taghead.backbones.vision import VISION
 from taghead.backbones.weights import download, load_features
 from taghead.files import read_tensors, state_dict_in
-from taghead.video import Preprocessing
+from taghead.video.preprocessing import Preprocessing
 
 BACKBONES: dict[str, BackboneSpec] = {
     "r2plus1d_tiny": TINY,

@@ -7,7 +7,7 @@ from torchvision.models.video.resnet import BasicBlock, Conv2Plus1D, R2Plus1dSte
 
 from taghead.backbones.spec import BackboneSpec, PublishedWeights
 from taghead.backbones.vision import KINETICS_MEAN, KINETICS_STD, resnet_stages
-from taghead.video import Preprocessing
+from taghead.video.preprocessing import Preprocessing
 
 IG65M = "https://github.com/moabitcoin/ig65m-pytorch/releases/download/v1.0.0/r2plus1d_34_"
 

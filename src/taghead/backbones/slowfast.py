@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from taghead.backbones.base import Size3
 from taghead.backbones.spec import BackboneSpec, PublishedWeights
-from taghead.video import Preprocessing
+from taghead.video.preprocessing import Preprocessing
 
 ZOO = "https://dl.fbaipublicfiles.com/pytorchvideo/model_zoo/kinetics/"
 ALPHA = 4  # frames of the fast pathway for each of the slow one

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from torch import nn
 
 from taghead.backbones.base import Size3
-from taghead.video import Preprocessing
+from taghead.video.preprocessing import Preprocessing
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from torchvision.ops import Permute
 
 from taghead.backbones.base import Size3
 from taghead.backbones.spec import BackboneSpec, PublishedWeights
-from taghead.video import Preprocessing
+from taghead.video.preprocessing import Preprocessing
 
 KINETICS_MEAN = (0.43216, 0.394666, 0.37645)
 KINETICS_STD = (0.22803, 0.22145, 0.216989)

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from taghead.backbones.base import Backbone, Size3
-from taghead.graph import from_tokens
-from taghead.grid import Grid
-from taghead.video import Preprocessing
+from taghead.graph.convert import from_tokens
+from taghead.graph.grid import Grid
+from taghead.video.preprocessing import Preprocessing
 
 
 class WrappedBackbone(Backbone):

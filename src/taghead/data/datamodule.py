@@ -13,21 +13,20 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
-from taghead.data import synthetic
 from taghead.data.annotations import Annotations, Clip, Format, Split, read_annotations
-from taghead.data.clips import ClipDataset
-from taghead.data.facts import Key, key_of
-from taghead.data.journal import Journal
-from taghead.data.manifest import Manifest, read_manifest
-from taghead.data.samplers import EpochSampler, LateLoader
-from taghead.data.scanning import scan
-from taghead.data.unreadable import Unreadable, excluded_table, find_missing
+from taghead.data.dataset import ClipDataset
+from taghead.data.index.excluded import Unreadable, excluded_table, find_missing
+from taghead.data.index.journal import Journal
+from taghead.data.index.manifest import Manifest, read_manifest
+from taghead.data.index.scan import scan
+from taghead.data.index.scan_result import Key, key_of
+from taghead.data.sampler import EpochSampler, LateLoader
 from taghead.data.workers import start_reader
 from taghead.errors import DataError
-from taghead.video import Preprocessing
+from taghead.video.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
-    from taghead.data.features.cache import FeatureCache, FeatureDataset
+    from taghead.features.cache import FeatureCache, FeatureDataset
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +55,7 @@ class VideoDataModule(LightningDataModule):
             every clip is read once before training, unless `manifest` or an earlier run tells.
         class_balance: How far training evens out classes of different numbers of clips, 0 to 1: 0
             sees every clip once an epoch, 1 draws all classes alike
-            (:class:`~taghead.data.samplers.EpochSampler`).
+            (:class:`~taghead.data.sampler.EpochSampler`).
         format: The format of the annotations: `auto`, `reference`, `plain`, `folders`, `haa500`,
             `finegym` or `diving48`.
         classes: A file with the names of the classes, for formats that need one.
@@ -266,77 +265,3 @@ class VideoDataModule(LightningDataModule):
                 "%s: %d of %d clips are used; the others are listed in %s",
                 *(split, used, listed, folder / "excluded.csv"),
             )
-
-
-class SynthGym(VideoDataModule):
-    """Generated clips of a gymnast, written to a folder of videos when they are not there yet.
-
-    Args:
-        root: The folder for videos and annotation files.
-        family: `somersault`, 18 classes of direction, shape and half twists, or `order`, classes
-            that differ only in when something happens.
-        level: How much camera, looks, timing and noise vary, 0 to 1.
-        mirror: Probability that a clip is mirrored.
-        num_train: Clips to train on.
-        num_val: Clips to validate on; with 0 there is no validation split.
-        num_test: Clips to test on; with 0 there is no test split.
-        data_seed: Seed of the clips; each split draws from seeds of its own.
-        preprocessing: How frames are sampled and transformed.
-        batch_size: Clips in a batch.
-        num_workers: Processes that read clips; 0 reads in the training process.
-        on_error: What happens to a clip that cannot be read, as in `VideoDataModule`.
-        class_balance: How far training evens out classes, as in `VideoDataModule`.
-        classes: The names of those classes of the family that there are; all if not given.
-    """
-
-    def __init__(
-        self,
-        root: str = "data/synthgym",
-        family: Literal["somersault", "order"] = "somersault",
-        level: float = 0.3,
-        mirror: float = 0.0,
-        num_train: int = 1440,
-        num_val: int = 90,
-        num_test: int = 270,
-        data_seed: int = 0,
-        preprocessing: Preprocessing = Preprocessing(),  # noqa: B008, it is frozen
-        batch_size: int = 16,
-        num_workers: int = 2,
-        on_error: OnError = "raise",
-        class_balance: float = 0.0,
-        classes: list[str] | None = None,
-    ) -> None:
-        super().__init__(
-            root=f"{root}/videos",
-            train=f"{root}/train.csv",
-            val=f"{root}/val.csv" if num_val else None,
-            test=f"{root}/test.csv" if num_test else None,
-            preprocessing=preprocessing,
-            batch_size=batch_size,
-            num_workers=num_workers,
-            on_error=on_error,
-            class_balance=class_balance,
-            format="reference",
-        )
-        self.folder = root
-        self.splits = {"train": num_train, "val": num_val, "test": num_test}
-        self.family = family
-        self.level = level
-        self.mirror = mirror
-        self.data_seed = data_seed
-        self.chosen = classes
-
-    @property
-    def class_names(self) -> list[str]:
-        return self.chosen or synthetic.class_names(self.family)
-
-    def prepare_data(self) -> None:
-        synthetic.write_dataset(
-            self.folder,
-            splits=self.splits,
-            family=self.family,
-            level=self.level,
-            mirror=self.mirror,
-            seed=self.data_seed,
-            classes=self.chosen,
-        )

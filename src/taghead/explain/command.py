@@ -16,14 +16,14 @@ from torch_geometric.nn import MessagePassing
 
 from taghead.attention.weights import check_attentive
 from taghead.errors import DataError, VideoError
-from taghead.explain.clip import see
-from taghead.explain.figures import Choice, compare_clips, draw_clip
-from taghead.explain.numbers import ClipExplanation, explain_clip, to_numbers
+from taghead.explain.explanation import ClipExplanation, explain_clip, to_numbers
 from taghead.explain.overlay import write_overlay
 from taghead.explain.page import Entry, write_index, write_page
+from taghead.explain.panels import Choice, compare_clips, draw_clip
+from taghead.explain.view import see
 from taghead.files import written_whole
-from taghead.model import VideoClassifier
-from taghead.prediction import checked_device, load_model, raise_failed
+from taghead.inference.predictor import checked_device, load_model, raise_failed
+from taghead.model.classifier import VideoClassifier
 
 Format = Literal["png", "pdf", "svg"]
 COMPARED = 3  # clips in the picture that compares them, at most

@@ -13,7 +13,7 @@ from matplotlib import colormaps, font_manager
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from taghead.explain.numbers import ClipExplanation
+from taghead.explain.explanation import ClipExplanation
 
 SMALLEST = 360  # pixels of a side of the pictures
 STRIP = 44  # pixels under them, for text

@@ -20,8 +20,8 @@ import numpy as np
 from PIL import Image
 
 from taghead import __version__
-from taghead.explain.figures import Choice
-from taghead.explain.numbers import DECIMALS, ClipExplanation
+from taghead.explain.explanation import DECIMALS, ClipExplanation
+from taghead.explain.panels import Choice
 
 QUALITY = 82  # of the JPEG pictures
 SCRIPTS = ("model.js", "page.js", "side.js", "start.js")

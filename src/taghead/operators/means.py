@@ -29,7 +29,8 @@ from torch_geometric.nn import (
 )
 from torch_geometric.nn.aggr import MeanAggregation, SumAggregation
 
-from taghead.grid import Grid, Relation
+from taghead.graph.grid import Grid
+from taghead.graph.relations import Relation
 from taghead.operators.kernel import Tokens, class_of
 from taghead.operators.neighbourhood import FrameMeans
 from taghead.operators.propagate import dense_way

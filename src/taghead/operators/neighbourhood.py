@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from taghead.grid import Grid, Relation
+from taghead.graph.grid import Grid
+from taghead.graph.relations import Relation
 from taghead.operators.constants import constants
 from taghead.operators.linear_map import apply, zeros_from
 from taghead.operators.parts import WINDOW, Part, add_loops, framed, parts_of

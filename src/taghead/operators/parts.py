@@ -13,8 +13,9 @@ import numpy as np
 import torch.nn.functional as F
 from torch import Tensor
 
-from taghead.edges import TimeEdges, WindowEdges, intra_frame_edges
-from taghead.grid import Grid, Relation
+from taghead.graph.edges import TimeEdges, WindowEdges, intra_frame_edges
+from taghead.graph.grid import Grid
+from taghead.graph.relations import Relation
 from taghead.operators.constants import constants
 
 LOOP = -1  # stands for the relation of a self-loop that an operator adds

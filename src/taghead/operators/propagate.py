@@ -12,16 +12,16 @@ from torch import Tensor
 from torch_geometric.nn import MessagePassing
 from torch_geometric.utils import dropout_edge
 
-from taghead.clip_edges import follow_features, joined, typed_edges_of_clips
-from taghead.graph import repeat_edges
-from taghead.grid import Grid, Relation
+from taghead.graph.convert import repeat_edges
+from taghead.graph.edge_index import follow_features, joined, typed_edges_of_clips
+from taghead.graph.grid import Grid
+from taghead.graph.relations import NODE, Relation
 from taghead.operators.constants import keep
 from taghead.operators.kernel import Tokens, class_of
 from taghead.operators.neighbourhood import Neighbourhood, neighbourhood
 from taghead.operators.offsets import EdgeFeatures, offsets
 from taghead.operators.registry import KERNELS, supports
 from taghead.operators.typed_inputs import typed_inputs
-from taghead.relations import NODE
 
 Engine = Literal["auto", "dense", "pyg"]
 

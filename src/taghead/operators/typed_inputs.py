@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch_geometric.nn import HEATConv, HGTConv, MessagePassing
 
-from taghead.relations import NODE
+from taghead.graph.relations import NODE
 
 
 def takes_edge_types(conv: MessagePassing) -> bool:

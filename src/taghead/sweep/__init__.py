@@ -1,13 +1,8 @@
-"""Sweeps: many variants of a training, run in parallel and resumably, into one table."""
+"""Sweeps: many variants of a training, run in parallel and resumably, into one table.
 
-from taghead.lazy import lazy_names
+It imports `taghead.training` and what lies below it; `taghead.compare` reads what it writes.
+"""
 
-__getattr__ = lazy_names(
-    __name__,
-    {
-        "sweep": "taghead.sweep.command",
-        "read_sweep": "taghead.sweep.space",
-        "Run": "taghead.sweep.space",
-        "Sweep": "taghead.sweep.space",
-    },
-)
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -11,7 +11,7 @@ from rich.progress import track
 from taghead.errors import DataError
 from taghead.sweep.overrides import Config, overridden
 from taghead.sweep.running import RunCLI
-from taghead.sweep.space import Run, Sweep
+from taghead.sweep.spec import Run, Sweep
 
 
 def check_runs(sweep: Sweep, runs: Iterable[Run], build: bool = True) -> None:

@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from taghead.errors import DataError, check_counts
 from taghead.sweep.checking import check_runs
-from taghead.sweep.space import Run, Sweep, read_sweep
+from taghead.sweep.spec import Run, Sweep, read_sweep
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial

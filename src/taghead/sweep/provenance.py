@@ -16,8 +16,8 @@ import torch_geometric
 import taghead
 from taghead.data import VideoDataModule
 from taghead.data.annotations import Split
-from taghead.data.facts import key_of
-from taghead.data.features.manifest import MANIFEST
+from taghead.data.index.scan_result import key_of
+from taghead.features.manifest import MANIFEST
 
 DIGITS = 12
 

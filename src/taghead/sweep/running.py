@@ -13,15 +13,15 @@ from jsonargparse import ArgumentError
 from lightning.pytorch.cli import LightningArgumentParser
 from torch import Tensor
 
-from taghead.costs import head_flops, latency
 from taghead.data import VideoDataModule
 from taghead.errors import DataError, one_line
-from taghead.lightning_cli import TagheadCLI
 from taghead.metrics import accuracies
-from taghead.model import VideoClassifier
+from taghead.model.classifier import VideoClassifier
+from taghead.model.costs import head_flops, latency
 from taghead.sweep.overrides import Config
 from taghead.sweep.provenance import clip_names, data_digest, versions
-from taghead.training import ClassificationTask
+from taghead.training.lightning_cli import TagheadCLI
+from taghead.training.task import ClassificationTask
 
 LATENCY_RUNS = 30
 

@@ -23,7 +23,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from taghead.errors import DataError, one_line
 from taghead.sweep.overrides import Config, differences
 from taghead.sweep.packing import packed, unpacked
-from taghead.sweep.space import Run, Sweep
+from taghead.sweep.spec import Run, Sweep
 
 HEARTBEAT_SEC = 10
 GRACE_SEC = 90

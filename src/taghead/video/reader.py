@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from taghead.errors import VideoError
-from taghead.video.backends import BACKENDS, BackendName, choose_backend
-from taghead.video.backends.pyav import PyAVBackend
+from taghead.video.decode import BACKENDS, BackendName, choose_backend
+from taghead.video.decode.pyav import PyAVBackend
 from taghead.video.survey import Survey, survey
 
 _LARGE = 1280 * 720  # pixels of a frame, from which more than one thread pays

@@ -16,7 +16,7 @@ from av.video.stream import VideoStream
 from taghead.errors import VideoError
 from taghead.video import bitstream
 from taghead.video.conversion import Orientation
-from taghead.video.opening import UNPROBED, check_file, opened, packets, unmarked
+from taghead.video.demux import UNPROBED, check_file, opened, packets, unmarked
 
 # In these containers and codecs, a packet shows one frame unless it is marked "discard", or none
 # if its header says so. MPEG-2/4 skip frames in secret; AVI and MPEG-TS may split or join them.

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.random import Generator
 
-from .motion import POSE_CHANNELS, Floats, Motion
+from .kinematics import POSE_CHANNELS, Floats, Motion
 
 SIDES = (("left", 1), ("right", -1))
 

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 
 from .classes import ClipSpec, as_seed
 from .figure import RADII, START_JOINTS, STOP_JOINTS, Body, draw_body, place, reach
-from .motion import Floats, Motion, draw_motion, draw_num_frames
+from .kinematics import Floats, Motion, draw_motion, draw_num_frames
 from .scene import (
     HEIGHT,
     TEXTURE_SCALE,

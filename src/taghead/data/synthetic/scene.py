@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from .figure import CAPSULES
-from .motion import Floats
+from .kinematics import Floats
 
 WIDTH, HEIGHT = 160, 120  # pixels
 MARGIN = 1.5  # pixels between the figure and the edge of the central square

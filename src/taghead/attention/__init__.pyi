@@ -1,0 +1,1 @@
+from .edge_attention import EdgeAttention as EdgeAttention

@@ -1,0 +1,181 @@
+"""Checks a dataset before a GPU hour is spent on it: the command `taghead index`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import pandas as pd
+
+from taghead.data.annotations import Annotations, Format, Split, read_annotations
+from taghead.data.index.excluded import Unreadable, excluded_table
+from taghead.data.index.journal import Journal
+from taghead.data.index.manifest import Entry, read_manifest, write_manifest
+from taghead.data.index.report import draw_classes, write_report
+from taghead.data.index.scan import scan
+from taghead.data.index.scan_result import Facts, Key, written_by
+from taghead.data.workers import usable_cores
+from taghead.errors import DataError
+
+MANIFEST, EXCLUDED, REPORT, PICTURE, PARTIAL = (
+    "manifest.parquet",
+    "excluded.csv",
+    "report.txt",
+    "classes.png",
+    "partial.jsonl",
+)
+
+
+def index(
+    root: str,
+    train: str | None = None,
+    val: str | None = None,
+    test: str | None = None,
+    format: Format = "auto",
+    classes: str | None = None,
+    times: str | None = None,
+    output: str = "runs/index",
+    min_frames: int = 32,
+    num_workers: int | None = None,
+    timeout_sec: float = 300.0,
+    rescan: bool = False,
+) -> None:
+    """Checks a dataset: reads every frame of every clip, and writes down what is wrong with it.
+
+    In the folder `output` are then `manifest.parquet`, which training reads; `excluded.csv`, the
+    clips that cannot be used, which nothing leaves out unless it is told to (`on_error=exclude`);
+    `report.txt` and `classes.png`. The command goes on where it was stopped, and reads files again
+    that have changed.
+
+    Args:
+        root: The folder of videos.
+        train: What lists the training split, as in `VideoDataModule`, like those that follow.
+        val: What lists the validation split.
+        test: What lists the test split.
+        format: The format of the annotations.
+        classes: A file with the names of the classes.
+        times: FineGym's JSON file of times.
+        output: The folder for what is found.
+        min_frames: Frames that a clip needs lest some are repeated; shorter ones are reported.
+        num_workers: Processes that read; one for each CPU core when not given; 0 reads in this
+            process, where a crash is not caught.
+        timeout_sec: How long reading a clip may take.
+        rescan: Whether to read all clips again.
+
+    Raises:
+        DataError: If the dataset cannot be listed, or `output` is of another one.
+        ValueError: If an argument breaks its rule.
+    """
+    _check(min_frames=min_frames, timeout_sec=timeout_sec)
+    if num_workers is None:
+        num_workers = usable_cores()
+    elif num_workers < 0:
+        raise ValueError(f"num_workers must be at least 0 (got {num_workers})")
+    annotations = read_annotations(root, train, val, test, format, classes, times)
+    folder = Path(output)
+    known = _known(folder / MANIFEST, root)
+    folder.mkdir(parents=True, exist_ok=True)
+    journal = Journal(folder / PARTIAL, root)
+    clips = [(split, clip) for split in annotations.clips for clip in annotations.clips[split]]
+    try:
+        facts = scan(
+            [clip for _, clip in clips],
+            root,
+            {} if rescan else {**known, **journal.known},
+            journal,
+            num_workers=num_workers,
+            hashed=True,
+            timeout_sec=timeout_sec,
+        )
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        raise SystemExit(130) from None
+    entries = with_twins(
+        [Entry(split, clip, found) for (split, clip), found in zip(clips, facts, strict=True)]
+    )
+    write_manifest(folder / MANIFEST, root, annotations, entries)
+    _excluded(entries).to_csv(folder / EXCLUDED, index=False)
+    journal.path.unlink(missing_ok=True)
+    _check_counts(folder, annotations)
+    draw_classes(annotations, entries, folder / PICTURE)
+    write_report(folder / REPORT, root, annotations, entries, min_frames)
+    print((folder / REPORT).read_text(encoding="utf-8"), end="")
+    print(f"\nWritten to {folder}: {MANIFEST}, {EXCLUDED}, {REPORT}, {PICTURE}")
+
+
+def with_twins(entries: Sequence[Entry]) -> list[Entry]:
+    """The entries, each with another clip that has frames of the same content, if there is one.
+
+    Of clips in other splits, sharing one frame is enough: what a model is tested on, it has seen
+    in training. Of clips in the same split, they must be all frames.
+    """
+    table = pd.DataFrame(
+        {
+            "hash": [entry.facts.content_hash for entry in entries],
+            "split": [entry.split for entry in entries],
+            "first": [entry.facts.first_frame for entry in entries],
+            "stop": [entry.facts.first_frame + entry.facts.num_frames for entry in entries],
+        }
+    )
+    usable = np.array([entry.facts.usable for entry in entries], bool)
+    found = list(entries)
+    for _, group in table[usable & (table["hash"] != "")].groupby("hash", sort=False):
+        if len(group) == 1:
+            continue
+        split, first, stop = (group[name].to_numpy() for name in ("split", "first", "stop"))
+        for place, number in enumerate(group.index):
+            shared = (first < stop[place]) & (stop > first[place]) & (split != split[place])
+            equal = (first == first[place]) & (stop == stop[place])
+            equal[place] = False
+            twins = shared if shared.any() else equal
+            if twins.any():
+                twin = entries[group.index[twins.argmax()]]
+                found[number] = replace(entries[number], same_as=f"{twin.split}: {twin.clip.id}")
+    return found
+
+
+def _known(manifest: Path, root: str) -> dict[Key, Facts]:
+    """What an earlier scan has found, if it is one of this version.
+
+    Raises:
+        DataError: If it is of another folder of videos.
+    """
+    try:
+        earlier = read_manifest(manifest)
+    except DataError:  # none, or of another version
+        return {}
+    of = earlier.description["root"]
+    if Path(of).absolute() != Path(root).absolute():
+        raise DataError(f"{manifest}: is of another folder of videos, {of}: say another output")
+    return earlier.known if earlier.description["written_by"] == written_by() else {}
+
+
+def _excluded(entries: Sequence[Entry]) -> pd.DataFrame:
+    unreadable: dict[Split, list[Unreadable]] = {split: [] for split in get_args(Split)}
+    for entry in entries:
+        if not entry.facts.usable:
+            unreadable[entry.split].append(Unreadable(entry.clip, entry.facts.reason))
+    return excluded_table(unreadable)
+
+
+def _check_counts(folder: Path, annotations: Annotations) -> None:
+    """Checks in the files as written that no clip got lost on the way."""
+    used = pd.read_parquet(folder / MANIFEST).query("reason == ''")["split"].value_counts()
+    excluded = pd.read_csv(folder / EXCLUDED)["split"].value_counts()
+    for split, clips in annotations.clips.items():
+        counts = used.get(split, 0), excluded.get(split, 0)
+        if sum(counts) != len(clips):
+            raise RuntimeError(
+                f"{folder}: {split}: {counts[0]} used and {counts[1]} excluded clips are not "
+                f"{len(clips)} listed ones"
+            )
+
+
+def _check(**numbers: float) -> None:
+    for name, number in numbers.items():
+        if not number > 0:
+            raise ValueError(f"{name} must be positive (got {number})")

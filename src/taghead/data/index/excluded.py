@@ -1,0 +1,49 @@
+"""Clips that cannot be used, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from taghead.data.annotations import Clip, Split
+from taghead.data.index.scan import file_states
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """A clip that cannot be used, and why: `<path>: <reason>`."""
+
+    clip: Clip
+    reason: str
+
+    @classmethod
+    def of(cls, clip: Clip, reason: str) -> Unreadable:
+        """A clip and the reason without its path."""
+        return cls(clip, f"{clip.path}: {reason}")
+
+    @property
+    def bare_reason(self) -> str:
+        """The reason without the path."""
+        return self.reason.removeprefix(f"{self.clip.path}: ")
+
+
+def find_missing(clips: Sequence[Clip]) -> list[Unreadable]:
+    """The clips that are no file, or whose annotation is faulty: a look, without opening any."""
+    states = file_states(clips)
+    return [
+        Unreadable.of(clip, reason)
+        for clip in clips
+        if (reason := clip.fault or states[clip.path].reason)
+    ]
+
+
+def excluded_table(excluded: Mapping[Split, Sequence[Unreadable]]) -> pd.DataFrame:
+    """The clips of each split that are left out, a row each: split, path, segment and reason."""
+    rows = [
+        (split, str(bad.clip.path), str(bad.clip.segment or ""), bad.bare_reason)
+        for split, several in excluded.items()
+        for bad in several
+    ]
+    return pd.DataFrame(rows, columns=["split", "path", "segment", "reason"])

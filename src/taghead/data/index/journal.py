@@ -1,0 +1,85 @@
+"""Facts about clips, written to a file as they are found, so that a scan need not start anew."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from taghead.data.index.scan_result import Facts, Key, written_by
+
+log = logging.getLogger(__name__)
+
+
+class Journal:
+    """A file of JSON lines: what it is of, and then facts, the later ones right.
+
+    A line that was cut off when a process was killed is passed over. A file of another folder of
+    videos, or that another version has written, is started anew.
+
+    Args:
+        path: The file; made, with its folder, when something is added.
+        root: The folder of videos.
+        optional: Whether a file that cannot be written is only worth a warning.
+    """
+
+    def __init__(self, path: str | Path, root: str | Path, optional: bool = False) -> None:
+        self.path = Path(path)
+        self.optional = optional
+        self.header = {"root": str(Path(root).absolute()), "written_by": written_by()}
+        self.known: dict[Key, Facts] = {}
+        self._mode = "wb"
+        self._read()
+
+    @classmethod
+    def of_user(cls, root: str | Path) -> Journal:
+        """The one of a folder of videos in the user's cache."""
+        folder = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+        name = hashlib.blake2b(str(Path(root).absolute()).encode(), digest_size=8).hexdigest()
+        return cls(Path(folder) / "taghead" / f"{name}.jsonl", root, optional=True)
+
+    def add(self, several: Iterable[Facts]) -> None:
+        """Adds facts; they are in the file when this returns.
+
+        Raises:
+            OSError: If it cannot be written, unless it is optional.
+        """
+        self.known.update((facts.key, facts) for facts in several)
+        lines = [json.dumps(asdict(facts)) for facts in several]
+        # an empty line ends one that was cut off
+        text = "\n".join([json.dumps(self.header) if self._mode == "wb" else "", *lines, ""])
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open(self._mode) as file:
+                file.write(text.encode())
+            self._mode = "ab"
+        except OSError as error:
+            if not self.optional:
+                raise
+            log.warning("%s: what was read is not remembered: %s", self.path, error.strerror)
+
+    def _read(self) -> None:
+        try:
+            lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines()
+        except OSError:
+            return
+        if lines and _parsed(lines[0]) == self.header:
+            self._mode = "ab"
+            found = [facts for facts in map(_facts, map(_parsed, lines[1:])) if facts]
+            self.known = {facts.key: facts for facts in found}
+
+
+def _parsed(line: str) -> Any:
+    try:
+        return json.loads(line)
+    except ValueError:
+        return None
+
+
+def _facts(record: Any) -> Facts | None:
+    return Facts(**record) if isinstance(record, dict) else None

@@ -1,0 +1,128 @@
+"""The manifest of a dataset: a Parquet file with a row for each clip, which training reads."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from pyarrow import parquet
+
+from taghead.data.annotations import Annotations, Clip, Split
+from taghead.data.index.scan_result import Facts, Key, written_by
+from taghead.errors import DataError
+
+SCHEMA_VERSION = 1
+_METADATA = b"taghead"
+_TYPES = {"str": pa.string(), "int": pa.int64(), "float": pa.float64()}
+_FACTS = [(field.name, _TYPES[str(field.type)]) for field in fields(Facts)]
+_SCHEMA = pa.schema(
+    [
+        ("split", pa.string()),
+        ("label", pa.int64()),
+        ("class_name", pa.string()),
+        ("listed_frames", pa.int64()),
+        *_FACTS,
+        ("same_as", pa.string()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A clip of the manifest.
+
+    Args:
+        split: Its split.
+        clip: What the annotation says of it.
+        facts: What its file says.
+        same_as: Another clip of the dataset that shows the same frames, as `<split>: <id>`.
+    """
+
+    split: Split
+    clip: Clip
+    facts: Facts
+    same_as: str = ""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a manifest holds.
+
+    Args:
+        description: What wrote it, and of which dataset.
+        known: Facts about every clip that has a file.
+        listed: All clips of each split.
+    """
+
+    description: dict[str, Any]
+    known: dict[Key, Facts]
+    listed: dict[str, list[Key]]
+
+
+def write_manifest(
+    path: str | Path, root: str | Path, annotations: Annotations, entries: Sequence[Entry]
+) -> None:
+    """Writes a manifest; it appears when it is whole.
+
+    Its metadata, JSON under the key `taghead`, have `schema_version`, what wrote it, and the
+    dataset: its root, format, sources and class names.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
+    path = Path(path)
+    description = {
+        "schema_version": SCHEMA_VERSION,
+        "written_by": written_by(),
+        "root": str(root),
+        "format": annotations.format,
+        "sources": dict(annotations.sources),
+        "class_names": annotations.class_names,
+    }
+    columns: dict[str, list[Any]] = {
+        "split": [entry.split for entry in entries],
+        "label": [entry.clip.label for entry in entries],
+        "class_name": [entry.clip.class_name for entry in entries],
+        "listed_frames": [entry.clip.listed_frames for entry in entries],
+        **{name: [getattr(entry.facts, name) for entry in entries] for name, _ in _FACTS},
+        "same_as": [entry.same_as for entry in entries],
+    }
+    schema = _SCHEMA.with_metadata({_METADATA: json.dumps(description)})
+    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        parquet.write_table(pa.table(columns, schema=schema), partial)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def read_manifest(path: str | Path) -> Manifest:
+    """What a manifest holds.
+
+    Raises:
+        DataError: If it is no manifest, or one of another version.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(f"{path}: no such manifest: taghead index writes it")
+    try:
+        table = parquet.read_table(path)
+        description = json.loads((table.schema.metadata or {})[_METADATA])
+    except (OSError, KeyError, ValueError) as error:  # pyarrow's own errors are ValueErrors
+        raise DataError(f"{path}: not a manifest that taghead index wrote") from error
+    version = description.get("schema_version")
+    if version != SCHEMA_VERSION:
+        raise DataError(
+            f"{path}: has the schema version {version}, this version of taghead reads "
+            f"{SCHEMA_VERSION}: write it again with taghead index"
+        )
+    facts = [Facts(**row) for row in table.select([name for name, _ in _FACTS]).to_pylist()]
+    listed: dict[str, list[Key]] = {}
+    for split, one in zip(table["split"].to_pylist(), facts, strict=True):
+        listed.setdefault(split, []).append(one.key)
+    return Manifest(description, {one.key: one for one in facts if one.size}, listed)

@@ -1,0 +1,254 @@
+"""Reads every frame of every clip once, in processes of their own, and says what it found."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+from rich.console import Console
+from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
+
+from taghead.data.annotations import Clip
+from taghead.data.index.journal import Journal
+from taghead.data.index.scan_result import Facts, Key, key_of
+from taghead.data.workers import Failure, run_isolated
+from taghead.errors import VideoError
+from taghead.video import Segment, VideoReader
+
+R = TypeVar("R")
+SEGMENTS_OF_A_JOB = 32  # opening a long file takes as long as reading some segments of it
+SLOWEST_DISK = 5e6  # bytes per second, below which a file counts as hanging
+
+
+@dataclass(frozen=True)
+class FileState:
+    """A file's size in bytes and time of change, or why there is no video file."""
+
+    size: int = 0
+    mtime_ns: int = 0
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Job:
+    """Segments of one file, for one process; the file's hash, or None if it is to be computed."""
+
+    file: str
+    path: Path
+    state: FileState
+    segments: tuple[Segment | None, ...]
+    content_hash: str | None
+
+
+def scan(
+    clips: Sequence[Clip],
+    root: str | Path,
+    known: Mapping[Key, Facts],
+    journal: Journal | None = None,
+    *,
+    num_workers: int = 0,
+    hashed: bool = False,
+    timeout_sec: float = 300.0,
+    title: str = "clips",
+) -> list[Facts]:
+    """Facts about every clip, in the order of the clips.
+
+    What is known and whose file has kept its size and time is not read again. All frames of the
+    others are decoded. A clip at which a process dies or takes too long is one that cannot be used,
+    like one that cannot be decoded.
+
+    Args:
+        clips: The clips.
+        root: The folder of videos.
+        known: Facts from before.
+        journal: Where each new fact is written at once, so that a scan can be interrupted.
+        num_workers: Processes that read; 0 reads here, where a crash is not caught.
+        hashed: Whether to compute `content_hash`.
+        timeout_sec: How long a clip may take, beside the time to read its file from a slow disk.
+        title: What the progress bar calls them.
+    """
+    states = file_states(clips)
+    found: dict[Key, Facts] = {}
+    unread: dict[Key, Clip] = {}
+    for clip in clips:
+        key, state = key_of(clip, root), states[clip.path]
+        if state.reason:
+            found[key] = Facts(*key, state.reason)
+        elif _is_fresh(known.get(key), state, hashed):
+            found[key] = known[key]
+        elif not clip.fault:
+            unread[key] = clip
+    columns = (*Progress.get_default_columns()[:3], MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), disable=not unread) as bar:
+        task = bar.add_task(
+            f"Reading {title}", total=len(unread) + len(found), completed=len(found)
+        )
+        with closing(_each(_jobs(unread, states, hashed), num_workers, timeout_sec)) as results:
+            for several in results:
+                if journal is not None:
+                    journal.add(several)
+                found.update((facts.key, facts) for facts in several)
+                bar.advance(task, len(several))
+    return [
+        Facts(*key_of(clip, root), clip.fault) if clip.fault else found[key_of(clip, root)]
+        for clip in clips
+    ]
+
+
+def file_states(clips: Iterable[Clip]) -> dict[Path, FileState]:
+    """The state of every clip's file: a look, without opening any."""
+    return {path: _state(path) for path in {clip.path for clip in clips}}
+
+
+def read_facts(job: Job) -> list[Facts]:
+    """Opens a file and reads all frames of the segments; whatever is wrong is in the facts."""
+    content_hash = _content_hash(job)
+    facts = [replace(_unread(job, segment), content_hash=content_hash) for segment in job.segments]
+    try:
+        reader = VideoReader(job.path, threads=1)
+    except Exception as error:  # of libraries too: whatever it is, it is this file's
+        return [replace(one, reason=_reason(job.path, error)) for one in facts]
+    facts = [_with_file(one, reader) for one in facts]
+    pairs = zip(facts, job.segments, strict=True)
+    return [_with_frames(one, reader, segment) for one, segment in pairs]
+
+
+def _with_file(facts: Facts, reader: VideoReader) -> Facts:
+    return replace(
+        facts,
+        codec=reader.codec,
+        backend=reader.backend,
+        backend_reason=reader.reason,
+        fps=round(reader.fps, 6),
+        width=reader.width,
+        height=reader.height,
+        file_frames=len(reader),
+        file_sec=round(reader.duration, 6),
+    )
+
+
+def _with_frames(facts: Facts, reader: VideoReader, segment: Segment | None) -> Facts:
+    try:
+        frames = range(len(reader)) if segment is None else segment.frames(reader)
+        reader.read(frames, size=(16, 16))  # small pictures: decoding is what may fail
+    except Exception as error:
+        return replace(facts, reason=_reason(reader.path, error))
+    end = reader.times[frames.stop] if frames.stop < len(reader) else reader.duration
+    return replace(
+        facts,
+        first_frame=frames.start,
+        num_frames=len(frames),
+        duration_sec=round(float(end - reader.times[frames.start]), 6),
+    )
+
+
+def _reason(path: Path, error: Exception) -> str:
+    """Why, in a line without the path."""
+    text = " ".join(str(error).split()).removeprefix(f"{path}: ")
+    return text if isinstance(error, VideoError) else f"{type(error).__name__}: {text}"
+
+
+def _content_hash(job: Job) -> str:
+    """The hash of a job's file; empty if it cannot be read."""
+    if job.content_hash is not None:
+        return job.content_hash
+    try:
+        with job.path.open("rb") as file:
+            return hashlib.file_digest(file, partial(hashlib.blake2b, digest_size=16)).hexdigest()
+    except OSError:
+        return ""
+
+
+def _state(path: Path) -> FileState:
+    try:
+        if not path.exists():
+            gone = [folder for folder in path.parents if not folder.exists()]
+            where = f" (there is no folder {gone[-1]})" if gone else ""
+            return FileState(reason=f"no such video file{where}")
+        if path.is_dir():
+            return FileState(reason="is a directory")
+        if not path.is_file():
+            return FileState(reason="is not a regular file")
+        stat = path.stat()
+    except OSError as error:
+        return FileState(reason=(error.strerror or str(error)).lower())
+    if stat.st_size == 0:
+        return FileState(reason="the file is empty")
+    return FileState(stat.st_size, stat.st_mtime_ns)
+
+
+def _is_fresh(facts: Facts | None, state: FileState, hashed: bool) -> bool:
+    """Whether the file is as it was, and no more is asked for than is known."""
+    if facts is None or (facts.size, facts.mtime_ns) != (state.size, state.mtime_ns):
+        return False
+    return bool(facts.content_hash or facts.reason or not hashed)
+
+
+def _jobs(unread: Mapping[Key, Clip], states: Mapping[Path, FileState], hashed: bool) -> list[Job]:
+    """Clips that are to be read, by file, some at a time."""
+    files: dict[tuple[str, Path], list[Segment | None]] = {}
+    for (file, _), clip in unread.items():
+        files.setdefault((file, clip.path), []).append(clip.segment)
+    content_hash = None if hashed else ""
+    return [
+        Job(file, path, states[path], tuple(of_file[i : i + SEGMENTS_OF_A_JOB]), content_hash)
+        for (file, path), of_file in files.items()
+        for i in range(0, len(of_file), SEGMENTS_OF_A_JOB)
+    ]
+
+
+def _each(
+    jobs: Sequence[Job], num_workers: int, timeout_sec: float
+) -> Generator[list[Facts], None, None]:
+    """The facts of each job; of one that fails, those of each of its segments."""
+    run = partial(_run, num_workers, partial(_time_limit, timeout_sec))
+    again: list[Job] = []
+    with closing(run(read_facts, _hashed_once(jobs, run))) as results:
+        for job, result in results:
+            if not isinstance(result, Failure):
+                yield result
+            elif len(job.segments) > 1:
+                again += [replace(job, segments=(segment,)) for segment in job.segments]
+            else:
+                yield [_unread(job, job.segments[0], f"reading it {result.reason}")]
+    if again:
+        yield from _each(again, num_workers, timeout_sec)
+
+
+def _hashed_once(jobs: Sequence[Job], run: Callable[..., Any]) -> list[Job]:
+    """The jobs, with the hash of each file that several of them share."""
+    counts = Counter(job.path for job in jobs)
+    shared = {job.path: job for job in jobs if job.content_hash is None and counts[job.path] > 1}
+    hashes = {
+        job.path: "" if isinstance(found, Failure) else found
+        for job, found in run(_content_hash, list(shared.values()))
+    }
+    return [replace(job, content_hash=hashes.get(job.path, job.content_hash)) for job in jobs]
+
+
+def _run(
+    num_workers: int,
+    time_limit_sec: Callable[[Job], float],
+    function: Callable[[Job], R],
+    jobs: Sequence[Job],
+) -> Generator[tuple[Job, R | Failure], None, None]:
+    """A function of each job, here or in processes of their own."""
+    if num_workers > 0:
+        yield from run_isolated(function, jobs, num_workers, time_limit_sec)
+        return
+    for job in jobs:
+        yield job, function(job)
+
+
+def _unread(job: Job, segment: Segment | None, reason: str = "") -> Facts:
+    return Facts(job.file, str(segment or ""), reason, job.state.size, job.state.mtime_ns)
+
+
+def _time_limit(timeout_sec: float, job: Job) -> float:
+    return timeout_sec * len(job.segments) + job.state.size / SLOWEST_DISK

@@ -1,0 +1,99 @@
+"""Which clips training draws, in which order, and how often."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, DistributedSampler
+
+from taghead.data.seeding import Draw, derived_seed
+
+
+class EpochSampler(DistributedSampler):
+    """Draws an epoch's clips in an order that only the seed and the epoch's number decide.
+
+    An epoch can therefore be begun in its middle, as a resumed training does. Each draw brings
+    a seed of its own for the clip's augmentation, whichever worker reads it. An epoch follows the
+    one before, unless `set_epoch` says which one it is.
+
+    Trained on several devices, each takes every so many-th draw; where an epoch does not divide
+    evenly, its first draws come once more.
+
+    Args:
+        labels: Class of each clip.
+        seed: Seed of all orders.
+        balance: How far classes of different numbers of clips are evened out. 0 draws every clip
+            once. Above it, clips are drawn with replacement, a class of n clips with a probability
+            in proportion to `n ** (1 - balance)`, as in `Decoupling Representation and Classifier
+            <https://arxiv.org/abs/1910.09217>`_: 1 draws all classes alike.
+        num_replicas: On how many devices training runs.
+        rank: Which of them this is.
+        done: Tells how many draws of the epoch this device has made already, when one begins.
+
+    Raises:
+        ValueError: If `balance` is not from 0 to 1.
+    """
+
+    def __init__(
+        self,
+        labels: Sequence[int],
+        seed: int = 0,
+        balance: float = 0.0,
+        num_replicas: int = 1,
+        rank: int = 0,
+        done: Callable[[], int] = lambda: 0,
+    ) -> None:
+        if not 0 <= balance <= 1:
+            raise ValueError(f"class_balance must be from 0 to 1 (got {balance})")
+        super().__init__(range(len(labels)), num_replicas, rank, seed=seed)  # type: ignore[arg-type]
+        self.weights = class_weights(labels, balance) if balance else None
+        self.done = done
+
+    def __iter__(self) -> Iterator[Draw]:
+        order = self._order().tolist()
+        order += [order[i % len(order)] for i in range(self.total_size - len(order))]
+        first = self.rank + self.done() * self.num_replicas
+        epoch, self.epoch = self.epoch, self.epoch + 1
+        for place in range(first, self.total_size, self.num_replicas):
+            yield Draw(order[place], derived_seed(self.seed, epoch, place))
+
+    def _order(self) -> Tensor:
+        """The whole epoch's clips `[M]`."""
+        generator = torch.Generator().manual_seed(derived_seed(self.seed, self.epoch))
+        num_clips = len(self.dataset)  # type: ignore[arg-type]
+        if self.weights is None:
+            return torch.randperm(num_clips, generator=generator)
+        return torch.multinomial(self.weights, num_clips, replacement=True, generator=generator)
+
+
+class LateLoader(DataLoader):
+    """A loader that begins an epoch at its first batch, and not when it is asked for an iterator.
+
+    Lightning asks before it has told the sampler the epoch, and before it knows how much of a
+    resumed epoch is done; workers would begin to read the wrong clips. It takes a loader with a
+    state for one that can go on in the middle of an epoch; what this one needs for that, the
+    sampler is told by `done`.
+    """
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """There is nothing to load."""
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        yield from super().__iter__()
+
+
+def class_weights(labels: Sequence[int], balance: float) -> Tensor:
+    """How probable each clip is to be drawn `[M]`, up to a factor: `n ** -balance`.
+
+    Args:
+        labels: Class of each clip.
+        balance: 0 draws all clips alike, 1 all classes alike, 1/2 lies between them.
+    """
+    numbers = torch.as_tensor(labels)
+    return numbers.bincount().double()[numbers] ** -balance

@@ -1,0 +1,195 @@
+"""PyG's explainers on a head, and their fidelity."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch_geometric.explain import Explainer, Explanation, HeteroExplanation, PGExplainer
+from torch_geometric.explain.algorithm import ExplainerAlgorithm
+from torch_geometric.nn import HGTConv
+
+from taghead.attention.weights import in_evaluation
+from taghead.explain.saliency import Target, targets
+from taghead.graph.convert import from_tokens, grid_of, to_hetero_data
+from taghead.nn.graph_model import EdgeListModel, GraphModel
+
+if TYPE_CHECKING:
+    from taghead.nn.head import TAGHead
+
+
+class GraphInputs(NamedTuple):
+    """A head's graph model and what it takes, for a batch of clips.
+
+    Args:
+        model: `GraphModel` for a head with an operator for each relation, `EdgeListModel` for one
+            with one operator for all: so that PyG's masks reach the operators.
+        x: The tokens, under their node type in a `GraphModel`'s dictionary.
+        edges: The edges, likewise.
+        options: Its other arguments.
+    """
+
+    model: GraphModel
+    x: Any
+    edges: Any
+    options: dict[str, Any]
+
+
+class HeadExplanation(NamedTuple):
+    """What an explainer found.
+
+    Args:
+        scores: A number for every edge of every relation, by the relation's name, `[B*E]`.
+        fidelity: How often the prediction changes without the explanation (fidelity+, high is
+            good), and with the explanation alone (fidelity-, low is good).
+        explanation: PyG's own object.
+    """
+
+    scores: dict[str, Tensor]
+    fidelity: tuple[float, float]
+    explanation: Explanation | HeteroExplanation
+
+
+@torch.no_grad()
+def graph_inputs(head: TAGHead, feature_map: Tensor) -> GraphInputs:
+    """What PyG's `Explainer` takes for a head: a model and its arguments.
+
+    Args:
+        head: The head.
+        feature_map: A backbone's output, `[B, C, T, H, W]`.
+    """
+    with in_evaluation(head):
+        tokens = head.encode(feature_map)
+    graphs = to_hetero_data(from_tokens(tokens, grid_of(feature_map)), head.relations)
+    x, batch, pos = (graphs["token"][name] for name in ("x", "batch", "pos"))
+    edges = {tuple(r): graphs[r].edge_index for r in head.relations}
+    if not _is_one_for_all(head):
+        named: dict[str, Any] = {"batch_dict": {"token": batch}, "pos_dict": {"token": pos}}
+        return GraphInputs(head.graph_model(), {"token": x}, edges, named)
+    types = [e.new_full((e.size(1),), i) for i, e in enumerate(edges.values())]
+    options = {"edge_type": torch.cat(types), "batch": batch, "pos": pos}
+    return GraphInputs(EdgeListModel(head), x, torch.cat(list(edges.values()), dim=1), options)
+
+
+def explain_head(
+    head: TAGHead,
+    feature_map: Tensor,
+    algorithm: ExplainerAlgorithm,
+    target: Target = None,
+    **options: Any,
+) -> HeadExplanation:
+    """Runs one of PyG's explainer algorithms on a head's graph part, for scores of its edges.
+
+    A `PGExplainer` is trained on these clips first. PyG's works on heads with one operator for all
+    relations only (modes `union` and `edge_type`), HGTConv excepted.
+
+    Args:
+        head: The head.
+        feature_map: A backbone's output.
+        algorithm: `GNNExplainer()`, `AttentionExplainer()`, `PGExplainer(epochs=...)` or another.
+        target: The class, one for all clips or one for each; the predicted one if not given.
+        options: Further arguments of PyG's `Explainer`, such as `threshold_config`.
+
+    Shapes:
+        - **feature_map** `[B, C, T, H, W]`
+
+    Raises:
+        ValueError: If the algorithm does not work on the head, or a relation has no edges on the
+            grid; or PyG's own, if it finds nothing.
+    """
+    found = graph_inputs(head, feature_map)
+    model, x, edges, given = found
+    of_relations = edges if isinstance(edges, dict) else {("", "the graph", ""): edges}
+    for (_, name, _), edge_index in of_relations.items():
+        if not edge_index.size(1):
+            raise ValueError(
+                f"relations: PyG's explainers need edges of every relation, {name} has none on "
+                f"{grid_of(feature_map)}"
+            )
+    is_learned = isinstance(algorithm, PGExplainer)
+    has_hgt = any(isinstance(part, HGTConv) for part in head.layers.modules())
+    if is_learned and (has_hgt or not _is_one_for_all(head)):
+        raise ValueError(
+            f"algorithm: PyG's PGExplainer needs a head with one operator for all relations, mode "
+            f"union or edge_type, and not HGTConv (got {head.operator} with "
+            f"{'one' if _is_one_for_all(head) else 'one for each'})"
+        )
+    of_class = target is not None or is_learned
+    defaults: dict[str, Any] = {
+        "explanation_type": "phenomenon" if of_class else "model",
+        "edge_mask_type": "object",
+        "model_config": {
+            "mode": "multiclass_classification",
+            "task_level": "graph",
+            "return_type": "raw",
+        },
+    }
+    with in_evaluation(head):
+        model.eval()  # what the explainer sets it back to
+        explainer = Explainer(model, algorithm, **{**defaults, **options})
+        if of_class:
+            with torch.no_grad():
+                given["target"] = targets(model(x, edges, **given), target)
+        if is_learned:
+            for epoch in range(algorithm.epochs):
+                algorithm.train(epoch, model, x, edges, **given)
+        explanation = explainer(x, edges, **given)
+        given.pop("target", None)
+        return HeadExplanation(
+            _scores(head, explanation, given),
+            fidelity(explainer, explanation, found),
+            explanation,
+        )
+
+
+@torch.no_grad()
+def fidelity(
+    explainer: Explainer, explanation: Explanation | HeteroExplanation, inputs: GraphInputs
+) -> tuple[float, float]:
+    r"""How much predictions depend on an explanation, fidelity+ and fidelity-.
+
+    Follows `GraphFramEx: Towards Systematic Evaluation of Explainability Methods for Graph Neural
+    Networks <https://arxiv.org/abs/2206.09677>`_ as PyG's `fidelity` does, which takes no
+    heterogeneous graphs.
+
+    Args:
+        explainer: What explained.
+        explanation: What it found.
+        inputs: The model's arguments.
+    """
+    _, x, edges, options = inputs
+    masks = _masks(explanation)
+
+    def classes(mask: Any) -> Tensor:
+        out = explainer.get_masked_prediction(x, edges, None, mask, **options)
+        return explainer.get_target(out)
+
+    if isinstance(masks, dict):
+        rest: Any = {key: 1 - mask for key, mask in masks.items()}
+    else:
+        rest = 1 - masks
+    kept, removed, truth = classes(masks), classes(rest), explanation.target
+    if explainer.explanation_type.value == "model":
+        return float((removed != truth).float().mean()), float((kept != truth).float().mean())
+    full = explainer.get_target(explainer.get_prediction(x, edges, **options)) == truth
+    changes = [full.float() - (found == truth).float() for found in (removed, kept)]
+    return float(changes[0].abs().mean()), float(changes[1].abs().mean())
+
+
+def _is_one_for_all(head: TAGHead) -> bool:
+    return bool(len(head.layers)) and head.layers[0].convs.convs is None  # type: ignore[union-attr]
+
+
+def _masks(explanation: Explanation | HeteroExplanation) -> Any:
+    if isinstance(explanation, HeteroExplanation):
+        return dict(explanation.edge_mask_dict)
+    return explanation.edge_mask
+
+
+def _scores(head: TAGHead, explanation: Any, options: dict[str, Any]) -> dict[str, Tensor]:
+    masks = _masks(explanation)
+    if isinstance(masks, dict):
+        return {relation.name: masks[tuple(relation)] for relation in head.relations}
+    types = options["edge_type"]
+    return {relation.name: masks[types == i] for i, relation in enumerate(head.relations)}

@@ -1,0 +1,178 @@
+"""A finished feature cache: feature maps by clip and view, read where they lie on disk."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from taghead.backbones import Backbone
+from taghead.backbones.build import backbone_from_config
+from taghead.data.annotations import Clip
+from taghead.data.index.excluded import Unreadable
+from taghead.data.seeding import Draw, index_and_randomness
+from taghead.errors import DataError
+from taghead.features.manifest import (
+    BACKBONE,
+    MANIFEST,
+    read_manifest,
+    recipe_of,
+    weights_digest,
+)
+from taghead.features.shards import open_shard
+from taghead.video.preprocessing import Preprocessing
+
+
+class FeatureCache:
+    """The feature maps of a frozen backbone, as `taghead extract` wrote them.
+
+    Args:
+        root: The cache's folder.
+
+    Raises:
+        DataError: If the folder holds no finished cache, or a file of it is not whole.
+    """
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root)
+        manifest = read_manifest(self.root)
+        self.recipe = recipe_of(manifest, self.root)
+        if not manifest.get("shards"):
+            raise DataError(
+                f"{self.root}: not finished; the `taghead extract` that began it goes on with it"
+            )
+        self.preprocessing = Preprocessing.from_dict(self.recipe.preprocessing)
+        self.splits = {
+            split: FeatureSplit(self.root, self.recipe.clips[split], shards)
+            for split, shards in manifest["shards"].items()
+        }
+
+    def backbone(self, built: Backbone | None = None) -> Backbone:
+        """The backbone that made the feature maps, with its weights.
+
+        Args:
+            built: One of its name to load the weights into. Without it one is built, for which a
+                class of your own must be imported already: a cache may come from anywhere.
+
+        Raises:
+            ValueError: If there is no such backbone.
+            DataError: If its weights are not those that the manifest names.
+        """
+        path = self.root / BACKBONE
+        backbone = built or backbone_from_config(self.recipe.backbone)
+        try:
+            backbone.load_state_dict(load_file(path))
+        except Exception as error:  # safetensors and torch raise types of their own
+            reason = str(error).splitlines()[0]
+            raise DataError(
+                f"{path}: not the weights of {self.recipe.backbone}: {reason}"
+            ) from error
+        self.check_weights(backbone.state_dict(), str(path))
+        return backbone
+
+    def check_weights(self, state: Mapping[str, Tensor], source: str) -> None:
+        """Checks that a backbone's state is that of the one that made the feature maps.
+
+        Args:
+            state: The state dict.
+            source: What the message calls it.
+
+        Raises:
+            DataError: If it is another one.
+        """
+        found, wanted = weights_digest(state), self.recipe.weights_sha256
+        if found != wanted:
+            raise DataError(
+                f"{source}: not the backbone that made the features in {self.root}: "
+                f"weights_sha256 is {found}, there {wanted}"
+            )
+
+
+class FeatureSplit:
+    """The feature maps of one split.
+
+    Args:
+        root: The cache's folder.
+        listed: All clips that the split lists.
+        shards: What the manifest says of its shards.
+
+    Raises:
+        DataError: If a shard is missing or has another size.
+    """
+
+    def __init__(self, root: Path, listed: Sequence[Clip], shards: list[Mapping[str, Any]]) -> None:
+        self.paths = [root / shard["file"] for shard in shards]
+        for path, shard in zip(self.paths, shards, strict=True):
+            size = path.stat().st_size if path.is_file() else None
+            if size != shard["num_bytes"]:
+                raise DataError(
+                    f"{path}: must have {shard['num_bytes']} bytes, as {MANIFEST} says (got {size})"
+                )
+        self.listed = list(listed)
+        reasons = {int(i): why for shard in shards for i, why in shard["excluded"].items()}
+        self.clips = [clip for i, clip in enumerate(self.listed) if i not in reasons]
+        self.unreadable = [Unreadable.of(self.listed[i], why) for i, why in reasons.items()]
+        self.first = [0]  # number, among the clips used, of each shard's first
+        for shard in shards[:-1]:
+            self.first.append(self.first[-1] + shard["num_clips"])
+        self._open: dict[int, Tensor] = {}
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def views(self, index: int) -> Tensor:
+        """The feature maps of a clip's views `[views, C, T, H, W]`, as they lie in the file."""
+        shard = bisect_right(self.first, index) - 1
+        if shard not in self._open:
+            self._open[shard] = open_shard(self.paths[shard])
+        return self._open[shard][index - self.first[shard]]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_open": {}}  # another process maps the files itself
+
+
+class FeatureDataset(Dataset):
+    """Feature maps in place of clips.
+
+    Args:
+        split: Where they are.
+        train: Whether one of a clip's views is drawn at random each time; otherwise it is the
+            first, as a test sees it.
+        views: Whether an item is all views of a clip, where there are several.
+
+    Shapes:
+        - **item** feature map `[C, T, H, W]` or views `[V, C, T, H, W]`, label, index of the clip
+    """
+
+    def __init__(self, split: FeatureSplit, train: bool = False, views: bool = False) -> None:
+        self.split = split
+        self.train = train
+        self.views = views
+
+    @property
+    def clips(self) -> list[Clip]:
+        """What the feature maps are of."""
+        return self.split.clips
+
+    @property
+    def labels(self) -> list[int]:
+        """The class of each clip."""
+        return [clip.label for clip in self.clips]
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def __getitem__(self, key: int | Draw) -> tuple[Tensor, int, int]:
+        index, randomness = index_and_randomness(key)
+        views, label = self.split.views(index), self.split.clips[index].label
+        if self.views and len(views) > 1:
+            return views, label, index
+        with randomness:
+            view = int(torch.randint(len(views), ())) if self.train else 0
+        return views[view], label, index

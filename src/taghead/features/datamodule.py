@@ -1,0 +1,60 @@
+"""The Lightning data module of a feature cache."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+from taghead.data.annotations import Clip, Split
+from taghead.data.datamodule import VideoDataModule
+from taghead.features.cache import FeatureCache, FeatureDataset
+
+
+class FeatureDataModule(VideoDataModule):
+    """Feature maps that `taghead extract` wrote, in place of clips: only the head is trained.
+
+    The checkpoint is a whole model all the same, with the backbone that made the feature maps. In
+    training one of a clip's views is drawn each time.
+
+    Args:
+        root: The cache's folder.
+        batch_size: Feature maps in a batch.
+        num_workers: Processes that read them; 0 reads in the training process.
+        class_balance: How far training evens out classes, as in `VideoDataModule`.
+
+    Raises:
+        DataError: If the folder holds no finished cache.
+        ValueError: If an argument breaks its rule.
+    """
+
+    features: FeatureCache
+
+    def __init__(
+        self, root: str, batch_size: int = 8, num_workers: int = 0, class_balance: float = 0.0
+    ) -> None:
+        features = FeatureCache(root)
+        super().__init__(
+            root,
+            preprocessing=features.preprocessing,
+            batch_size=batch_size,
+            num_workers=num_workers,
+            class_balance=class_balance,
+        )
+        self.features = features
+
+    @cached_property
+    def listed(self) -> dict[Split, list[Clip]]:
+        """All clips that the dataset lists, by split."""
+        return {split: part.listed for split, part in self.features.splits.items()}
+
+    @property
+    def class_names(self) -> list[str]:
+        return self.features.recipe.class_names
+
+    def dataset(self, split: Split) -> FeatureDataset:
+        part = self.features.splits[split]
+        return FeatureDataset(part, train=split == "train", views=split == "test")
+
+    def choose(self, split: Split) -> None:
+        part = self.features.splits[split]
+        self.clips[split] = part.clips
+        self.excluded[split] = part.unreadable

@@ -1,0 +1,109 @@
+"""From clips to the feature maps of a shard, with a frozen backbone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from taghead.backbones import Backbone
+from taghead.data.annotations import Clip
+from taghead.data.datamodule import OnError
+from taghead.data.index.excluded import Unreadable
+from taghead.errors import DataError, VideoError
+from taghead.features.manifest import Recipe
+from taghead.features.shards import Shard
+from taghead.features.views import ViewBatch
+
+AUTOCAST = {"32-true": None, "16-mixed": torch.float16, "bf16-mixed": torch.bfloat16}
+
+
+class FeatureExtractor:
+    """Runs a frozen backbone on the views of clips.
+
+    Args:
+        backbone: The backbone; it is set to evaluation and moved to the device.
+        recipe: What the feature maps are made from.
+        device: Where the backbone runs.
+        batch_size: Views that it takes at once.
+        on_error: What happens to a clip that cannot be read: `raise` or `exclude`.
+    """
+
+    def __init__(
+        self, backbone: Backbone, recipe: Recipe, device: str, batch_size: int, on_error: OnError
+    ) -> None:
+        self.backbone = backbone.eval().to(device).to(memory_format=torch.channels_last_3d)
+        self.recipe = recipe
+        self.device = torch.device(device)
+        self.batch_size = batch_size
+        self.on_error = on_error
+
+    def shard(
+        self, shard: Shard, batches: Iterator[ViewBatch], advance: Callable[[int], None]
+    ) -> tuple[Tensor, dict[int, str]]:
+        """The feature maps of a shard's clips, and why others are not among them, by number.
+
+        Args:
+            shard: The shard.
+            batches: Gives its clips, from the first to the last.
+            advance: Is told how many views are done.
+
+        Shapes:
+            - **feature_maps** `[clips, views, C, T, H, W]`
+
+        Raises:
+            VideoError: If a clip cannot be read and `on_error` is raise.
+            DataError: If a feature map does not fit into its type.
+        """
+        listed = self.recipe.clips[shard.split]
+        found: list[Tensor] = []
+        excluded: dict[int, str] = {}
+        done = 0
+        while shard.start + done < shard.stop:
+            items = next(batches)
+            failed = {number: why for (_, number), why in items if isinstance(why, str)}
+            if failed and self.on_error == "raise":
+                number, reason = next(iter(failed.items()))
+                raise VideoError(Unreadable.of(listed[number], reason).reason)
+            excluded |= failed
+            views = {number: clip for (_, number), clip in items if isinstance(clip, Tensor)}
+            if views:
+                feature_maps = self(torch.cat(list(views.values())))
+                feature_maps = feature_maps.unflatten(0, (-1, shard.num_views))
+                self._check_finite(feature_maps, [listed[number] for number in views])
+                found.append(feature_maps)
+            done += len(items)
+            advance(len(items) * shard.num_views)
+        empty = torch.empty(0, shard.num_views, *self.recipe.feature_shape, dtype=self.dtype)
+        return torch.cat(found) if found else empty, excluded
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return getattr(torch, self.recipe.dtype)
+
+    @torch.inference_mode()
+    def __call__(self, clips: Tensor) -> Tensor:
+        """Clips `[B, 3, T_in, H_in, W_in]` to feature maps `[B, C, T, H, W]` on the CPU."""
+        return torch.cat([self._feature_maps(part) for part in clips.split(self.batch_size)])
+
+    def _feature_maps(self, clips: Tensor) -> Tensor:
+        clips = clips.to(self.device, memory_format=torch.channels_last_3d)
+        autocast = AUTOCAST[self.recipe.precision]
+        with torch.autocast(self.device.type, autocast, enabled=autocast is not None):
+            feature_maps = self.backbone(clips)
+        if tuple(feature_maps.shape[1:]) != self.recipe.feature_shape:
+            raise ValueError(
+                f"{self.recipe.backbone}: its feature maps must be "
+                f"{list(self.recipe.feature_shape)}, as it states "
+                f"(got {list(feature_maps.shape[1:])})"
+            )
+        return feature_maps.to(self.dtype).cpu()
+
+    def _check_finite(self, feature_maps: Tensor, clips: Sequence[Clip]) -> None:
+        for feature_map, clip in zip(feature_maps, clips, strict=True):
+            if not feature_map.isfinite().all():
+                raise DataError(
+                    f"{clip.path}: its feature map has numbers that {self.recipe.dtype} in "
+                    f"precision {self.recipe.precision} cannot hold; dtype bfloat16 may"
+                )

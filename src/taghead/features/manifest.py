@@ -1,0 +1,168 @@
+"""What a feature cache was made from: written beside it, and compared before anything is added."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from taghead.data.annotations import Clip, Split
+from taghead.errors import DataError
+from taghead.video.preprocessing import Preprocessing
+
+FORMAT = 1
+MANIFEST, BACKBONE, EXCLUDED = "manifest.json", "backbone.safetensors", "excluded.csv"
+
+Dtype = Literal["float16", "bfloat16"]
+Precision = Literal["32-true", "16-mixed", "bf16-mixed"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that the feature maps of a cache depend on, and the clips that they are of.
+
+    Args:
+        backbone: The backbone's name.
+        weights_sha256: What `weights_digest` says of it.
+        preprocessing: How videos become clips, as `Preprocessing.to_dict` gives it.
+        reader: What decodes the videos.
+        precision: What the backbone computes in, as Lightning names it.
+        dtype: What the feature maps are stored in.
+        num_views: Views of a training clip: the test's, and others as training draws them.
+        seed: Seed of those others.
+        feature_shape: A feature map's (C, T, H, W).
+        class_names: The classes, by number.
+        clips: All clips that are listed, by split.
+    """
+
+    backbone: str
+    weights_sha256: str
+    preprocessing: Mapping[str, Any]
+    reader: str
+    precision: Precision
+    dtype: Dtype
+    num_views: int
+    seed: int
+    feature_shape: tuple[int, int, int, int]
+    class_names: list[str]
+    clips: Mapping[Split, Sequence[Clip]]
+
+    def views(self, split: Split) -> int:
+        """Views of each clip of a split; in the split `test`, those that a test averages over."""
+        if split == "test":
+            return Preprocessing.from_dict(self.preprocessing).num_views
+        return self.num_views if split == "train" else 1
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON can hold it."""
+        held = {field.name: getattr(self, field.name) for field in fields(self)}
+        clips = {split: [clip.to_dict() for clip in clips] for split, clips in self.clips.items()}
+        return json.loads(json.dumps({**held, "clips": clips}))
+
+    @classmethod
+    def from_dict(cls, held: Mapping[str, Any]) -> Recipe:
+        """The inverse of `to_dict`; what else is in it is left aside.
+
+        Raises:
+            KeyError: If something is missing.
+        """
+        values = {field.name: held[field.name] for field in fields(cls)}
+        values["clips"] = {
+            split: [Clip.from_dict(clip) for clip in clips]
+            for split, clips in values["clips"].items()
+        }
+        values["feature_shape"] = tuple(values["feature_shape"])
+        return cls(**values)
+
+    def digest(self) -> str:
+        """A SHA-256 of all of it: every shard names the recipe that it belongs to."""
+        return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()
+
+    def check_same(self, other: Recipe, root: Path) -> None:
+        """Checks that another recipe, asked for in a folder made with this one, is the same.
+
+        Raises:
+            DataError: If it is not; the message names the first difference and both values.
+        """
+        for name, here, there in _differences("", self.to_dict(), other.to_dict()):
+            raise DataError(
+                f"{root}: its features are made with {name} = {here!r}, asked for {there!r}; "
+                f"choose another folder"
+            )
+
+
+def _differences(name: str, one: Any, other: Any) -> Iterator[tuple[str, Any, Any]]:
+    """Where two JSON values differ: the place's name and both values there."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        for key in {**one, **other}:
+            place = f"{name}.{key}" if name else str(key)
+            yield from _differences(place, one.get(key), other.get(key))
+    elif isinstance(one, list) and isinstance(other, list):
+        if len(one) != len(other):
+            yield f"length of {name}", len(one), len(other)
+        for number, (left, right) in enumerate(zip(one, other, strict=False)):
+            yield from _differences(f"{name}[{number}]", left, right)
+    elif one != other:
+        yield name, one, other
+
+
+def weights_digest(state: Mapping[str, Tensor]) -> str:
+    """A SHA-256 of a state dict: names, types, shapes and bytes, in the order of the names."""
+    digest = hashlib.sha256()
+    for name, value in sorted(state.items()):
+        value = value.detach().cpu().contiguous()
+        digest.update(f"{name} {value.dtype} {list(value.shape)}\n".encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def read_manifest(root: Path) -> dict[str, Any]:
+    """The manifest of a folder, finished or not.
+
+    Raises:
+        DataError: If there is none, or it cannot be used.
+    """
+    path = root / MANIFEST
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(f"{root}: no feature cache: {MANIFEST} is missing") from None
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: not a readable manifest: {error}") from error
+    found = manifest.get("format") if isinstance(manifest, dict) else None
+    if found != FORMAT:
+        raise DataError(f"{path}: format must be {FORMAT} (got {found!r})")
+    return manifest
+
+
+def recipe_of(manifest: Mapping[str, Any], root: Path) -> Recipe:
+    """The recipe that a manifest holds.
+
+    Raises:
+        DataError: If it does not hold one.
+    """
+    try:
+        return Recipe.from_dict(manifest)
+    except (KeyError, TypeError, IndexError, AttributeError) as error:
+        raise DataError(f"{root / MANIFEST}: not a whole manifest: {error!r}") from error
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Writes a file that appears whole or not at all, also when the machine stops meanwhile."""
+    partial = path.with_name(f".{path.name}.part")
+    try:
+        with partial.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise

@@ -1,0 +1,102 @@
+"""The views of every clip of a dataset, in the order and the batches in which they are stored."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from taghead.data.annotations import Clip, Split
+from taghead.data.dataset import ClipDataset
+from taghead.data.index.excluded import Unreadable
+from taghead.errors import VideoError
+from taghead.features.shards import Shard
+from taghead.video.preprocessing import Preprocessing
+
+Key = tuple[Split, int]
+"""Split, and number of the clip in its list."""
+
+ViewBatch = list[tuple[Key, Tensor | str]]
+"""Clips' views `[V, 3, T, H, W]`, or why a clip cannot be read."""
+
+
+class ViewDataset(Dataset):
+    """All views of a clip, by key: the first as a test sees it, the others as training draws them.
+
+    Args:
+        clips: The clips of each split.
+        preprocessing: How frames are sampled and transformed.
+        num_views: Views of a clip of the split `train`.
+        seed: Seed of the random views. A view is always the same, whatever was read before it.
+        unreadable: Clips that are known to be, and why; they are not tried.
+
+    Shapes:
+        - **item** the key; the views `[V, 3, T, H, W]`, or why the clip cannot be read
+    """
+
+    def __init__(
+        self,
+        clips: Mapping[Split, Sequence[Clip]],
+        preprocessing: Preprocessing,
+        num_views: int,
+        seed: int,
+        unreadable: Mapping[Key, str],
+    ) -> None:
+        self.tested = {
+            split: ClipDataset(listed, preprocessing, views=split == "test")
+            for split, listed in clips.items()
+        }
+        self.drawn = ClipDataset(clips.get("train", ()), preprocessing, train=True)
+        self.num_views = num_views
+        self.seed = seed
+        self.unreadable = dict(unreadable)
+
+    def __getitem__(self, key: Key) -> tuple[Key, Tensor | str]:
+        if key in self.unreadable:
+            return key, self.unreadable[key]
+        split, number = key
+        try:
+            seen = self.tested[split][number][0]
+            if seen.dim() == 5:  # all views of a test
+                return key, seen
+            later = range(1, self.num_views if split == "train" else 1)
+            return key, torch.stack([seen, *(self._drawn(number, view) for view in later)])
+        except VideoError as error:
+            clip = self.tested[split].clips[number]
+            return key, Unreadable(clip, str(error)).bare_reason
+
+    def _drawn(self, number: int, view: int) -> Tensor:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(view_seed(self.seed, number, view))
+            return self.drawn[number][0]
+
+
+def view_seed(seed: int, number: int, view: int) -> int:
+    """A seed of 64 bits, which hardly any other view shares.
+
+    It is made of the clip's number, which is the same wherever the videos lie.
+    """
+    digest = hashlib.sha256(f"{seed} {number} {view}".encode()).digest()
+    return int.from_bytes(digest[:8], "big")
+
+
+def view_loader(
+    dataset: ViewDataset, shards: Iterable[Shard], batch_size: int, num_workers: int, pin: bool
+) -> DataLoader:
+    """All clips of some shards, about `batch_size` views at a time, each shard on its own.
+
+    So a clip comes with the same others, on whose number its rounding depends, in whatever run it
+    is read.
+    """
+    batches: list[list[Key]] = []
+    for shard in shards:
+        size = max(1, batch_size // shard.num_views)
+        for start in range(shard.start, shard.stop, size):
+            stop = min(start + size, shard.stop)
+            batches.append([(shard.split, number) for number in range(start, stop)])
+    return DataLoader(
+        dataset, batch_sampler=batches, num_workers=num_workers, collate_fn=list, pin_memory=pin
+    )

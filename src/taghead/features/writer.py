@@ -1,0 +1,196 @@
+"""A feature cache while it is written: shard by shard, and on from there when it was stopped."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from rich.console import Console
+from rich.filesize import decimal
+from rich.progress import track
+from safetensors.torch import save
+from torch import Tensor
+
+from taghead import __version__
+from taghead.backbones import Backbone
+from taghead.data.annotations import Split
+from taghead.data.index.excluded import Unreadable, excluded_table
+from taghead.errors import DataError
+from taghead.features.manifest import (
+    BACKBONE,
+    EXCLUDED,
+    FORMAT,
+    MANIFEST,
+    Recipe,
+    read_manifest,
+    recipe_of,
+    write_whole,
+)
+from taghead.features.shards import (
+    Finished,
+    Shard,
+    check_shard,
+    map_bytes,
+    plan_shards,
+    write_shard,
+)
+
+
+class CacheWriter:
+    """The folder of a feature cache, held for writing by one process.
+
+    It is a context; shards that an earlier run finished are verified when it is entered, and
+    written anew if they are damaged.
+
+    Args:
+        root: The folder; made if missing.
+        recipe: What the feature maps are made from.
+        shard_bytes: How large a shard may be; a cache that was begun keeps its own.
+
+    Raises:
+        DataError: On entering, if the folder holds anything else or a cache of another recipe, or
+            another process is writing it.
+    """
+
+    def __init__(self, root: str | Path, recipe: Recipe, shard_bytes: int) -> None:
+        self.root = Path(root)
+        self.recipe = recipe
+        self.recipe_digest = recipe.digest()
+        self.shard_bytes = shard_bytes
+        self.shards: list[Shard] = []
+        self.finished: dict[Shard, Finished] = {}
+        self.damaged: list[str] = []
+        self._lock = FileLock(self.root / ".lock", timeout=0)
+
+    def __enter__(self) -> CacheWriter:
+        self.root.mkdir(parents=True, exist_ok=True)
+        try:
+            self._lock.acquire()
+        except Timeout:
+            raise DataError(f"{self.root}: another process is writing it") from None
+        try:
+            self._examine()
+        except BaseException:
+            self._lock.release()
+            raise
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._lock.release()
+
+    @property
+    def missing(self) -> list[Shard]:
+        """The shards that are not written yet."""
+        return [shard for shard in self.shards if shard not in self.finished]
+
+    @property
+    def missing_bytes(self) -> int:
+        """Bytes of the feature maps that are not written yet."""
+        return sum(shard.num_maps for shard in self.missing) * map_bytes(self.recipe.feature_shape)
+
+    def begin(self, backbone: Backbone) -> None:
+        """Writes the manifest and the backbone's weights, unless they are there.
+
+        Raises:
+            DataError: If the disk does not have the space that the cache takes.
+        """
+        weights = save({k: v.cpu().contiguous() for k, v in backbone.state_dict().items()})
+        file = self.root / BACKBONE
+        has_weights = file.is_file() and file.read_bytes() == weights
+        needed = self.missing_bytes + (0 if has_weights else len(weights))
+        free = shutil.disk_usage(self.root).free
+        if needed > free:
+            raise DataError(
+                f"{self.root}: {decimal(needed)} must be free on its disk (got {decimal(free)})"
+            )
+        if self.missing:
+            self._write_manifest(shards=None, counts=None)
+        if not has_weights:
+            write_whole(file, weights)
+
+    def add(self, shard: Shard, feature_maps: Tensor, excluded: Mapping[int, str]) -> None:
+        """Writes a shard; the arguments are those of `write_shard`."""
+        digest = self.recipe_digest
+        self.finished[shard] = write_shard(self.root, shard, digest, feature_maps, excluded)
+
+    def finish(self) -> None:
+        """Writes the list of excluded clips, if there are any, and the whole manifest.
+
+        Raises:
+            DataError: If no clip of a split could be read.
+        """
+        counts = {split: self.counts(split) for split in self.recipe.clips}
+        for split, count in counts.items():
+            if count["num_used"] == 0:
+                raise DataError(
+                    f"{self.root}: none of the {count['num_listed']} {split} clips can be read: "
+                    f"{self.unreadable(split)[0].bare_reason}"
+                )
+        if any(count["num_excluded"] for count in counts.values()):
+            table = excluded_table({split: self.unreadable(split) for split in counts})
+            write_whole(self.root / EXCLUDED, table.to_csv(index=False).encode())
+        self._write_manifest(
+            shards={split: self._entries(split) for split in counts}, counts=counts
+        )
+
+    def unreadable(self, split: Split) -> list[Unreadable]:
+        """The clips of a split that are left out so far."""
+        clips = self.recipe.clips[split]
+        done = [self.finished[s] for s in self.shards if s.split == split and s in self.finished]
+        return [
+            Unreadable.of(clips[number], reason)
+            for finished in done
+            for number, reason in finished.excluded.items()
+        ]
+
+    def counts(self, split: Split) -> dict[str, int]:
+        """How many clips a split lists, uses and leaves out."""
+        listed, excluded = len(self.recipe.clips[split]), len(self.unreadable(split))
+        return {"num_listed": listed, "num_used": listed - excluded, "num_excluded": excluded}
+
+    def _examine(self) -> None:
+        """Finds out what is there."""
+        if (self.root / MANIFEST).exists():
+            manifest = read_manifest(self.root)
+            recipe_of(manifest, self.root).check_same(self.recipe, self.root)
+            self.shard_bytes = manifest["shard_bytes"]
+        elif any(not path.name.startswith(".") for path in self.root.iterdir()):
+            raise DataError(f"{self.root}: not empty and no feature cache; choose another folder")
+        self.shards = list(plan_shards(self.recipe, self.shard_bytes))
+        there = [shard for shard in self.shards if (self.root / shard.file).exists()]
+        console = Console(stderr=True)
+        for shard in track(there, "Verifying", transient=True, console=console):
+            try:
+                self.finished[shard] = check_shard(
+                    self.root, shard, self.recipe_digest, self.recipe.feature_shape
+                )
+            except DataError as error:
+                self.damaged.append(str(error))
+
+    def _entries(self, split: Split) -> list[dict[str, Any]]:
+        """What the manifest says of a split's shards."""
+        done = [self.finished[shard] for shard in self.shards if shard.split == split]
+        return [
+            {
+                "file": finished.shard.file,
+                "num_clips": len(finished.clips),
+                "num_bytes": finished.num_bytes,
+                "sha256": finished.sha256,
+                "excluded": dict(finished.excluded),
+            }
+            for finished in done
+        ]
+
+    def _write_manifest(self, **progress: Any) -> None:
+        manifest = {
+            "format": FORMAT,
+            "taghead": __version__,
+            "shard_bytes": self.shard_bytes,
+            **progress,
+            **self.recipe.to_dict(),
+        }
+        write_whole(self.root / MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode())

@@ -1,0 +1,8 @@
+"""Predictions of a trained model for video files.
+
+It imports `taghead.model`, `taghead.video` and what lies below them.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

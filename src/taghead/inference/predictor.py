@@ -1,0 +1,186 @@
+"""Class probabilities for video files."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from taghead.errors import DataError, VideoError
+from taghead.model.classifier import VideoClassifier
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The most probable classes of one video, or why it could not be read.
+
+    Args:
+        video: The video file.
+        classes: Names and probabilities, the most probable first.
+        error: Why there are none.
+    """
+
+    video: str
+    classes: tuple[tuple[str, float], ...] = ()
+    error: str | None = None
+
+    def to_json(self) -> str:
+        """One line of JSON."""
+        if self.error is not None:
+            return json.dumps({"video": self.video, "error": self.error})
+        classes = [{"class": name, "probability": round(p, 6)} for name, p in self.classes]
+        return json.dumps({"video": self.video, "classes": classes})
+
+
+def load_model(path: str | Path) -> VideoClassifier:
+    """A model from a folder of `save_pretrained` or from a training checkpoint.
+
+    Raises:
+        DataError: If it is neither, or does not say how videos become clips.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise DataError(f"{path}: no such model")
+    model = (
+        VideoClassifier.from_pretrained(path)
+        if path.is_dir()
+        else VideoClassifier.from_checkpoint(path)
+    )
+    if model.preprocessing is None:
+        raise DataError(f"{path}: the model does not say how videos become clips")
+    return model
+
+
+@torch.inference_mode()
+def predict_videos(
+    model: VideoClassifier, videos: Sequence[str | Path], top: int = 5, device: str = "cpu"
+) -> Iterator[Prediction]:
+    """Predicts videos one by one; one that cannot be read is told, and the next follows.
+
+    Args:
+        model: A model with preprocessing; it is set to evaluation. Classes without names are
+            told by number.
+        videos: The video files.
+        top: How many classes to give for each.
+        device: Where the model runs.
+
+    Raises:
+        ValueError: If the model has no preprocessing.
+    """
+    preprocessing = model.preprocessing
+    if preprocessing is None:
+        raise ValueError("model must have preprocessing (got None)")
+    class_names = model.class_names or [str(i) for i in range(model.head.num_classes)]
+    model = model.eval().to(device)
+    for video in videos:
+        try:
+            views = preprocessing.load_views(video)
+        except VideoError as error:
+            yield Prediction(str(video), error=str(error))
+            continue
+        probabilities = model.probabilities(views.unsqueeze(0).to(device))[0]
+        best = probabilities.topk(min(top, len(probabilities)))
+        classes = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        yield Prediction(str(video), tuple((class_names[i], p) for i, p in classes))
+
+
+def predict(
+    videos: list[str],
+    model: str,
+    top: int = 5,
+    format: Literal["table", "jsonl"] = "table",
+    output: str | None = None,
+    device: str = "auto",
+    modules: list[str] | None = None,
+) -> None:
+    """Prints the most probable classes of video files.
+
+    Args:
+        videos: The video files.
+        model: A training checkpoint, or a folder that `save_pretrained` wrote.
+        top: How many classes to give for each video.
+        format: Print a `table`, or `jsonl`, one line of JSON a video.
+        output: A file to which the JSON lines are written as well.
+        device: Where the model runs: `auto`, `cpu`, `cuda`, ...
+        modules: Python modules to import first: where operators of your own are defined.
+
+    Raises:
+        ValueError: If an argument breaks its rule.
+        DataError: If the model or a video cannot be read; all other videos are predicted first.
+    """
+    if top < 1:
+        raise ValueError(f"top must be a positive integer (got {top})")
+    device = checked_device(device)
+    if output:
+        Path(output).parent.mkdir(parents=True, exist_ok=True)
+        Path(output).touch()
+    for module in modules or []:
+        importlib.import_module(module)
+    predictions = []
+    for prediction in predict_videos(load_model(model), videos, top, device):
+        predictions.append(prediction)
+        if format == "jsonl":
+            print(prediction.to_json(), flush=True)
+    if format == "table":
+        print_table(predictions)
+    if output:
+        Path(output).write_text("".join(f"{p.to_json()}\n" for p in predictions))
+    raise_failed([prediction.error for prediction in predictions])
+
+
+def raise_failed(errors: Sequence[str | None]) -> None:
+    """Tells why videos could not be used, after all others were.
+
+    Args:
+        errors: The reason of each video; none for one that was used.
+
+    Raises:
+        VideoError: With the last reason; those before it are printed.
+    """
+    failed = [error for error in errors if error]
+    for error in failed[:-1]:
+        print(f"error: {error}", file=sys.stderr)
+    if failed:
+        many = f" ({len(failed)} of {len(errors)} videos failed)" if len(errors) > 1 else ""
+        raise VideoError(f"{failed[-1]}{many}")
+
+
+def checked_device(name: str) -> str:
+    """A device that is there.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.zeros(1, device=name)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"device must be one of this machine (got {name!r}): {reason}") from error
+    return name
+
+
+def print_table(predictions: Sequence[Prediction]) -> None:
+    """Prints predictions as a table."""
+    table = Table()
+    for name in ("video", "class"):
+        table.add_column(name, overflow="fold")
+    table.add_column("probability")
+    for prediction in predictions:
+        if prediction.error:
+            table.add_row(Text(prediction.video), "cannot be read", "")
+        for rank, (name, probability) in enumerate(prediction.classes):
+            video = Text("" if rank else prediction.video)
+            table.add_row(video, Text(name), f"{probability:.1%}")
+        table.add_section()
+    Console().print(table)

@@ -1,0 +1,291 @@
+"""A backbone with a head: from a clip to class scores, to a folder or the hub and back."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import ModelCard, ModelHubMixin, snapshot_download
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from taghead.backbones import Backbone, build_backbone
+from taghead.backbones.build import backbone_from_config
+from taghead.errors import DataError
+from taghead.files import first_line, read_tensors, written_whole
+from taghead.model.card import CARD, is_generated, model_card
+from taghead.model.released import Preset, is_reference, preset_preprocessing, read_released
+from taghead.nn.head import TAGHead
+from taghead.video.preprocessing import Preprocessing
+
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+
+
+class VideoClassifier(nn.Module, ModelHubMixin, library_name="taghead"):
+    """A backbone with a head, the names of the classes, and how a video becomes a clip.
+
+    Args:
+        backbone: From a clip to a feature map.
+        head: From a feature map to logits.
+        class_names: The classes, in the order of the logits.
+        preprocessing: From a video file to a clip.
+        metrics: What the model reached, by the numbers' names, for its model card.
+
+    Shapes:
+        - **clip** `[B, 3, T_in, H_in, W_in]`
+        - **output** `[B, K]`, logits
+
+    Raises:
+        ValueError: If the backbone's width is not what the head takes, or the class names are not
+            as many as the head's classes.
+
+    Warns:
+        UserWarning: If the backbone's weights were trained on clips of other statistics.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        head: TAGHead,
+        class_names: Sequence[str] | None = None,
+        preprocessing: Preprocessing | None = None,
+        metrics: Mapping[str, float] | None = None,
+    ) -> None:
+        super().__init__()
+        if backbone.channels != head.in_channels:
+            raise ValueError(
+                f"head: in_channels must be the backbone's {backbone.channels} "
+                f"(got {head.in_channels})"
+            )
+        if isinstance(class_names, str) or len(set(class_names or [])) != len(class_names or []):
+            raise ValueError(f"class_names must be a list of distinct names (got {class_names!r})")
+        if class_names is not None and len(class_names) != head.num_classes:
+            raise ValueError(
+                f"class_names must have {head.num_classes} names (got {len(class_names)})"
+            )
+        self.backbone = backbone
+        self.head = head
+        self.class_names = list(class_names) if class_names is not None else None
+        self.preprocessing = preprocessing
+        self.metrics = dict(metrics or {})
+        _warn_of_statistics(backbone, preprocessing)
+
+    def forward(self, clip: Tensor) -> Tensor:
+        # [B, 3, T_in, H_in, W_in] -> [B, C, T, H, W]
+        feature_map = self.backbone(clip)
+        # [B, K]
+        return self.head(feature_map)
+
+    def probabilities(self, clip: Tensor) -> Tensor:
+        """Probabilities of the classes, averaged over the views of a clip if it has several.
+
+        Shapes:
+            - **clip** `[B, 3, T_in, H_in, W_in]`, or `[B, V, 3, T_in, H_in, W_in]` with V views
+            - **output** `[B, K]`
+        """
+        return mean_probabilities(self, clip)
+
+    def config(self) -> dict[str, Any]:
+        """All but the weights, as JSON can hold it.
+
+        Raises:
+            ValueError: If the backbone or the head was put together in a script.
+        """
+        return {
+            "backbone": self.backbone.to_config(),
+            "head": self.head.config(),
+            "class_names": self.class_names,
+            "preprocessing": self.preprocessing.to_dict() if self.preprocessing else None,
+            "metrics": self.metrics,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> VideoClassifier:
+        """The model of a config, with random weights.
+
+        No module is imported for it: classes of your own must be imported already.
+        """
+        preprocessing = config.get("preprocessing")
+        return cls(
+            backbone_from_config(config["backbone"]),
+            TAGHead(**config["head"]),
+            config.get("class_names"),
+            Preprocessing.from_dict(preprocessing) if preprocessing else None,
+            config.get("metrics"),
+        )
+
+    @classmethod
+    def from_checkpoint(cls, path: str | Path) -> VideoClassifier:
+        """The model of a checkpoint that training wrote.
+
+        Raises:
+            DataError: If the file is not such a checkpoint.
+        """
+        try:
+            checkpoint = read_tensors(path)
+            if is_reference(checkpoint):
+                raise DataError(
+                    "a released TAG-Head checkpoint: `taghead convert` takes it, with --preset"
+                )
+            model = cls.from_config(checkpoint["video_classifier"])
+            prefix = "model."
+            state = {
+                key.removeprefix(prefix): value
+                for key, value in checkpoint["state_dict"].items()
+                if key.startswith(prefix)
+            }
+            model.load_state_dict(state)
+        except Exception as error:  # a file from anywhere may hold anything
+            reason = first_line(error).removeprefix(f"{path}: ")
+            raise DataError(f"{path}: not a checkpoint of this package: {reason}") from error
+        return model.eval()
+
+    @classmethod
+    def from_reference(
+        cls, path: str | Path, preset: Preset, class_names: Sequence[str] | None = None
+    ) -> VideoClassifier:
+        """The model of a checkpoint that the paper's authors released.
+
+        Args:
+            path: The file, a state dict in either family of keys, bare or nested.
+            preset: The dataset that it is of.
+            class_names: The classes, in the order of the logits, which the file does not name.
+
+        Raises:
+            ValueError: If there is no such preset, or the class names are not as many as it has.
+            DataError: If the file does not hold the preset's weights.
+        """
+        head = TAGHead.paper(preset)
+        with torch.device("meta"):  # no random weights that the file's replace
+            backbone = build_backbone("r2plus1d_34")
+        model = cls(backbone, head, class_names, preset_preprocessing(preset))
+        model.load_state_dict(read_released(path, preset, model.state_dict()), assign=True)
+        return model.eval()
+
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | Path, **hub_options: Any
+    ) -> VideoClassifier:
+        """The model that `save_pretrained` wrote into a folder, or `push_to_hub` onto the hub.
+
+        Args:
+            pretrained_model_name_or_path: A folder, or a model on the Hugging Face hub.
+            hub_options: Arguments of `huggingface_hub.snapshot_download`, such as `revision`.
+
+        Raises:
+            DataError: If there is no such model, or a file does not hold what it should.
+        """
+        folder = _folder(pretrained_model_name_or_path, hub_options)
+        config_file, weights_file = folder / CONFIG, folder / WEIGHTS
+        try:
+            model = cls.from_config(json.loads(config_file.read_text()))
+        except Exception as error:  # whatever a file that is no config makes of it
+            raise DataError(f"{config_file}: not a model's config: {first_line(error)}") from error
+        try:
+            model.load_state_dict(load_file(weights_file))
+        except Exception as error:  # safetensors and torch raise types of their own
+            raise DataError(
+                f"{weights_file}: not this model's weights: {first_line(error)}"
+            ) from error
+        return model.eval()
+
+    def save_pretrained(
+        self,
+        save_directory: str | Path,
+        *,
+        config: Any = None,
+        repo_id: str | None = None,
+        push_to_hub: bool = False,
+        model_card_kwargs: dict[str, Any] | None = None,
+        **push_to_hub_kwargs: Any,
+    ) -> str | None:
+        """Writes `config.json`, `model.safetensors` and a model card into a folder.
+
+        Each file appears whole, once all are written. A `README.md` that somebody wrote stays.
+        `push_to_hub("user/name")` uploads the same files to the Hugging Face hub.
+
+        Args:
+            save_directory: The folder.
+            config: Not used: the model knows its own.
+            repo_id: The model's name on the hub; the folder's when not given.
+            push_to_hub: Whether to upload the model as well.
+            model_card_kwargs: Not used: the card says what the model itself knows.
+            push_to_hub_kwargs: Other arguments of `push_to_hub`, such as `private`.
+
+        Raises:
+            ValueError: If the backbone or the head was put together in a script.
+        """
+        folder = Path(save_directory)
+        with written_whole(folder) as stage:
+            super().save_pretrained(stage)
+            if not is_generated(folder / CARD):
+                (stage / CARD).unlink()
+        if not push_to_hub:
+            return None
+        return self.push_to_hub(repo_id or folder.resolve().name, **push_to_hub_kwargs)
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        config = json.dumps(self.config(), indent=2)
+        (save_directory / CONFIG).write_text(config + "\n")
+        state = {key: value.contiguous() for key, value in self.state_dict().items()}
+        save_file(state, save_directory / WEIGHTS, metadata={"format": "pt"})
+
+    def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
+        """The model card, `README.md` in the saved folder."""
+        return model_card(self)
+
+
+def _folder(name: str | Path, hub_options: dict[str, Any]) -> Path:
+    """A model's folder: the one of that name, or else a copy of what the hub has.
+
+    Raises:
+        DataError: If there is neither.
+    """
+    if Path(name).is_dir():
+        return Path(name)
+    if Path(name).exists():
+        raise DataError(f"{name}: a file, not a folder with a model; see `taghead convert`")
+    try:
+        files = [CONFIG, WEIGHTS]
+        return Path(snapshot_download(str(name), allow_patterns=files, **hub_options))
+    except (ValueError, OSError) as error:  # what the hub's client raises, offline too
+        raise DataError(
+            f"{name}: no such folder, and no such model on the hub: {first_line(error)}"
+        ) from error
+
+
+def _warn_of_statistics(backbone: Backbone, preprocessing: Preprocessing | None) -> None:
+    """Warns if pretrained weights get clips of other colours than they were trained on."""
+    trained_on = backbone.preprocessing
+    if backbone.weights is None or preprocessing is None:
+        return
+    differing = [
+        f"{name} {getattr(preprocessing, name)} instead of {getattr(trained_on, name)}"
+        for name in ("mean", "std")
+        if getattr(preprocessing, name) != getattr(trained_on, name)
+    ]
+    if differing:
+        warnings.warn(
+            f"the weights {backbone.weights} of {backbone} were trained on clips of other "
+            f"statistics: preprocessing has {', '.join(differing)}",
+            stacklevel=3,
+        )
+
+
+def mean_probabilities(classify: Callable[[Tensor], Tensor], clip: Tensor) -> Tensor:
+    """Probabilities that a classifier gives to clips, as :meth:`VideoClassifier.probabilities`.
+
+    Views pass one after another: they take no more memory than a batch of one view.
+
+    Args:
+        classify: From clips to logits.
+        clip: Clips, or views of clips.
+    """
+    views = [clip] if clip.dim() == 5 else clip.unbind(dim=1)
+    scores = [classify(view) for view in views]
+    dtype = torch.promote_types(scores[0].dtype, torch.float32)  # half precision has many ties
+    return torch.stack([logits.softmax(dim=1, dtype=dtype) for logits in scores]).mean(dim=0)

@@ -1,0 +1,281 @@
+"""What a test leaves behind: numbers, predictions clip by clip, classes one by one, pictures."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pandas as pd
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from matplotlib.figure import Figure
+from torchmetrics.functional.classification import multiclass_confusion_matrix
+
+from taghead.data import Clip
+from taghead.errors import VideoError
+from taghead.metrics import (
+    Predictions,
+    accuracies,
+    bootstrap,
+    check_bootstrap,
+    class_accuracy,
+    long_tail_groups,
+)
+from taghead.training.task import ClassificationTask
+from taghead.video import VideoReader, uniform_indices
+
+log = logging.getLogger(__name__)
+
+TITLES = {"top1": "Top-1", "top5": "Top-5", "mca": "MCA"}
+
+
+class TestReport(Callback):
+    """Writes a test's results into a folder.
+
+    `metrics.json`, `predictions.csv`, `per_class.csv`, `confusion_matrix.png` and
+    `contact_sheet.png`. All numbers come from the same predictions as those that the test logs.
+
+    Args:
+        folder: Where to; `test` in the run's folder when not given.
+        head_above: Classes with more training clips are the head of the long tail.
+        tail_below: Classes with fewer training clips are its tail; the others are medium.
+        num_resamples: How often the bootstrap draws the test clips.
+        confidence: Part of the draws that an interval holds.
+        seed: Seed of the draws.
+
+    Raises:
+        ValueError: If an argument breaks its rule.
+    """
+
+    __test__ = False  # no test class, though its name begins like one
+
+    def __init__(
+        self,
+        folder: str | None = None,
+        head_above: int = 100,
+        tail_below: int = 20,
+        num_resamples: int = 2000,
+        confidence: float = 0.95,
+        seed: int = 0,
+    ) -> None:
+        long_tail_groups([], head_above, tail_below)
+        check_bootstrap(num_resamples, confidence, seed)
+        self.folder = folder
+        self.thresholds = {"head_above": head_above, "tail_below": tail_below}
+        self.bootstrap: dict[str, Any] = {
+            "num_resamples": num_resamples,
+            "confidence": confidence,
+            "seed": seed,
+        }
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        task = cast(ClassificationTask, pl_module)
+        if not trainer.is_global_zero or not task.test_predictions.update_called:
+            return
+        folder = Path(self.folder or Path(trainer.log_dir or ".") / "test")
+        folder.mkdir(parents=True, exist_ok=True)
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        predictions = task.test_predictions.compute()
+        # a checkpoint knows what it was trained on
+        num_train = task.class_counts or data.class_counts()
+        groups = long_tail_groups(num_train, **self.thresholds)
+        metrics = summary(predictions, groups, **self.bootstrap)
+        metrics["num_listed"] = data.counts("test")[1]
+        clips, names = data.clips["test"], data.class_names
+        table = predictions_table(clips, names, predictions)
+        table.to_csv(folder / "predictions.csv", index=False)
+        by_class = class_table(names, predictions, num_train, groups)
+        by_class.to_csv(folder / "per_class.csv", index=False)
+        (folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
+        confusion_matrix(table, names, folder / "confusion_matrix.png")
+        contact_sheet(table, clips, folder / "contact_sheet.png")
+        print(f"{headline(metrics)}. Written to {folder}")
+
+
+def summary(
+    predictions: Predictions,
+    groups: dict[str, np.ndarray],
+    num_resamples: int = 2000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """All numbers of a test, as JSON can hold them: accuracies, their intervals, counts.
+
+    A group of classes without a test clip is left out.
+
+    Args:
+        predictions: What the model said.
+        groups: The classes of each group, by its name.
+        num_resamples: How often the bootstrap draws the clips.
+        confidence: Part of the draws that an interval holds.
+        seed: Seed of the draws.
+    """
+    outcomes = predictions.outcomes()
+    num_clips = outcomes.sum(axis=1)
+    groups = {name: members for name, members in groups.items() if num_clips[members].any()}
+    intervals = bootstrap(outcomes, groups, num_resamples, confidence, seed)
+    return {
+        **{name: round(float(value), 6) for name, value in accuracies(outcomes, groups).items()},
+        "num_clips": int(num_clips.sum()),
+        "intervals": {name: [round(end, 6) for end in ends] for name, ends in intervals.items()},
+        "bootstrap": {"num_resamples": num_resamples, "confidence": confidence, "seed": seed},
+        "groups": {
+            name: {
+                "num_classes": int((num_clips[members] > 0).sum()),
+                "num_clips": int(num_clips[members].sum()),
+            }
+            for name, members in groups.items()
+        },
+    }
+
+
+def headline(metrics: dict[str, Any]) -> str:
+    """A test's numbers in a line; the groups of classes only where there are several."""
+    names = dict(TITLES)
+    if len(metrics["groups"]) > 1:
+        names.update({name: f"{name} classes" for name in metrics["groups"]})
+    numbers = []
+    for name, title in names.items():
+        low, high = (100 * end for end in metrics["intervals"][name])
+        numbers.append(f"{title} {metrics[name]:.1%} [{low:.1f}, {high:.1f}]")
+    clips = f"{metrics['num_clips']} of {metrics['num_listed']} test clips"
+    return f"{clips}: {', '.join(numbers)}"
+
+
+def predictions_table(
+    clips: Sequence[Clip], class_names: Sequence[str], predictions: Predictions
+) -> pd.DataFrame:
+    """One row a clip: its id and file, class, predicted class, probabilities of both, rank.
+
+    Args:
+        clips: The clips of the split.
+        class_names: The classes, by number.
+        predictions: What the model said.
+    """
+    clip_index, label, probabilities = predictions
+    rows, best = np.arange(len(label)), predictions.ranking()[:, 0]
+    names = np.array(class_names, dtype=object)
+    return pd.DataFrame(
+        {
+            "clip": [clips[i].id for i in clip_index],
+            "path": [str(clips[i].path) for i in clip_index],
+            "class": names[label],
+            "predicted": names[best],
+            "probability": probabilities[rows, best],
+            "probability_of_class": probabilities[rows, label],
+            "rank_of_class": predictions.rank(),
+        },
+        index=clip_index,
+    )
+
+
+def class_table(
+    class_names: Sequence[str],
+    predictions: Predictions,
+    num_train: Sequence[int],
+    groups: dict[str, np.ndarray],
+) -> pd.DataFrame:
+    """One row a class: its group, clips, accuracies, and for which class it is taken most often.
+
+    Args:
+        class_names: The classes, by number.
+        predictions: What the model said.
+        num_train: Training clips of each class.
+        groups: The classes of each group, by its name.
+    """
+    outcomes = predictions.outcomes()
+    # mistakes [K, K], by class and predicted class
+    mistakes = np.zeros((len(class_names),) * 2, np.int64)
+    np.add.at(mistakes, (predictions.label, predictions.ranking()[:, 0]), 1)
+    np.fill_diagonal(mistakes, 0)
+    names, times = np.array(class_names, dtype=object), mistakes.max(axis=1)
+    return pd.DataFrame(
+        {
+            "class": names,
+            "group": np.select(list(groups.values()), list(groups), default=""),
+            "num_train": num_train,
+            "num_test": outcomes.sum(axis=1),
+            "top1": class_accuracy(outcomes, 1).round(6),
+            "top5": class_accuracy(outcomes, 5).round(6),
+            "most_confused_with": np.where(times > 0, names[mistakes.argmax(axis=1)], ""),
+            "times_confused": times,
+        }
+    )
+
+
+def confusion_matrix(table: pd.DataFrame, class_names: Sequence[str], path: Path) -> None:
+    """Draws how often each class was taken for each other one, as a part of its clips."""
+    numbers = {name: number for number, name in enumerate(class_names)}
+    predicted, label = (
+        torch.tensor(table[column].map(numbers).to_numpy()) for column in ("predicted", "class")
+    )
+    numbers_taken = multiclass_confusion_matrix(predicted, label, len(class_names)).numpy()
+    matrix = numbers_taken / np.maximum(numbers_taken.sum(axis=1, keepdims=True), 1)
+    size = min(40.0, 4 + 0.3 * len(class_names))  # inches
+    figure = Figure(figsize=(size, size * 0.9), layout="constrained")
+    axes = figure.subplots()
+    image = axes.imshow(matrix, cmap="Blues", vmin=0, vmax=1)
+    axes.set_xticks(range(len(class_names)), class_names, rotation=90, parse_math=False)
+    axes.set_yticks(range(len(class_names)), class_names, parse_math=False)
+    axes.set_xlabel("predicted class")
+    axes.set_ylabel("class")
+    figure.colorbar(image, label="part of the class's clips", shrink=0.7)
+    figure.savefig(path, dpi=120)
+
+
+def contact_sheet(
+    table: pd.DataFrame,
+    clips: Sequence[Clip],
+    path: Path,
+    num_rows: int = 12,
+    num_frames: int = 8,
+) -> None:
+    """Draws some clips, a row each, with what was predicted; wrong ones are among them if any.
+
+    Half of the rows, at most, are mistakes, the most confident ones; the others are spread evenly
+    over the table.
+
+    Args:
+        table: The predictions (:func:`predictions_table`).
+        clips: The clips of the split.
+        path: The picture.
+        num_rows: Clips to draw, at most.
+        num_frames: Frames of each.
+    """
+    is_wrong = table["class"] != table["predicted"]
+    wrong = table[is_wrong].sort_values("probability", ascending=False).head(num_rows // 2)
+    right = table[~is_wrong]
+    places = np.linspace(0, len(right) - 1, min(num_rows - len(wrong), len(right))).astype(int)
+    chosen = pd.concat([right.iloc[places], wrong])
+    rows = list(chosen[["class", "predicted", "probability"]].itertuples(name=None))
+    figure = Figure(figsize=(1.4 * num_frames, 1.35 * len(rows)))
+    spacing = {"left": 0.01, "right": 0.99, "bottom": 0.01, "top": 0.97, "wspace": 0.03}
+    axes = figure.subplots(len(rows), num_frames, squeeze=False, gridspec_kw=spacing)
+    for strip, (index, name, predicted, probability) in zip(axes, rows, strict=True):
+        for cell in strip:
+            cell.set_axis_off()
+        try:
+            for cell, frame in zip(strip, _frames(clips[index], num_frames), strict=True):
+                cell.imshow(frame)
+        except VideoError as error:  # features were tested, and the video is gone
+            log.warning("the contact sheet lacks a clip: %s", error)
+        verdict = "right" if name == predicted else f"wrong, it is {name}"
+        strip[0].set_title(
+            f"{predicted} ({probability:.0%}): {verdict}",
+            loc="left",
+            fontsize=9,
+            parse_math=False,
+            color="black" if name == predicted else "firebrick",
+        )
+    figure.savefig(path, dpi=100)
+
+
+def _frames(clip: Clip, num_frames: int) -> np.ndarray:
+    """Frames of a clip, from its first to its last, `[num_frames, H, W, 3]`."""
+    with VideoReader(clip.path) as reader:
+        shown = range(len(reader)) if clip.segment is None else clip.segment.frames(reader)
+        return reader.read(shown.start + uniform_indices(len(shown), num_frames))

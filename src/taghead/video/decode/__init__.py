@@ -1,0 +1,53 @@
+"""What decodes a video file, behind one interface."""
+
+from typing import Literal, Protocol, get_args
+
+import numpy as np
+
+from taghead.video.survey import Survey
+
+BackendName = Literal["auto", "pyav", "decord", "torchcodec"]
+BACKENDS = get_args(BackendName)
+
+
+class Backend(Protocol):
+    """Reads frames of a surveyed file, or refuses with a `VideoError`."""
+
+    def read(self, wanted: np.ndarray, height: int, width: int) -> np.ndarray:
+        """Frames by number, in the order asked for.
+
+        Args:
+            wanted: Numbers of frames that the survey promises; one may come more than once.
+            height: Height of the pictures.
+            width: Width of the pictures.
+
+        Shapes:
+            - **output** `[T, height, width, 3]`, uint8 RGB
+
+        Raises:
+            VideoError: If a frame that is needed cannot be decoded.
+        """
+        ...
+
+
+def choose_backend(name: BackendName, survey: Survey, threads: int) -> tuple[str, str, Backend]:
+    """The backend that a name stands for: what it is called, why it is taken, and itself.
+
+    `auto` is `pyav` on every file: it was measured to be as fast as the others on those that they
+    read rightly (`benchmarks/decode.py`), and it alone notices that a decoder passes over damage.
+
+    Raises:
+        VideoError: If it is not proved to be right on this file, or is not installed.
+    """
+    from taghead.video.decode.pyav import PyAVBackend
+
+    if name == "decord":
+        from taghead.video.decode.decord import DecordBackend
+
+        return name, "it was asked for", DecordBackend(survey, threads)
+    if name == "torchcodec":
+        from taghead.video.decode.torchcodec import TorchCodecBackend
+
+        return name, "it was asked for", TorchCodecBackend(survey, threads)
+    reason = "it was asked for" if name == "pyav" else "it is right on every file, and as fast"
+    return "pyav", reason, PyAVBackend(survey, threads)

@@ -1,0 +1,92 @@
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from matplotlib.colors import to_hex
+from matplotlib.patches import ConnectionPatch
+from torch import Tensor
+
+from taghead import Grid
+from taghead.explain import ClipHeat, compare, edges_on_frames, save_figure, token_heat
+from taghead.explain.colours import UNDER, HeatScale
+
+GRID = Grid(2, 3, 4)
+
+
+@pytest.fixture
+def frames() -> Tensor:
+    return torch.full((4, 48, 64, 3), 128, dtype=torch.uint8)
+
+
+def test_heat_is_strongest_over_its_token(frames: Tensor) -> None:
+    values = torch.zeros(GRID.frames, GRID.height, GRID.width)
+    values[1, 2, 3] = 1.0
+    first, second = (axis.images[1].get_array() for axis in token_heat(frames, values).axes[:2])
+    assert not np.asarray(first)[..., 3].any()  # nothing to see where all are 0
+    opacity = np.asarray(second)[..., 3]
+    row, column = np.unravel_index(opacity.argmax(), opacity.shape)
+    assert opacity.shape == (48, 64)
+    assert (row // 16, column // 16) == (2, 3)
+
+
+def test_signs_have_colours_and_strength_has_opacity(frames: Tensor) -> None:
+    values = torch.zeros(GRID.frames, GRID.height, GRID.width)
+    values[0, 0, 0], values[0, 2, 3], values[1, 1, 1] = 2.0, -2.0, -0.5
+    first, second = (
+        np.asarray(axis.images[1].get_array()) for axis in token_heat(frames, values).axes[:2]
+    )
+    red, _, blue, most = first[4, 4]
+    assert red > blue
+    red, _, blue, _ = first[-4, -4]
+    assert blue > red
+    assert most > second[24, 24, 3] > second[4, 60, 3] == 0
+
+
+def test_the_colour_bar_shows_what_lies_on_a_pale_frame() -> None:
+    scale = HeatScale(torch.tensor([1.0, 3.0]))
+    bar, rgba = scale.bar().to_rgba([1.0, 3.0]), scale.rgba(np.array([1.0, 3.0]))
+    assert rgba[:, 3].tolist() == pytest.approx([0, 0.8])
+    mixed = rgba[:, :3] * rgba[:, 3:] + UNDER * (1 - rgba[:, 3:])
+    np.testing.assert_allclose(bar[:, :3], mixed, atol=1e-6)
+
+
+def test_names_are_no_formulas(frames: Tensor, tmp_path: Path) -> None:
+    values = torch.rand(GRID.frames, GRID.height, GRID.width)
+    figure = compare([ClipHeat(frames, values, "$a_$ {")], title="$\\nosuch$")
+    save_figure(figure, tmp_path / "heat.svg")
+    assert "$a_$ {" in (tmp_path / "heat.svg").read_text()
+
+
+def test_edges_are_drawn_between_their_tokens(frames: Tensor) -> None:
+    names = [f"{end}_{axis}" for end in ("source", "target") for axis in "tyx"]
+    places = [[0, 0, 0, 0, 2, 3], [0, 1, 1, 1, 1, 1]]
+    edges = pd.DataFrame(places, columns=names)
+    edges = edges.assign(relation=["intra_frame", "time_aligned"], weight=[0.5, 0.25])
+    figure = edges_on_frames(frames, GRID, edges)
+    within, across = (a for a in figure.artists if isinstance(a, ConnectionPatch))
+    assert within.xy1 == (7.5, 7.5)
+    assert within.xy2 == (55.5, 39.5)
+    assert across.axesA is figure.axes[0]
+    assert across.axesB is figure.axes[1]
+    assert to_hex(within.get_edgecolor()) != to_hex(across.get_edgecolor())
+
+
+@pytest.mark.parametrize("suffix", [".png", ".svg", ".pdf"])
+def test_figures_are_written(frames: Tensor, tmp_path: Path, suffix: str) -> None:
+    values = torch.rand(GRID.frames, GRID.height, GRID.width)
+    figure = compare([ClipHeat(frames, values, "one"), ClipHeat(frames, values, "other")])
+    path = tmp_path / f"heat{suffix}"
+    save_figure(figure, path)
+    begins = {".png": b"\x89PNG", ".svg": b"<?xml", ".pdf": b"%PDF"}[suffix]
+    assert path.read_bytes().startswith(begins)
+
+
+def test_frames_that_do_not_go_with_the_tokens_are_refused(frames: Tensor) -> None:
+    with pytest.raises(ValueError, match="must be a multiple of 3"):
+        token_heat(frames, torch.zeros(3, 2, 2))
+    with pytest.raises(ValueError, match=r"uint8 of the shape .* \(got float32"):
+        token_heat(frames.float(), torch.zeros(2, 2, 2))
+    with pytest.raises(ValueError, match="the same number of frames of tokens"):
+        compare([ClipHeat(frames, torch.zeros(2, 2, 2)), ClipHeat(frames, torch.zeros(4, 2, 2))])

@@ -1,0 +1,136 @@
+import json
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from torch_geometric.nn import GATv2Conv
+
+from taghead import TAGHead, VideoClassifier
+from taghead.backbones import build_backbone
+from taghead.errors import DataError
+from taghead.model.classifier import mean_probabilities
+from taghead.video import Preprocessing
+
+
+def model(**options: object) -> VideoClassifier:
+    backbone = build_backbone("r2plus1d_tiny")
+    head = TAGHead(
+        backbone.channels,
+        3,
+        backbone.grid(8, 32),
+        encoder_heads=4,
+        encoder_channels=32,
+        conv=partial(GATv2Conv, heads=2, concat=False),
+    )
+    names = ["blowing kisses", "007", "none"]
+    defaults = {"class_names": names, "preprocessing": Preprocessing(8, 32, 32)}
+    return VideoClassifier(backbone, head, **{**defaults, **options}).eval()  # type: ignore[arg-type]
+
+
+def test_there_and_back(tmp_path: Path) -> None:
+    one = model()
+    one.save_pretrained(tmp_path / "model")
+    assert sorted(p.name for p in (tmp_path / "model").iterdir()) == [
+        "README.md",
+        "config.json",
+        "model.safetensors",
+    ]
+    other = VideoClassifier.from_pretrained(tmp_path / "model")
+    clip = torch.randn(2, 3, 8, 32, 32)
+    assert torch.equal(one(clip), other(clip))
+    assert other.class_names == one.class_names
+    assert other.preprocessing == one.preprocessing
+    assert not other.training
+
+
+def test_a_folder_that_holds_no_model_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"config.json: not a model's config"):
+        VideoClassifier.from_pretrained(tmp_path)
+    model().save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"\0" * 100)
+    with pytest.raises(DataError, match=r"model.safetensors: not this model's weights"):
+        VideoClassifier.from_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["head"]["num_clases"] = 7
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(DataError, match=r"config.json: not a model's config: .*num_clases"):
+        VideoClassifier.from_pretrained(tmp_path)
+
+
+def test_a_config_starts_no_code_but_operators(tmp_path: Path) -> None:
+    model().save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["head"]["conv"] = {"class_path": "subprocess.Popen", "init_args": {"args": "true"}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(DataError, match="must be a MessagePassing class"):
+        VideoClassifier.from_pretrained(tmp_path)
+
+
+def test_a_failed_save_leaves_the_old_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = model()
+    one.save_pretrained(tmp_path)
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr("taghead.model.classifier.save_file", fail)
+    with pytest.raises(OSError, match="no space left"):
+        model().save_pretrained(tmp_path)
+    monkeypatch.undo()
+    clip = torch.randn(1, 3, 8, 32, 32)
+    assert torch.equal(VideoClassifier.from_pretrained(tmp_path)(clip), one(clip))
+
+
+def test_the_parts_must_fit() -> None:
+    backbone = build_backbone("r2plus1d_tiny")
+    with pytest.raises(ValueError, match=r"in_channels must be the backbone's 128 \(got 8\)"):
+        VideoClassifier(backbone, TAGHead(8, 3, (1, 2, 2)))
+    with pytest.raises(ValueError, match=r"class_names must have 3 names \(got 1\)"):
+        model(class_names=["one"])
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"\x80\x04K\x01."])
+def test_a_file_that_is_no_checkpoint_is_named(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "model.ckpt"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"model.ckpt: not a checkpoint of this package") as error:
+        VideoClassifier.from_checkpoint(path)
+    assert "\n" not in str(error.value)
+
+
+def test_a_config_imports_nothing_that_is_not_imported_already(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "stranger.py").write_text("raise SystemExit('this code must not run')")
+    monkeypatch.syspath_prepend(tmp_path)
+    model().save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["head"]["conv"] = {"class_path": "stranger.Conv"}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(DataError, match="import 'stranger' first"):
+        VideoClassifier.from_pretrained(tmp_path)
+
+
+def test_a_head_of_its_own_class_is_not_saved_as_another(tmp_path: Path) -> None:
+    class MyHead(TAGHead):
+        pass
+
+    backbone = build_backbone("r2plus1d_tiny")
+    classifier = VideoClassifier(backbone, MyHead(backbone.channels, 3, (2, 4, 4)))
+    with pytest.raises(ValueError, match="head: a MyHead cannot be written to a file"):
+        classifier.save_pretrained(tmp_path)
+
+
+def test_probabilities_are_averaged_over_views() -> None:
+    one = model()
+    views = torch.randn(2, 5, 3, 8, 32, 32)
+    with torch.no_grad():
+        exact = torch.stack([one(clip).softmax(dim=1).mean(dim=0) for clip in views])
+        torch.testing.assert_close(one.probabilities(views), exact)
+        assert torch.equal(one.probabilities(views[:, 0]), one(views[:, 0]).softmax(dim=1))
+        assert torch.equal(one.probabilities(views[:, :1]), one(views[:, 0]).softmax(dim=1))
+    half = mean_probabilities(lambda clip: one(clip).bfloat16(), views)
+    assert half.dtype == torch.float32  # in half precision, many classes would share a place
