@@ -30,6 +30,11 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or repr(error)
 
 
+def first_line(error: BaseException) -> str:
+    """An error's message, cut to its first line."""
+    return (str(error).strip() or repr(error)).splitlines()[0]
+
+
 def check_counts(**counts: object) -> None:
     """Refuses arguments that are no positive integers.
 

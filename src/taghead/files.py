@@ -1,19 +1,20 @@
-"""Files that come from anywhere or must appear whole: state dicts, and folders of results."""
+"""Files: state dicts from anywhere, and atomic writes."""
 
 from __future__ import annotations
 
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
+from taghead.errors import DataError, first_line
 
-from taghead.errors import DataError
+if TYPE_CHECKING:
+    from torch import Tensor
 
+UNFINISHED = ".unfinished-"  # how names of files begin that are still being written
 NESTED_UNDER = ("model_state_dict", "model_state", "state_dict")
 
 
@@ -25,6 +26,8 @@ def read_tensors(path: str | Path) -> Any:
     """
     if not Path(path).is_file():
         raise DataError(f"{path}: no such file")
+    import torch  # reading a table needs no torch
+
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # pickle, zip files and torch raise types of their own
@@ -44,6 +47,8 @@ def state_dict_in(content: Any, source: str | Path) -> dict[str, Tensor]:
     for name in NESTED_UNDER:
         if isinstance(content, dict) and isinstance(content.get(name), dict):
             content = content[name]
+    from torch import Tensor
+
     if (
         not isinstance(content, dict)
         or not content
@@ -54,19 +59,58 @@ def state_dict_in(content: Any, source: str | Path) -> dict[str, Tensor]:
     return content
 
 
-def first_line(error: BaseException) -> str:
-    """An error's message, cut to its first line."""
-    return (str(error).strip() or repr(error)).splitlines()[0]
+@contextmanager
+def atomic_file(path: str | Path) -> Iterator[Path]:
+    """Where to write a file that appears under its name whole, or not at all.
+
+    It is written beside its place, since only within a file system is a renaming one step, and is
+    on disk before it is renamed: a process or a machine that dies leaves the file of before.
+
+    Args:
+        path: The file; its folder is created.
+    """
+    path = Path(path).absolute()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{UNFINISHED}{os.getpid()}-{path.name}")
+    try:
+        yield partial
+        _sync(partial)
+        os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    _sync(path.parent)
 
 
 @contextmanager
-def written_whole(folder: Path) -> Iterator[Path]:
+def atomic_folder(folder: str | Path) -> Iterator[Path]:
     """A hidden folder to write files into; at the end they take their places in `folder`.
 
     Each replaces its predecessor in one step; after an error none of them appears.
     """
+    folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=folder) as stage:
+    with tempfile.TemporaryDirectory(prefix=UNFINISHED, dir=folder) as stage:
         yield Path(stage)
         for file in sorted(Path(stage).iterdir()):
+            _sync(file)
             os.replace(file, folder / file.name)
+    _sync(folder)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Removes the files in a folder that killed processes left half-written."""
+    for left in folder.glob(f"{UNFINISHED}*"):
+        if left.is_file():
+            left.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    """Makes sure that a file, or a renaming in a folder, is on disk, where the system can."""
+    flags = os.O_RDONLY if path.is_dir() else os.O_RDWR
+    with suppress(PermissionError):  # folders cannot be opened on Windows
+        handle = os.open(path, flags)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

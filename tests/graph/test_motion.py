@@ -14,7 +14,7 @@ from torch_geometric.data import Batch, Data, HeteroData
 from torch_geometric.explain import AttentionExplainer
 
 from taghead import Grid, TAGHead
-from taghead.explain import edge_curves, edge_saliency, explain
+from taghead.explain import edge_curves, edge_saliency, explain_head
 from taghead.graph import (
     INTRA_FRAME,
     TIME_ALIGNED,
@@ -324,7 +324,7 @@ def test_attention_of_several_clips_is_refused() -> None:
 def test_explanations(mode: Any) -> None:
     head = make_head(mode=mode, edge_features="offset")
     feature_map = make_map(1)
-    found = explain(head, feature_map, AttentionExplainer())
+    found = explain_head(head, feature_map, AttentionExplainer())
     assert set(found.scores) == {"intra_frame", "motion_aligned"}
     saliency = edge_saliency(head, feature_map)
     curves = edge_curves(head, feature_map, saliency, steps=2, draws=2)

@@ -13,8 +13,7 @@ from urllib.parse import urlparse
 import torch
 from torch import Tensor, nn
 
-from taghead.errors import DataError
-from taghead.files import first_line
+from taghead.errors import DataError, first_line
 
 
 def download(url: str) -> Any:

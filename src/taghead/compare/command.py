@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from taghead.errors import DataError, check_counts
-from taghead.files import written_whole
+from taghead.files import atomic_folder
 
 
 def sweep_report(
@@ -59,13 +59,13 @@ def sweep_report(
     sweeps = [compare(read_table(folder, control), cluster_of, num_draws) for folder in folders]
     stems = _stems([results.table.name for results in sweeps])
     parts = [opening.rstrip("\n") + "\n"]
-    with written_whole(target.parent / "figures") as stage:
+    with atomic_folder(target.parent / "figures") as stage:
         for results, stem in zip(sweeps, stems, strict=True):
             notes = results.table.folder / "notes.md"
             figures = draw_figures(results, stage, stem)
             parts.append(section(results, figures, _text(notes) if notes.is_file() else None))
     parts.append(METHOD.format(num_draws=f"{num_draws:,}"))
-    with written_whole(target.parent) as stage:
+    with atomic_folder(target.parent) as stage:
         numbers = pd.concat([configurations_frame(results) for results in sweeps])
         numbers.to_csv(stage / "configurations.csv", index=False, float_format="%.10g")
         (stage / target.name).write_text("\n".join(parts), encoding="utf-8")

@@ -21,7 +21,7 @@ from taghead.explain.overlay import write_overlay
 from taghead.explain.page import Entry, write_index, write_page
 from taghead.explain.panels import Choice, compare_clips, draw_clip
 from taghead.explain.view import see
-from taghead.files import written_whole
+from taghead.files import atomic_folder
 from taghead.inference.predictor import checked_device, load_model, raise_failed
 from taghead.model.classifier import VideoClassifier
 
@@ -94,7 +94,7 @@ def explain(
         if len(compared) < COMPARED:
             compared.append(found)
     if len(videos) > 1:
-        with written_whole(Path(output)) as stage:
+        with atomic_folder(Path(output)) as stage:
             if len(compared) > 1:
                 compare_clips(compared, classifier.head, choice, stage / "comparison")
             pictures = [file.name for file in sorted(stage.iterdir())]
@@ -122,7 +122,7 @@ class _Task:
         clip = see(video, preprocessing, self.view)
         found = explain_clip(self.model, clip, self.target, draws=self.draws, device=self.device)
         numbers = to_numbers(found, self.source)
-        with written_whole(folder) as stage:
+        with atomic_folder(folder) as stage:
             text = json.dumps(numbers, ensure_ascii=False, allow_nan=False)
             (stage / "attention.json").write_text(text + "\n", encoding="utf-8")
             write_page(found, numbers, self.choice, stage / "page.html")

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from taghead.backbones import Backbone, build_backbone
 from taghead.backbones.build import backbone_from_config
-from taghead.errors import DataError
-from taghead.files import first_line, read_tensors, written_whole
+from taghead.errors import DataError, first_line
+from taghead.files import atomic_folder, read_tensors
 from taghead.model.card import CARD, is_generated, model_card
 from taghead.model.released import Preset, is_reference, preset_preprocessing, read_released
 from taghead.nn.head import TAGHead
@@ -220,7 +220,7 @@ class VideoClassifier(nn.Module, ModelHubMixin, library_name="taghead"):
             ValueError: If the backbone or the head was put together in a script.
         """
         folder = Path(save_directory)
-        with written_whole(folder) as stage:
+        with atomic_folder(folder) as stage:
             super().save_pretrained(stage)
             if not is_generated(folder / CARD):
                 (stage / CARD).unlink()

@@ -12,7 +12,7 @@ from taghead.data.annotations import read_classes, read_reference
 from taghead.data.annotations.classes import class_names
 from taghead.data.annotations.tables import read_json
 from taghead.errors import DataError
-from taghead.files import written_whole
+from taghead.files import atomic_folder
 from taghead.inference.predictor import load_model
 from taghead.model.classifier import VideoClassifier
 from taghead.model.released import Preset
@@ -70,7 +70,7 @@ def save_checkpoint(model: VideoClassifier, path: str | Path) -> None:
         "state_dict": {f"model.{key}": value for key, value in model.state_dict().items()},
         "video_classifier": model.config(),
     }
-    with written_whole(Path(path).parent) as stage:
+    with atomic_folder(Path(path).parent) as stage:
         torch.save(checkpoint, stage / Path(path).name)
 
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 from optuna.trial import FrozenTrial, TrialState
 from pyarrow import parquet
 
-from taghead.files import written_whole
+from taghead.files import atomic_folder
 from taghead.sweep.columns import NUMBERS, ORIGIN, columns
 from taghead.sweep.store import Store, is_over
 
@@ -46,7 +46,7 @@ def row(trial: FrozenTrial) -> dict[str, Any]:
 
 def write_runs(store: Store, folder: Path) -> None:
     """Writes `runs.csv`, which replaces its predecessor in one step."""
-    with written_whole(folder) as stage:
+    with atomic_folder(folder) as stage:
         with (stage / RUNS).open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, columns(store.factors), lineterminator="\n")
             writer.writeheader()
@@ -63,5 +63,5 @@ def write_predictions(store: Store, folder: Path) -> None:
             runs = [trial.user_attrs["run"]] * len(names)
             cells = [runs, list(names), list(labels), predicted]
             tables.append(pa.table(cells, schema=SCHEMA))
-    with written_whole(folder) as stage:
+    with atomic_folder(folder) as stage:
         parquet.write_table(pa.concat_tables(tables), stage / PREDICTIONS, compression="zstd")

@@ -72,15 +72,15 @@ class ClassificationTask(EvaluatedTask):
         channels_last: Whether clips and convolutions are laid out channels-last, faster on most
             hardware.
         loss: `cross_entropy`, or for classes of very different numbers of clips `balanced_softmax`
-            or `logit_adjustment` (:class:`~taghead.training.losses.ClassificationLoss`). The numbers
-            are those of the clips that training uses.
+            or `logit_adjustment` (:class:`~taghead.training.losses.ClassificationLoss`). The
+            numbers are those of the clips that training uses.
         tau: Strength of `logit_adjustment`.
         features: The cache that batches come from, where they hold feature maps in place of clips.
             The backbone is then the one that made them, and frozen.
         layer_decay: Learning rate of each stage of the backbone, as a part of the next one's; the
             last stage has the backbone's (:func:`~taghead.training.optim.parameter_groups`).
-        mixup: How strongly the clips of a batch are mixed (:class:`~taghead.training.mixing.Mixing`),
-            0 for not at all; 0.2 is usual.
+        mixup: How strongly the clips of a batch are mixed
+            (:class:`~taghead.training.mixing.Mixing`), 0 for not at all; 0.2 is usual.
         cutmix: The same of boxes of clips; 1 is usual.
         freeze_batch_norm: Whether the backbone's batch norms keep their statistics and parameters,
             for batches too small to tell them. The trainer's `sync_batchnorm` computes them over

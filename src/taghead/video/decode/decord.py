@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from taghead.errors import VideoError
-from taghead.video.decode.proved import check_count, check_proved, first_line, scaled
+from taghead.errors import VideoError, first_line
+from taghead.video.decode.proved import check_count, check_proved, scaled
 from taghead.video.survey import Survey
 
 _NO_REPEATS = "1e-9"  # the share of frames that decord may replace by others

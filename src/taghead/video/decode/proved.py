@@ -53,11 +53,6 @@ def check_count(backend: str, survey: Survey, counted: int) -> None:
         )
 
 
-def first_line(error: Exception) -> str:
-    """What an error of a library says, without its stack."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
-
-
 def scaled(pictures: np.ndarray, height: int, width: int, upright: Orientation) -> np.ndarray:
     """Pictures `[T, H, W, 3]` at another size, as `VideoReader.read` scales."""
     if pictures.shape[1:3] == (height, width):
