@@ -1,6 +1,7 @@
 import re
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
@@ -49,3 +50,26 @@ def test_decode(tmp_path: Path) -> None:
     assert "| pyav: ms | auto | PyAV in order | decord |" in text
     text = run("decode.py", tmp_path, "--opens", "10")
     assert {"pyav", "decord"} <= set(first_cells(text))
+
+
+def test_two_revisions() -> None:
+    script = BENCHMARKS / "compare_revisions.py"
+    options = ["--rounds=1", "--operators", "LGConv", "--batch_size=1", "--channels=16"]
+    done = subprocess.run(
+        [sys.executable, str(script), "HEAD", "HEAD", *options],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    cells = first_cells(done.stdout)
+    wanted = {"import taghead", "LGConv, forward", "LGConv, training", "paper's head, training"}
+    assert wanted <= set(cells), done.stderr
+    assert "Preprocessing.load, test" in cells
+    assert "9 cases" in done.stdout
+    listed = subprocess.run(
+        ["git", "-C", str(BENCHMARKS), "worktree", "list"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert tempfile.gettempdir() + "/tmp" not in listed.stdout  # both worktrees are removed
