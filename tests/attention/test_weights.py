@@ -61,6 +61,7 @@ def test_they_are_what_pyg_returns(relations: Any, name: str, loops: bool, engin
 
 def captured(conv: Any, x: Tensor, relation: Any, engine: Any) -> EdgeAttention:
     from taghead.attention.layers import LayerAttention, OperatorAttention
+
     from taghead.attention.weights import edge_weights
 
     weights = edge_weights(conv, x, GRID, [relation], x, engine)

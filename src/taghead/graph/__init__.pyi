@@ -16,7 +16,6 @@ from .relations import PAST as PAST
 from .relations import RELATIONS as RELATIONS
 from .relations import TIME_ALIGNED as TIME_ALIGNED
 from .relations import Relation as Relation
-from .relations import TimeAligned as TimeAligned
 from .relations import as_relation as as_relation
 from .relations import combine as combine
 from .relations import custom as custom
