@@ -89,13 +89,13 @@ def test_pygs_explainers_take_the_graph_model_as_it_is() -> None:
     assert set(learned.edge_mask_dict) == set(data.edge_types)
 
 
-OTHERS = ("intra_frame", "past", "future")
+OTHERS = ("intra_frame", "past_1f", "future_1f")
 RING = custom("ring", lambda grid: torch.arange(grid.num_nodes).roll(1).expand(2, -1))
 
 
 @pytest.mark.parametrize(
     "relations",
-    [OTHERS, ("spatial_window(radius=1)", "time_aligned(reach=2)"), (PAST, RING), (past(12), PAST)],
+    [OTHERS, ("window_1p", "time_2f"), (PAST, RING), (past(12), PAST)],
 )
 @pytest.mark.parametrize(
     ("mode", "conv"),
@@ -132,11 +132,11 @@ def test_attention_explains_with_the_operators_own_weights(relations: Any, num_c
 
 def test_the_direction_of_time_is_seen() -> None:
     """Messages from the past alone: what a frame shows reaches no earlier frame."""
-    head = small_head(relations=("past",), encoder_layers=0, conv=pyg.SAGEConv)
+    head = small_head(relations=("past_1f",), encoder_layers=0, conv=pyg.SAGEConv)
     x = torch.randn(1, GRID.num_nodes, 8)
     other = torch.cat([x[:, :8], torch.randn(1, 4, 8)], dim=1)  # another last frame
     torch.testing.assert_close(head.refine(x, GRID)[:, :8], head.refine(other, GRID)[:, :8])
-    backwards = small_head(relations=("future",), encoder_layers=0, conv=pyg.SAGEConv)
+    backwards = small_head(relations=("future_1f",), encoder_layers=0, conv=pyg.SAGEConv)
     assert not torch.allclose(
         backwards.refine(x, GRID)[:, :8], backwards.refine(other, GRID)[:, :8]
     )
@@ -161,7 +161,7 @@ def test_relations_of_one_name_do_not_share_edges() -> None:
 def test_relations_in_the_config() -> None:
     head = small_head(relations=["intra_frame", past(3), spatial_window(2)])
     config = json.loads(json.dumps({**head.config(), "conv": None}))
-    assert config["relations"] == ["intra_frame", "past(reach=3)", "spatial_window(radius=2)"]
+    assert config["relations"] == ["intra_frame", "past_3f", "window_2p"]
     assert TAGHead(**config).relations == head.relations
     with pytest.raises(ValueError, match="relations: 'ring' has a rule of its own, which cannot"):
         small_head(relations=[RING]).config()
@@ -286,11 +286,14 @@ def test_config_makes_the_same_head_again() -> None:
         ({"graph_layers": 0}, r"graph_layers must be a positive integer \(got 0\)"),
         ({"encoder_heads": 3}, r"encoder_heads must divide the width 8 \(got 3\)"),
         ({"relations": ("diagonal",)}, r"relation must be one of .*\(got 'diagonal'\)"),
-        ({"relations": ("past", "past")}, "no name may contain another's .got 'past' and 'past'"),
+        (
+            {"relations": ("past", "past_1f")},
+            "no name may contain another's .got 'past_1f' and 'past_1f'",
+        ),
         ({"relations": ("past(reach=0)",)}, r"past: reach must be a positive integer \(got 0\)"),
         (
             {
-                "relations": ("past", "future", "intra_frame"),
+                "relations": ("past_1f", "future_1f", "intra_frame"),
                 "mode": "edge_type",
                 "conv": partial(pyg.RGCNConv, num_relations=2),
             },
@@ -351,9 +354,7 @@ def test_frame_mean_max_needs_to_know_the_frames() -> None:
 
 def test_the_graph_model_names_a_relation_that_is_missing() -> None:
     data = to_hetero_data(torch.randn(2, 8, 3, 2, 2))
-    found = (
-        r"must have the head's relation 'earlier_within_3_frames' \(got intra_frame, time_aligned"
-    )
+    found = r"must have the head's relation 'past_3f' \(got intra_frame, time_aligned"
     with pytest.raises(ValueError, match=found):
         small_head().graph_model()(data.x_dict, data.edge_index_dict, data.batch_dict)
 

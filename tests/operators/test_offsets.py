@@ -127,7 +127,7 @@ HEADS = [
 ]
 
 
-@pytest.mark.parametrize("relations", [RELATIONS, ("intra_frame", "past", "future")])
+@pytest.mark.parametrize("relations", [RELATIONS, ("intra_frame", "past_1f", "future_1f")])
 @pytest.mark.parametrize(("mode", "conv"), HEADS)
 def test_the_graph_model_computes_them_from_positions(mode: Any, conv: Any, relations: Any) -> None:
     head = make_head(mode=mode, conv=conv, relations=relations)

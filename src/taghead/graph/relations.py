@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from difflib import get_close_matches
+from functools import cache
 
 from taghead.graph.baselines import KINDS as BASELINES
 from taghead.graph.edges import KINDS as FIXED
@@ -248,11 +249,16 @@ _OTHER_NAMES = {name: (kind, n) for kind in KINDS for n, name in kind.other_name
 def _member(constructor: str, number: int) -> Relation:
     """The relation of a kind and an integer, which is checked."""
     kind = _BY_CONSTRUCTOR[constructor]
-    if kind.argument is None:
-        return Relation(kind.name, kind.rule(0))
-    if not isinstance(number, int) or isinstance(number, bool) or number < kind.minimum:
-        allowed = "a positive integer" if kind.minimum else "an integer of at least 0"
+    minimum = kind.minimum if kind.argument else 0
+    if not isinstance(number, int) or isinstance(number, bool) or number < minimum:
+        allowed = "a positive integer" if minimum else "an integer of at least 0"
         raise ValueError(f"{constructor}: {kind.argument} must be {allowed} (got {number!r})")
+    return _made(constructor, number)
+
+
+@cache
+def _made(constructor: str, number: int) -> Relation:
+    kind = _BY_CONSTRUCTOR[constructor]
     return Relation(kind.member_name(number), kind.rule(number))
 
 
