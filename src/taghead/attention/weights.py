@@ -75,7 +75,7 @@ def check_attentive(conv: MessagePassing) -> None:
         names = ", ".join(cls.__name__ for cls in ATTENTIVE)
         raise ValueError(
             f"return_attention: {type(conv).__name__} has no attention weights; operators that "
-            f"have some are {names}"
+            f"have are {names}"
         )
 
 
