@@ -18,6 +18,7 @@ from taghead.explain import edge_curves, edge_saliency, explain_head
 from taghead.graph import (
     INTRA_FRAME,
     TIME_ALIGNED,
+    DynamicEdges,
     Relation,
     as_relation,
     combine,
@@ -358,7 +359,6 @@ def test_relations_are_written_and_read(radius: int) -> None:
 
 def test_a_rule_of_ones_own() -> None:
     """Any rule of features is a relation."""
-    from taghead.graph.edges import DynamicEdges
 
     class Strongest(DynamicEdges):
         """From the token of the largest norm to all others of the clip."""

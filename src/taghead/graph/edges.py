@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -147,7 +148,7 @@ class DynamicEdges(ABC):
     def __call__(self, grid: GridShape) -> Tensor:
         raise ValueError(
             f"{self} has no edges on a grid alone, as they are computed from each clip's features: "
-            f"use taghead.graph.edge_index.clip_edges(x, grid, relation), to_data or to_hetero_data"
+            f"use taghead.graph.clip_edges(x, grid, relation), to_data or to_hetero_data"
         )
 
 
@@ -164,7 +165,7 @@ class CustomEdges:
     """
 
     name: str
-    function: EdgeRule
+    function: Callable[[Any], Tensor]
 
     def __call__(self, grid: GridShape) -> Tensor:
         edges = self.function(grid)

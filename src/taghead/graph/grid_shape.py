@@ -1,4 +1,4 @@
-"""The sizes and node numbers of a regular space-time grid: what the rules for edges work on."""
+"""Sizes and node indices of a regular space-time grid: the argument of the rules for edges."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class GridShape:
-    """Sizes and node numbers of a regular grid of tokens; `Grid` adds the edges.
+    """Sizes and node indices of a regular grid of tokens; `Grid` adds the edges.
 
     Args:
         frames: Number of frames T.

@@ -6,9 +6,12 @@ The table `KINDS` collects the rows of the modules with the rules; names are rea
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from functools import cache
+from typing import Any
+
+from torch import Tensor
 
 from taghead.graph.baselines import KINDS as BASELINES
 from taghead.graph.edges import KINDS as FIXED
@@ -168,7 +171,7 @@ def random_time(seed: int = 0) -> Relation:
     return _member("random_time", seed)
 
 
-def custom(name: str, function: EdgeRule) -> Relation:
+def custom(name: str, function: Callable[[Any], Tensor]) -> Relation:
     """Any edges. They run through PyG, and no config file can hold them.
 
     Args:
@@ -296,7 +299,7 @@ def _by_call(text: str) -> Relation | None:
 
 
 def _known_names(wanted: object) -> str:
-    """All names, N for their integers, and the one that is most like what was asked for."""
+    """All names, with N for their integers, and the most similar one to what was given."""
     names = [name for kind in KINDS for name in (*kind.other_names.values(), kind.name)]
     known = ", ".join(name.format("N") for name in names)
     text = str(wanted[1] if isinstance(wanted, tuple) and len(wanted) == 3 else wanted)
