@@ -6,6 +6,7 @@ and on every machine: a checkpoint finds the edges that it was trained on.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -129,35 +130,18 @@ def generator(seed: int) -> np.random.RandomState:
     return np.random.RandomState(np.random.MT19937(sequence))
 
 
+def _seeded(
+    constructor: str, name: str, rule: Callable[[EdgeRule, int], EdgeRule], base: EdgeRule
+) -> RelationKind:
+    """The row of a random rule, whose integer is its seed."""
+    return RelationKind(constructor, name, lambda seed: rule(base, seed), "seed", 0, minimum=0)
+
+
 KINDS = (
     RelationKind("no_edges", "no_edges", lambda _: no_edges),
-    RelationKind(
-        "shuffled_intra",
-        "shuffled_{}_intra",
-        lambda seed: ShuffledEdges(intra_frame_edges, seed),
-        argument="seed",
-        minimum=0,
-    ),
-    RelationKind(
-        "shuffled_time",
-        "shuffled_{}_time",
-        lambda seed: ShuffledEdges(time_aligned_edges, seed),
-        argument="seed",
-        minimum=0,
-    ),
-    RelationKind(
-        "random_intra",
-        "random_{}_intra",
-        lambda seed: RandomEdges(intra_frame_edges, seed),
-        argument="seed",
-        minimum=0,
-    ),
-    RelationKind(
-        "random_time",
-        "random_{}_time",
-        lambda seed: RandomEdges(time_aligned_edges, seed),
-        argument="seed",
-        minimum=0,
-    ),
+    _seeded("shuffled_intra", "shuffled_{}_intra", ShuffledEdges, intra_frame_edges),
+    _seeded("shuffled_time", "shuffled_{}_time", ShuffledEdges, time_aligned_edges),
+    _seeded("random_intra", "random_{}_intra", RandomEdges, intra_frame_edges),
+    _seeded("random_time", "random_{}_time", RandomEdges, time_aligned_edges),
 )
 """The relations of this module's rules."""
