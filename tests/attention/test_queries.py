@@ -19,6 +19,10 @@ def attention_of(num_clips: int = 2, grid: Grid = GRID, **options: Any) -> EdgeA
     return head(make_map(num_clips, grid), return_attention=True)[1]
 
 
+def has_others(attention: EdgeAttention, layer: int, relation: Any) -> torch.Tensor:
+    return attention.layer(layer).shares_softmax(relation, GRID.num_nodes)
+
+
 @pytest.mark.parametrize("mode", ["per_relation", "union"])
 def test_the_strongest_edges(mode: Any) -> None:
     attention = attention_of(mode=mode, graph_layers=2).detach()
@@ -27,7 +31,7 @@ def test_the_strongest_edges(mode: Any) -> None:
     assert table.weight.is_monotonic_decreasing
     every = torch.cat(
         [
-            attention.weighed(i, r).alpha[1, attention.has_choice(i, r)].mean(1)
+            attention.weighted_edges(i, r).alpha[1, has_others(attention, i, r)].mean(1)
             for i in range(2)
             for r in RELATIONS
         ]
@@ -35,7 +39,7 @@ def test_the_strongest_edges(mode: Any) -> None:
     expected = every.detach().sort(descending=True).values[:30]
     torch.testing.assert_close(torch.tensor(table.weight.to_numpy()), expected)
     row = table.iloc[7]
-    source, target, alpha = attention.weighed(row.layer, row.relation)
+    source, target, alpha = attention.weighted_edges(row.layer, row.relation)
     (edge,) = ((source == row.source) & (target == row.target)).nonzero().flatten()
     assert float(alpha[1, edge].mean()) == pytest.approx(row.weight)
     place = GRID.positions()[row.source].tolist()
@@ -46,7 +50,7 @@ def test_the_strongest_edges(mode: Any) -> None:
     of_head = attention.strongest(5, layer=1, head=1)
     assert set(of_head.layer) == {1}
     best = max(
-        float(attention.weighed(1, r).alpha[0, attention.has_choice(1, r), 1].max())
+        float(attention.weighted_edges(1, r).alpha[0, has_others(attention, 1, r), 1].max())
         for r in RELATIONS
     )
     assert of_head.weight[0] == pytest.approx(best)
@@ -62,11 +66,11 @@ def test_edges_without_an_alternative_are_not_the_strongest() -> None:
 
 @pytest.mark.parametrize("mode", ["per_relation", "union"])
 @pytest.mark.parametrize("loops", [True, False])
-def test_what_a_token_listens_to(mode: Any, loops: bool) -> None:
+def test_incoming_edges_of_a_token(mode: Any, loops: bool) -> None:
     conv = partial(OPERATORS["GATv2Conv"], add_self_loops=loops)
     attention = attention_of(mode=mode, conv=conv)
-    table = attention.listens_to((1, 0, 1), clip=1)
-    assert table.equals(attention.listens_to(5, clip=1))
+    table = attention.incoming((1, 0, 1), clip=1)
+    assert table.equals(attention.incoming(5, clip=1))
     assert set(table.target) == {5}
     own = table[table.relation == "self_loop"]
     assert len(own) == (loops * (2 if mode == "per_relation" else 1))
@@ -95,12 +99,12 @@ def test_the_flow_along_relations() -> None:
 def test_a_tokens_own_transform_is_no_flow() -> None:
     """TransformerConv has a root weight; frame 0 has no past, a single frame neither."""
     conv = OPERATORS["TransformerConv"]
-    head = make_head(conv=conv, relations=["intra_frame", "past", "no_edges"])
+    head = make_head(conv=conv, relations=["intra_frame", "past_1f", "no_edges"])
     _, attention = head(make_map(), return_attention=True)
     flow = attention.flow().set_index("relation").share
     assert flow.sum() == pytest.approx(1)
     assert flow["no_edges"] == 0
-    past = attention.layers[0].operators[1].added.unflatten(1, (GRID.frames, -1))
+    past = attention.layers[0].operators[1].update_norm.unflatten(1, (GRID.frames, -1))
     assert (past[:, 0] == 0).all()
     assert (past[:, 1:] > 0).all()
     alone = make_head(conv=conv, relations=["no_edges"])
@@ -185,7 +189,7 @@ def test_rollout_is_a_product_of_matrices(options: Any, residual: bool, through:
             for i in range(2):
                 matrix = torch.zeros(size, size, dtype=torch.float64)
                 for relation in attention.relations:
-                    source, target, alpha = attention.weighed(i, relation)
+                    source, target, alpha = attention.weighted_edges(i, relation)
                     for s, t, a in zip(source, target, alpha[b].abs().mean(1), strict=True):
                         matrix[t, s] += a
                 own = {
@@ -207,9 +211,9 @@ def test_rollout_is_a_product_of_matrices(options: Any, residual: bool, through:
 def test_questions_that_have_no_answer() -> None:
     attention = attention_of()
     with pytest.raises(ValueError, match=r"token must be a node or \(t, y, x\).*got 12"):
-        attention.listens_to(12)
+        attention.incoming(12)
     with pytest.raises(ValueError, match=r"token must be .*got \(0, 2, 0\)"):
-        attention.listens_to((0, 2, 0))
+        attention.incoming((0, 2, 0))
     with pytest.raises(ValueError, match="clip must be from 0 to 1"):
         attention.strongest(clip=2)
     with pytest.raises(ValueError, match="head must be from 0 to 1"):

@@ -60,7 +60,7 @@ def test_they_are_what_pyg_returns(relations: Any, name: str, loops: bool, engin
 
 
 def captured(conv: Any, x: Tensor, relation: Any, engine: Any) -> EdgeAttention:
-    from taghead.attention.layers import LayerAttention, OperatorAttention
+    from taghead.attention.layer_attention import LayerAttention, OperatorAttention
     from taghead.attention.weights import edge_weights
 
     weights = edge_weights(conv, x, GRID, [relation], x, engine)
@@ -177,7 +177,7 @@ def test_the_dense_form_is_the_edges_form(relations: Any, flow: str) -> None:
         assert torch.equal(weights.ne(0), mask.expand_as(weights))
         totals = weights.sum(-1)
         torch.testing.assert_close(totals, mask.any(-1).expand_as(totals).to(totals))
-        listed = attention.weighed(0, relation)
+        listed = attention.weighted_edges(0, relation)
         for e in range(0, len(listed.source), 7):
             source, target = int(listed.source[e]), int(listed.target[e])
             t, p = divmod(target, grid.num_positions)
@@ -262,10 +262,10 @@ def test_an_operator_without_attention() -> None:
 
 
 def test_wrong_questions() -> None:
-    _, attention = make_head(relations=(RING, "past"))(make_map(), return_attention=True)
+    _, attention = make_head(relations=(RING, "past_1f"))(make_map(), return_attention=True)
     with pytest.raises(ValueError, match=r"layer must be below 1.*got 1"):
-        attention.weights(1, "past")
-    with pytest.raises(ValueError, match=r"relation must be one of ring, past \(got 'future'"):
+        attention.weights(1, "past_1f")
+    with pytest.raises(ValueError, match=r"relation must be one of ring, past_1f \(got 'future'"):
         attention.weights(0, "future")
     with pytest.raises(ValueError, match="relation 'ring' has no dense form"):
         attention.dense(0, "ring")

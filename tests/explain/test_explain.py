@@ -175,13 +175,13 @@ def ring(grid: Grid) -> Tensor:
 
 HEADS: dict[str, dict[str, Any]] = {
     "union with self-loops": {"mode": "union", "conv": partial(pyg.GATConv, heads=2, concat=False)},
-    "custom relation": {"relations": (custom("ring", ring), "past(reach=2)")},
+    "custom relation": {"relations": (custom("ring", ring), "past_2f")},
     "signed weights": {"conv": pyg.FAConv},
     "against the edges": {
         "conv": partial(pyg.TransformerConv, flow="target_to_source"),
-        "relations": ("past", "spatial_window(radius=1)"),
+        "relations": ("past_1f", "window_1p"),
     },
-    "along motion": {"relations": ("intra_frame", "motion_aligned")},
+    "along motion": {"relations": ("intra_frame", "motion_1p")},
     "no graph": {"mode": "none"},
     "no graph and no Transformer": {"mode": "none", "encoder_layers": 0},
 }
@@ -203,7 +203,7 @@ def test_other_heads(options: dict[str, Any], clip: Path) -> None:
         weights = np.mean(edges["weights"], axis=0)
         for source, target, weight in zip(edges["source"], edges["target"], weights, strict=True):
             told += [(name, source, weight)] if target == node else []
-    rows = found.attention.listens_to(node, layer=1)
+    rows = found.attention.incoming(node, layer=1)
     rows = rows[rows.relation != "self_loop"]
     expected = {(row.relation, row.source): row.weight for row in rows.itertuples()}
     assert {(name, source) for name, source, _ in told} == set(expected)
@@ -258,10 +258,10 @@ def test_nothing_of_a_name_becomes_html(explained: Any) -> None:
     assert "https://" not in page
 
 
-def test_a_relation_is_known_by_its_expression_too() -> None:
+def test_a_relation_is_known_by_the_notation_of_its_constructor_too() -> None:
     head = make_model().head
-    for relation in ("past(reach=3)", "earlier_within_3_frames"):
-        assert Choice(relation=relation).checked(head).relation == "earlier_within_3_frames"
+    for relation in ("past(reach=3)", "past_3f"):
+        assert Choice(relation=relation).checked(head).relation == "past_3f"
 
 
 ERRORS = [
@@ -269,7 +269,7 @@ ERRORS = [
     (["--layer=2"], r"layer must be from 0 to 1 \(got 2\)"),
     (
         ["--relation=past"],
-        r"relation must be one of intra_frame, earlier_.*, later_.* \(got 'past'\)",
+        r"relation must be one of intra_frame, past_3f, future_3f \(got 'past'\)",
     ),
     (["--head=4"], r"head must be from 0 to 3 \(got 4\)"),
     (["--view=1"], r"view must be below 1, .* \(got 1\)"),

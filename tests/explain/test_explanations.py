@@ -218,7 +218,7 @@ def test_attention_explains_with_the_captured_weights() -> None:
 
 def test_a_relation_without_edges_is_named() -> None:
     head = make_head(conv=OPERATORS["GATv2Conv"], relations=[INTRA_FRAME, PAST])
-    with pytest.raises(ValueError, match="every relation, past has none on"):
+    with pytest.raises(ValueError, match="every relation, past_1f has none on"):
         explain_head(head, make_map(grid=Grid(1, 2, 2)), GNNExplainer(epochs=1))
 
 
@@ -285,7 +285,7 @@ def test_random_orders_have_the_rankings_relations_place_by_place() -> None:
     head = make_head(conv=OPERATORS["GATv2Conv"], relations=relations)
     graph = _Graph(head, make_map(1), None)
     count, others = (GRID.edge_index(relation).size(1) for relation in relations)
-    scores = {"intra_frame": torch.rand(count), "past": torch.rand(others) + 0.5}
+    scores = {"intra_frame": torch.rand(count), "past_1f": torch.rand(others) + 0.5}
     ranked = graph.joined(scores).argsort(descending=True, stable=True)
     drawn = graph.shuffled(ranked, torch.Generator().manual_seed(0))
     assert sorted(drawn.tolist()) == list(range(count + others))

@@ -176,7 +176,7 @@ def test_colours_follow_the_weights(page: Any, explained: Any) -> None:
     assert strong == pytest.approx(0.7, abs=0.01)  # the strongest
 
 
-@pytest.mark.parametrize("relation", ["intra_frame", "earlier_within_3_frames"])
+@pytest.mark.parametrize("relation", ["intra_frame", "past_3f"])
 def test_layer_head_and_relation_are_chosen(page: Any, explained: Any, relation: str) -> None:
     patch(page, 17).click()
     node = token_frame(page) * POSITIONS + 17

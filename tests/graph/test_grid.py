@@ -1,31 +1,13 @@
-import copy
-import pickle
 import time
-from typing import Any
 
 import pytest
-import torch
 
 from taghead.graph import (
-    FUTURE,
     INTRA_FRAME,
     PAST,
     RELATIONS,
     TIME_ALIGNED,
     Grid,
-    Relation,
-    TimeAligned,
-    as_relation,
-    combine,
-    custom,
-    future,
-    past,
-    random_intra,
-    random_time,
-    shuffled_intra,
-    shuffled_time,
-    spatial_window,
-    time_aligned,
 )
 
 
@@ -92,215 +74,13 @@ def test_sizes_must_be_positive_integers(name: str, size: object) -> None:
         Grid(**sizes)  # type: ignore[arg-type]
 
 
-def test_a_relation_is_the_edge_type_that_pyg_writes() -> None:
-    plain = ("token", "intra_frame", "token")
-    assert plain == INTRA_FRAME
-    assert hash(plain) == hash(INTRA_FRAME)
-    assert {plain: 1}[INTRA_FRAME] == 1
-    assert as_relation(plain) is INTRA_FRAME
-    assert as_relation("time_aligned") is TIME_ALIGNED
-    assert INTRA_FRAME.name not in TIME_ALIGNED.name
-    for twin in (pickle.loads(pickle.dumps(INTRA_FRAME)), copy.deepcopy(INTRA_FRAME)):
-        assert twin == INTRA_FRAME
-        assert torch.equal(twin.edges(Grid(2, 2, 2)), INTRA_FRAME.edges(Grid(2, 2, 2)))
-
-
-def test_relations_of_one_name_and_two_rules_differ() -> None:
-    assert Relation("intra_frame", TIME_ALIGNED.edges) != INTRA_FRAME
-
-
-def test_an_unknown_relation_lists_the_known_ones() -> None:
-    with pytest.raises(ValueError, match=r"intra_frame, time_aligned.*\(got 'diagonal'\)"):
-        Grid(2, 2, 2).edge_index("diagonal")
-
-
 def test_no_relations_no_edges() -> None:
     edge_index, edge_type = Grid(2, 2, 2).typed_edges([])
     assert edge_index.shape == (2, 0)
     assert edge_type.shape == (0,)
 
 
-def test_edges_of_the_other_relations_on_small_grids() -> None:
-    line = Grid(4, 1, 1)
-    assert line.edge_index(time_aligned(reach=2)).tolist() == [
-        [1, 2, 0, 2, 3, 0, 1, 3, 1, 2],
-        [0, 0, 1, 1, 1, 2, 2, 2, 3, 3],
-    ]
-    assert line.edge_index(PAST).tolist() == [[0, 1, 2], [1, 2, 3]]
-    assert line.edge_index(FUTURE).tolist() == [[1, 2, 3], [0, 1, 2]]
-    assert line.edge_index(past(reach=2)).tolist() == [[0, 0, 1, 1, 2], [1, 2, 2, 3, 3]]
-    # two frames of 2 x 3: nodes 0 1 2 / 3 4 5 | 6 7 8 / 9 10 11
-    edges = Grid(2, 2, 3).edge_index(spatial_window(1))
-    of_first_frame = [
-        [1, 3, 4, 0, 2, 3, 4, 5, 1, 4, 5, 0, 1, 4, 0, 1, 2, 3, 5, 1, 2, 4],
-        [0, 0, 0, 1, 1, 1, 1, 1, 2, 2, 2, 3, 3, 3, 4, 4, 4, 4, 4, 5, 5, 5],
-    ]
-    assert edges[:, :22].tolist() == of_first_frame
-    assert (edges[:, 22:] - 6).tolist() == of_first_frame
-
-
-@pytest.mark.parametrize("size", [(1, 1, 1), (1, 2, 3), (4, 1, 1), (5, 2, 2), (2, 4, 3)])
-@pytest.mark.parametrize("number", [1, 2, 9])
-def test_other_edges_are_those_of_the_definition(size: tuple[int, int, int], number: int) -> None:
-    grid = Grid(*size)
-    places = [tuple(p) for p in grid.positions().tolist()]
-    found: dict[Relation, list] = {
-        time_aligned(number): [],
-        past(number): [],
-        future(number): [],
-        spatial_window(number): [],
-    }
-    both, before, after, window = found.values()
-    for j, (tj, yj, xj) in enumerate(places):
-        for i, (ti, yi, xi) in enumerate(places):
-            if (yi, xi) == (yj, xj) and 0 < abs(ti - tj) <= number:
-                both.append([i, j])
-                (before if ti < tj else after).append([i, j])
-            if ti == tj and i != j and max(abs(yi - yj), abs(xi - xj)) <= number:
-                window.append([i, j])
-    for relation, edges in found.items():
-        assert grid.edge_index(relation).t().tolist() == edges
-    t, p, r = grid.frames, grid.num_positions, min(number, grid.frames - 1)
-    assert len(before) == len(after) == p * r * (2 * t - r - 1) // 2
-
-    def pairs(n: int) -> int:
-        r = min(number, n - 1)
-        return n * (2 * r + 1) - r * (r + 1)
-
-    assert len(window) == t * (pairs(grid.height) * pairs(grid.width) - p)
-
-
-def test_reach_1_is_the_plain_relation_and_windows_grow_to_frames() -> None:
-    assert time_aligned(reach=1) == TIME_ALIGNED
-    assert TimeAligned(reach=2) == time_aligned(reach=2)
-    assert (past(), future()) == (PAST, FUTURE)
-    grid = Grid(2, 2, 3)
-    assert torch.equal(grid.edge_index(spatial_window(2)), grid.edge_index(INTRA_FRAME))
-
-
-def test_a_large_window_needs_no_loop_over_nodes() -> None:
-    start = time.process_time()
-    assert Grid(16, 28, 28).edge_index(spatial_window(2)).shape == (2, 274_752)
-    assert time.process_time() - start < 2
-
-
-CONTROLS = (shuffled_intra, shuffled_time, random_intra, random_time)
-
-
-def every_relation() -> list[Relation]:
-    reaches = [make(n) for make in (time_aligned, past, future) for n in (1, 2, 3, 12, 21)]
-    controls = [make(n) for make in CONTROLS for n in (0, 1, 2, 10, 12)]
-    return [INTRA_FRAME, *reaches, *map(spatial_window, (1, 2, 11, 12)), *controls]
-
-
-def test_no_name_of_the_package_contains_another() -> None:
-    relations = every_relation()
-    assert combine(relations) == tuple(relations)
-    names = [relation.name for relation in relations]
-    assert not [(a, b) for a in names for b in names if a != b and a in b]
-
-
-def test_relations_are_written_and_read() -> None:
-    for relation in every_relation():
-        for form in (relation.expression, tuple(relation), relation.name, relation):
-            again = as_relation(form)
-            assert again == relation
-            assert again.expression == relation.expression
-        for twin in (pickle.loads(pickle.dumps(relation)), copy.deepcopy(relation)):
-            assert (twin, twin.expression) == (relation, relation.expression)
-    assert as_relation(" past( reach = 2 ) ") == past(2)
-    assert as_relation("past(reach=1)") == PAST
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        (
-            "windows(radius=1)",
-            r"must be one of intra_frame, .*spatial_window\(radius=R\), .*\(got 'w",
-        ),
-        ("past(radius=2)", r"past has no argument 'radius'; it has past\(reach=1\)"),
-        ("spatial_window", r"needs its radius: spatial_window\(radius=R\)"),
-        ("past(reach=0)", r"past: reach must be a positive integer \(got 0\)"),
-        ("past(reach=-1)", r"reach must be a positive integer \(got -1\)"),
-        ("past(2)", r"must be one of .*got 'past\(2\)'"),
-        ("past(reach=1.5)", "must be one of"),
-        ("past(reach=1, reach=2)", "must be one of"),
-        ("intra_frame(reach=1)", "must be one of"),
-        ("earlier_within_1_frames", "must be one of"),
-        ("", "must be one of"),
-        ("__import__('os')", "must be one of"),
-        (("token", "past"), "must be one of"),
-        (("clip", "past", "clip"), "must be one of"),
-        (3, "must be one of"),
-    ],
-)
-def test_what_is_no_relation_is_named(text: Any, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        as_relation(text)
-
-
-@pytest.mark.parametrize("number", [0, -1, 1.5, True, "2"])
-def test_reach_and_radius_are_positive_integers(number: Any) -> None:
-    with pytest.raises(ValueError, match="reach must be a positive integer"):
-        past(number)
-    with pytest.raises(ValueError, match="radius must be a positive integer"):
-        spatial_window(number)
-
-
-def ring(grid: Grid) -> torch.Tensor:
-    nodes = torch.arange(grid.num_nodes).flip(0)
-    return torch.stack([nodes, (nodes + 1) % grid.num_nodes])
-
-
-def test_custom_edges_are_sorted() -> None:
-    relation = custom("ring", ring)
-    assert Grid(1, 1, 4).edge_index(relation).tolist() == [[3, 0, 1, 2], [0, 1, 2, 3]]
-    assert custom("ring", ring) == relation
-    assert custom("ring", lambda grid: ring(grid)) != relation
-    assert pickle.loads(pickle.dumps(relation)) == relation
-
-
 def test_edges_of_several_relations_come_by_type() -> None:
     edge_index, edge_type = Grid(2, 1, 2).typed_edges([TIME_ALIGNED, INTRA_FRAME, PAST])
     assert edge_index.tolist() == [[1, 2, 0, 3, 0, 0, 3, 1, 1, 2], [0, 0, 1, 1, 2, 2, 2, 3, 3, 3]]
     assert edge_type.tolist() == [1, 0, 1, 0, 0, 2, 1, 0, 2, 1]
-
-
-@pytest.mark.parametrize(
-    ("found", "message"),
-    [
-        (None, r"'odd': the function must give an int64 tensor \[2, E\] \(got NoneType\)"),
-        (torch.zeros(2, 3), r"got torch.float32 of the shape \[2, 3\]"),
-        (torch.zeros(3, 2, dtype=torch.long), r"got the shape \[3, 2\]"),
-        (torch.zeros(4, dtype=torch.long), "an int64 tensor"),
-        (torch.tensor([[0], [4]]), r"nodes must be from 0 to 3 on Grid.*\(got 0 to 4\)"),
-        (torch.tensor([[-1], [0]]), r"\(got -1 to 0\)"),
-    ],
-)
-def test_custom_edges_are_checked(found: Any, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        Grid(1, 2, 2).edge_index(custom("odd", lambda grid: found))
-
-
-def test_no_custom_edges_are_fine() -> None:
-    none = custom("nothing", lambda grid: torch.empty(2, 0, dtype=torch.long))
-    assert Grid(1, 2, 2).edge_index(none).shape == (2, 0)
-
-
-@pytest.mark.parametrize("name", ["", "2d", "a b", "a.b", "a__b", "_a", "a_", "ok", "token"])
-def test_names_serve_as_edge_types(name: str) -> None:
-    with pytest.raises(ValueError, match=r"relation's name must be of letters.*\(got "):
-        custom(name, ring)
-
-
-def test_names_of_the_package_are_taken() -> None:
-    for name in ("past", "window_of_3_positions"):
-        with pytest.raises(ValueError, match=f"one of the package's own .*{name}"):
-            custom(name, ring)
-
-
-@pytest.mark.parametrize("names", [("flow", "flow_back"), ("flow_back", "flow"), ("ring", "ring")])
-def test_names_must_not_contain_one_another(names: tuple[str, str]) -> None:
-    with pytest.raises(ValueError, match=f"got '{names[0]}' and '{names[1]}'"):
-        combine([INTRA_FRAME, *(custom(name, ring) for name in names)])

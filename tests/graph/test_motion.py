@@ -1,4 +1,4 @@
-"""Edges that follow a clip's features."""
+"""Dynamic edges: computed from each clip's features."""
 
 import copy
 import json
@@ -18,6 +18,7 @@ from taghead.explain import edge_curves, edge_saliency, explain_head
 from taghead.graph import (
     INTRA_FRAME,
     TIME_ALIGNED,
+    DynamicEdges,
     Relation,
     as_relation,
     combine,
@@ -28,7 +29,7 @@ from taghead.graph import (
     to_hetero_data,
     to_tokens,
 )
-from taghead.graph.edge_index import edges_of_clips, typed_edges_of_clips
+from taghead.graph.edge_index import clip_edges, typed_clip_edges
 from taghead.operators import offsets, propagate
 
 GRID = Grid(4, 3, 4)
@@ -73,7 +74,7 @@ def matches_by_hand(x: Tensor, grid: Grid, radius: int) -> list[list[int]]:
 @pytest.mark.parametrize("step", [(0, 1), (1, 0), (0, -1), (-1, 1), (1, 1)])
 def test_edges_follow_a_picture_that_moves(step: tuple[int, int]) -> None:
     feature_map = shifting(step)
-    edges = edges_of_clips(to_tokens(feature_map), GRID, MOTION)
+    edges = clip_edges(to_tokens(feature_map), GRID, MOTION)
     places = GRID.positions()
     count = 0
     for clip in edges:
@@ -91,7 +92,7 @@ def test_edges_follow_a_picture_that_moves(step: tuple[int, int]) -> None:
 def test_a_window_bounds_how_far_they_follow() -> None:
     feature_map = shifting((0, 2))
     x, places = to_tokens(feature_map), GRID.positions()
-    near, far = (edges_of_clips(x, GRID, motion_aligned(radius)) for radius in (1, 2))
+    near, far = (clip_edges(x, GRID, motion_aligned(radius)) for radius in (1, 2))
     for edges, radius in ((near, 1), (far, 2)):
         way = (places[edges[:, 0]] - places[edges[:, 1]]).abs()
         assert (way[..., 0] == 1).all()
@@ -104,7 +105,7 @@ def test_a_window_bounds_how_far_they_follow() -> None:
 def test_edges_are_those_of_the_definition(size: Any, radius: int) -> None:
     grid = Grid(*size)
     x = torch.randn(3, grid.num_nodes, WIDTH, dtype=torch.float64)
-    edges = edges_of_clips(x, grid, motion_aligned(radius))
+    edges = clip_edges(x, grid, motion_aligned(radius))
     assert edges.dtype == torch.long
     for clip, found in zip(x, edges, strict=True):
         assert found.t().tolist() == matches_by_hand(clip, grid, radius)
@@ -118,7 +119,7 @@ def test_a_still_clip_has_the_edges_of_time_aligned(dtype: torch.dtype, radius: 
     still = torch.randn(3, 64, 1, 3, 4).expand(-1, -1, 4, -1, -1)
     alike = torch.randn(3, 64, 1, 1, 1).expand(-1, -1, 4, 3, 4)
     for feature_map in (still, alike, torch.zeros(3, 64, 4, 3, 4)):
-        edges = edges_of_clips(to_tokens(feature_map.to(dtype)), GRID, motion_aligned(radius))
+        edges = clip_edges(to_tokens(feature_map.to(dtype)), GRID, motion_aligned(radius))
         for found in edges:
             assert torch.equal(found, GRID.edge_index(TIME_ALIGNED))
 
@@ -128,22 +129,22 @@ def test_of_equal_matches_the_nearest_is_taken() -> None:
     one, other = torch.eye(2)
     first = torch.stack([other, one, one])
     second = torch.stack([one, one, one])
-    edges = edges_of_clips(torch.stack([first, second]).view(1, 6, 2), Grid(2, 3, 1), MOTION)
+    edges = clip_edges(torch.stack([first, second]).view(1, 6, 2), Grid(2, 3, 1), MOTION)
     before = edges[0, 0, edges[0, 1] >= 3]
     assert before.tolist() == [1, 1, 2]  # for rows 0, 1 and 2 of the second frame
 
 
 def test_mixed_precision_does_not_blur_the_choice() -> None:
     x = torch.randn(2, GRID.num_nodes, 64)
-    edges = edges_of_clips(x, GRID, motion_aligned(2))
+    edges = clip_edges(x, GRID, motion_aligned(2))
     with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(edges_of_clips(x, GRID, motion_aligned(2)), edges)
+        assert torch.equal(clip_edges(x, GRID, motion_aligned(2)), edges)
 
 
-def test_typed_edges_of_clips_are_the_grids_where_they_are_fixed() -> None:
+def test_typed_edges_are_the_grids_where_they_are_fixed() -> None:
     x = torch.randn(2, GRID.num_nodes, WIDTH)
     relations = (INTRA_FRAME, TIME_ALIGNED)
-    edge_index, edge_type = typed_edges_of_clips(x, GRID, relations)
+    edge_index, edge_type = typed_clip_edges(x, GRID, relations)
     for wanted, found in zip(GRID.typed_edges(relations), (edge_index, edge_type), strict=True):
         assert torch.equal(found, wanted.expand_as(found))
 
@@ -154,7 +155,7 @@ def test_graphs_are_batched_as_pyg_does(shape: Any) -> None:
     grid = Grid(*shape[2:])
     plain, typed = [], []
     for x in to_tokens(feature_map):
-        edges = [grid.edge_index(INTRA_FRAME), edges_of_clips(x[None], grid, MOTION)[0]]
+        edges = [grid.edge_index(INTRA_FRAME), clip_edges(x[None], grid, MOTION)[0]]
         graph = HeteroData()
         graph["token"].x, graph["token"].pos = x, grid.positions().to(x)
         graph[tuple(INTRA_FRAME)].edge_index, graph[tuple(MOTION)].edge_index = edges
@@ -197,7 +198,7 @@ HEADS = [
 
 def make_head(**options: Any) -> TAGHead:
     defaults = {
-        "relations": ("intra_frame", "motion_aligned"),
+        "relations": ("intra_frame", "motion_1p"),
         "encoder_heads": 2,
         "encoder_channels": 16,
         "encoder_layers": 1,
@@ -219,7 +220,7 @@ def test_operators_run_on_the_edges_of_each_clip(conv: Any, relations: Any) -> N
     x, x_0 = torch.randn(2, 3, GRID.num_nodes, WIDTH, dtype=torch.float64)
     graphs = []
     for one, first in zip(x, x_0, strict=True):
-        edges = torch.cat([edges_of_clips(first[None], GRID, r)[0] for r in relations], dim=1)
+        edges = torch.cat([clip_edges(first[None], GRID, r)[0] for r in relations], dim=1)
         features = offsets(GRID.positions().double(), edges)
         graphs.append(Data(x=one, edge_index=edges, edge_attr=features))
     data = Batch.from_data_list(graphs)
@@ -255,7 +256,7 @@ def test_gradients_flow_through_messages_and_not_through_the_choice() -> None:
     propagate(conv, x, GRID, [MOTION], x_0).sum().backward()
     assert x.grad.abs().sum() > 0
     assert x_0.grad is None
-    edges = repeat_edges(edges_of_clips(x, GRID, MOTION)[0], 1, GRID.num_nodes)
+    edges = repeat_edges(clip_edges(x, GRID, MOTION)[0], 1, GRID.num_nodes)
     found, x.grad = x.grad, None
     conv(x[0], edges).sum().backward()
     torch.testing.assert_close(found, x.grad)
@@ -273,7 +274,7 @@ def test_the_camera_may_move() -> None:
     """On a picture that moves as a whole, every edge joins tokens of the same features."""
     feature_map = shifting((0, 1), Grid(3, 2, 4), 1)
     x = to_tokens(feature_map)
-    edges = edges_of_clips(x, Grid(3, 2, 4), MOTION)[0]
+    edges = clip_edges(x, Grid(3, 2, 4), MOTION)[0]
     aligned = Grid(3, 2, 4).edge_index(TIME_ALIGNED)
 
     def share(edges: Tensor) -> float:
@@ -288,12 +289,12 @@ def test_the_camera_may_move() -> None:
 
 
 def test_a_grid_alone_has_no_such_edges() -> None:
-    message = r"MotionEdges\(radius=1\) has no edges on a grid alone.*edges_of_clips"
+    message = r"MotionEdges\(radius=1\) has no edges on a grid alone.*clip_edges"
     with pytest.raises(ValueError, match=message):
-        GRID.edge_index("motion_aligned")
+        GRID.edge_index("motion_1p")
     with pytest.raises(ValueError, match=message):
         GRID.typed_edges([INTRA_FRAME, MOTION])
-    with pytest.raises(ValueError, match="motion_aligned has no dense neighbourhood"):
+    with pytest.raises(ValueError, match="motion_1p has no dense neighbourhood"):
         make_head(engine="dense")(make_map())
 
 
@@ -303,11 +304,11 @@ def test_attention_of_one_clip(mode: Any, conv: Any, edge_features: Any) -> None
     feature_map = make_map(1)
     logits, attention = head(feature_map, return_attention=True)
     torch.testing.assert_close(logits, head(feature_map))
-    edges = edges_of_clips(head.encode(feature_map), GRID, MOTION)[0]
-    assert torch.equal(attention.edge_index(0, "motion_aligned"), edges)
-    weights = attention.weights(0, "motion_aligned")
+    edges = clip_edges(head.encode(feature_map), GRID, MOTION)[0]
+    assert torch.equal(attention.edge_index(0, "motion_1p"), edges)
+    weights = attention.weights(0, "motion_1p")
     assert weights.shape == (edges.size(1), 2)
-    assert len(attention.strongest(5, relation="motion_aligned")) == 5
+    assert len(attention.strongest(5, relation="motion_1p")) == 5
     torch.testing.assert_close(attention.rollout().sum(), torch.tensor(1.0).double())
     if mode == "per_relation" and edge_features == "offset":  # no self-loops: a softmax of two
         sums = torch.zeros(GRID.num_nodes, 2).double().index_add(0, edges[1], weights)
@@ -315,7 +316,7 @@ def test_attention_of_one_clip(mode: Any, conv: Any, edge_features: Any) -> None
 
 
 def test_attention_of_several_clips_is_refused() -> None:
-    message = r"edges of motion_aligned differ from clip to clip: give one .*\(got 2\)"
+    message = r"edges of motion_1p differ from clip to clip: give one .*\(got 2\)"
     with pytest.raises(ValueError, match=message):
         make_head()(make_map(2), return_attention=True)
 
@@ -325,7 +326,7 @@ def test_explanations(mode: Any) -> None:
     head = make_head(mode=mode, edge_features="offset")
     feature_map = make_map(1)
     found = explain_head(head, feature_map, AttentionExplainer())
-    assert set(found.scores) == {"intra_frame", "motion_aligned"}
+    assert set(found.scores) == {"intra_frame", "motion_1p"}
     saliency = edge_saliency(head, feature_map)
     curves = edge_curves(head, feature_map, saliency, steps=2, draws=2)
     whole = head(feature_map).softmax(1).max()
@@ -336,7 +337,7 @@ def test_motion_in_the_config() -> None:
     relations = ["intra_frame", motion_aligned(), motion_aligned(12)]
     head = make_head(relations=relations)
     config = json.loads(json.dumps({**head.config(), "conv": None}))
-    wanted = ["intra_frame", "motion_aligned", "motion_aligned(radius=12)"]
+    wanted = ["intra_frame", "motion_1p", "motion_12p"]
     assert config["relations"] == wanted
     again = TAGHead(**config).double().eval()
     again.load_state_dict(head.state_dict())
@@ -347,20 +348,19 @@ def test_motion_in_the_config() -> None:
 @pytest.mark.parametrize("radius", [1, 2, 11])
 def test_relations_are_written_and_read(radius: int) -> None:
     relation = motion_aligned(radius)
-    for form in (relation.expression, tuple(relation), relation.name):
+    for form in (f"motion_aligned(radius={radius})", tuple(relation), relation.name):
         assert as_relation(form) == relation
     for twin in (pickle.loads(pickle.dumps(relation)), copy.deepcopy(relation)):
-        assert (twin, twin.expression) == (relation, relation.expression)
-    assert combine([TIME_ALIGNED, relation, "past"])[1].follows_features
+        assert (twin, twin.to_config()) == (relation, relation.name)
+    assert combine([TIME_ALIGNED, relation, "past"])[1].is_dynamic
     with pytest.raises(ValueError, match="radius must be a positive integer"):
         motion_aligned(0)
 
 
 def test_a_rule_of_ones_own() -> None:
     """Any rule of features is a relation."""
-    from taghead.graph.edges import FeatureEdges
 
-    class Strongest(FeatureEdges):
+    class Strongest(DynamicEdges):
         """From the token of the largest norm to all others of the clip."""
 
         def edges_of(self, x: Tensor, grid: Grid) -> Tensor:

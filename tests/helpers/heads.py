@@ -1,4 +1,4 @@
-"""Small heads with every attentive operator."""
+"""Small heads: in every mode, and with every attentive operator."""
 
 from collections.abc import Callable
 from functools import partial
@@ -30,7 +30,25 @@ TYPED: dict[str, Callable[..., Any]] = {
 }
 
 
+MODES: list[tuple[str, Callable[..., Any] | None]] = [
+    ("per_relation", partial(pyg.GATv2Conv, heads=2)),
+    ("per_relation", pyg.SAGEConv),
+    ("union", partial(pyg.APPNP, K=2, alpha=0.1)),
+    ("union", pyg.GINConv),
+    ("edge_type", partial(pyg.RGCNConv, num_relations=3)),
+    ("none", None),
+]
+OTHERS = ("intra_frame", "past_1f", "future_1f")
+
+
+def small_head(**options: Any) -> TAGHead:
+    """A head in single precision on the default relations."""
+    defaults = {"encoder_heads": 2, "encoder_channels": 16, "encoder_layers": 1}
+    return TAGHead(WIDTH, 5, GRID, **{**defaults, **options}).eval()
+
+
 def make_head(grid: Grid = GRID, dtype: torch.dtype = torch.float64, **options: Any) -> TAGHead:
+    """A head on the paper's relations."""
     defaults = {
         "encoder_heads": 2,
         "encoder_channels": 16,

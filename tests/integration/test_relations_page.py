@@ -12,7 +12,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from taghead import Grid, TAGHead
 from taghead.graph import as_relation
-from taghead.graph.relations import _FAMILIES
+from taghead.graph.relations import KINDS
 from taghead.training.task import HeadFactory
 
 PAGE = (Path(__file__).parents[2] / "docs" / "relations.md").read_text()
@@ -61,8 +61,12 @@ def test_each_block(options: dict[str, Any]) -> None:
 def test_the_page_has_them_all() -> None:
     assert len(BLOCKS) == 7
     rows = re.findall(r"^\| (`.*?) \|", PAGE, re.MULTILINE)
-    told = {re.sub(r"\(.*", "", word) for row in rows for word in re.findall(r"`(.*?)`", row)}
-    assert told == {"intra_frame", "no_edges", "custom", *_FAMILIES}
+    named = {word for row in rows for word in re.findall(r"`(.*?)`", row)}
+    names = [name for kind in KINDS for name in (*kind.other_names.values(), kind.name)]
+    assert named == {"custom(name, function)", *(name.format("N") for name in names)}
     for row in rows[:-1]:
-        for expression in re.findall(r"`(.*?)`", row):
-            as_relation(re.sub("=[A-Z]", "=2", expression))
+        for name in re.findall(r"`(.*?)`", row):
+            assert as_relation(name.replace("N", "2")).name == name.replace("N", "2")
+    for kind in KINDS:
+        if kind.argument:
+            assert f"{kind.constructor}({kind.argument}=" in PAGE

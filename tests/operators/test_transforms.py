@@ -215,7 +215,7 @@ def test_head_compiles_for_any_grid(conv):
 
 
 def test_head_with_windows_compiles_for_any_grid():
-    model = head(CONVS[0], relations=["spatial_window(radius=1)", "past(reach=2)"])
+    model = head(CONVS[0], relations=["window_1p", "past_2f"])
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
     for size in ((3, 3, 3), (4, 3, 4), (1, 1, 2)):
         x = torch.randn(2, 8, *size)

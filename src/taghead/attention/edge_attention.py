@@ -1,25 +1,24 @@
-"""What a head attended to: the weights of every layer, relation and head, and what to ask them."""
+"""The attention of a head: the weights of every layer, relation and head, and queries on them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from taghead.attention import dense, queries
-from taghead.attention.layers import LayerAttention, OperatorAttention, Weighed
-from taghead.attention.rollout import rollout
+from taghead.attention import queries
+from taghead.attention.dense_weights import DenseWeights, to_dense_weights
+from taghead.attention.layer_attention import LayerAttention, WeightedEdges
+from taghead.attention.rollout import Stage, rollout
 from taghead.graph.convert import repeat_edges
 from taghead.graph.grid import Grid
-from taghead.graph.relations import Relation, find
+from taghead.graph.relations import Relation, RelationLike, find
 
 if TYPE_CHECKING:
     import pandas as pd
-
-RelationLike = Relation | tuple[str, str, str] | str
 
 
 @dataclass(frozen=True)
@@ -31,8 +30,8 @@ class EdgeAttention:
     Args:
         grid: The grid of tokens.
         relations: The head's relations.
-        layers: What each message-passing layer attended to.
-        readout: What each token counts for in the clip's vector.
+        layers: The attention of each message-passing layer.
+        readout: The weight of each token in the clip's vector.
         transformer: The weights of the Transformer stage, if there is one.
 
     Shapes:
@@ -57,7 +56,7 @@ class EdgeAttention:
         return self._map(lambda weights: weights[clip : clip + 1])
 
     def detach(self) -> EdgeAttention:
-        """The same without gradients."""
+        """A copy without gradients."""
         return self._map(Tensor.detach)
 
     # The weights
@@ -65,27 +64,27 @@ class EdgeAttention:
     def edge_index(self, layer: int, relation: RelationLike) -> Tensor:
         """The edges that have weights, of the batch of clips.
 
-        These are all of the relation's edges but for self-loops of a custom relation where the
-        operator puts its own in their place.
+        These are all edges of the relation, except self-loops of a custom relation where the
+        operator replaces them with its own.
 
         Shapes:
             - **output** `[2, B*E]`, each clip's sorted by target, then source
         """
-        found, place = self.operator_of(layer, relation)
-        edges = found.edges.edge_index[:, found.edges.edge_type == place]
+        relation = self.relation(relation)
+        operator = self.layer(layer).operator_of(relation)
+        edges = operator.edges.edge_index[:, operator.is_of(relation)]
         return repeat_edges(edges, self.num_clips, self.grid.num_nodes)
 
     def weights(self, layer: int, relation: RelationLike) -> Tensor:
         """The weights of `edge_index(layer, relation)`.
 
-        One operator for all relations has one softmax for all: then they sum to 1 over the
-        relations and the self-loops together.
+        If one operator takes the union of all relations, a target's weights sum to 1 over all
+        relations and self-loops together.
 
         Shapes:
             - **output** `[B*E, heads]`
         """
-        found, place = self.operator_of(layer, relation)
-        return found.edges.alpha[:, found.edges.edge_type == place].flatten(0, 1)
+        return self.weighted_edges(layer, relation).alpha.flatten(0, 1)
 
     def self_loops(self, layer: int, relation: RelationLike) -> Tensor | None:
         """The weights of the self-loops that the relation's operator adds, if it adds them.
@@ -93,17 +92,17 @@ class EdgeAttention:
         Shapes:
             - **output** `[B*N, heads]`
         """
-        loops = self.operator_of(layer, relation)[0].edges.loops
+        loops = self.layer(layer).operator_of(self.relation(relation)).edges.loops
         return None if loops is None else loops.flatten(0, 1)
 
     def as_pyg(self, layer: int, relation: RelationLike) -> tuple[Tensor, Tensor]:
-        """All that the relation's operator weighed, as `return_attention_weights=True` gives it.
+        """All weights of the relation's operator, as `return_attention_weights=True` gives them.
 
         Shapes:
             - **edge_index** `[2, M]`: the edges of all its relations, then its own self-loops
             - **alpha** `[M, heads]`
         """
-        edges = self.operator_of(layer, relation)[0].edges
+        edges = self.layer(layer).operator_of(self.relation(relation)).edges
         edge_index = repeat_edges(edges.edge_index, self.num_clips, self.grid.num_nodes)
         alpha = edges.alpha.flatten(0, 1)
         if edges.loops is None:
@@ -112,8 +111,8 @@ class EdgeAttention:
         own = nodes.expand(2, -1)
         return torch.cat([edge_index, own], 1), torch.cat([alpha, edges.loops.flatten(0, 1)])
 
-    def dense(self, layer: int, relation: RelationLike) -> dense.DenseWeights:
-        """The weights as a dense tensor, 0 where the mask says that there is no edge.
+    def dense(self, layer: int, relation: RelationLike) -> DenseWeights:
+        """The weights as a dense tensor, 0 where the mask has no edge.
 
         Shapes:
             - **weights** `[B, heads, T, P, P]` within frames, `[B, heads, T, P, K]` in time: K is 2
@@ -121,18 +120,19 @@ class EdgeAttention:
             - **mask** `[T, P, P]` or `[T, P, K]`
 
         Raises:
-            ValueError: If the relation is a custom one.
+            ValueError: If the relation is a custom or a baseline one, or its edges are dynamic.
         """
-        found, _ = self.operator_of(layer, relation)
-        weighed = self.weighed(layer, relation)
-        return dense.dense_weights(self.grid, self.relation(relation), weighed, found.is_transposed)
+        relation = self.relation(relation)
+        operator = self.layer(layer).operator_of(relation)
+        edges = operator.weighted_edges(relation)
+        return to_dense_weights(self.grid, relation, edges, operator.is_transposed)
 
     def edge_scores(self, layer: int | None = None) -> dict[str, Tensor]:
-        """A number for every edge of every relation, by which edges of all can be ranked.
+        """A score for every edge, by which edges of all relations can be ranked together.
 
-        It is the weight in multiples of an even share among those that the target's softmax has
-        (2 for a weight of 1/2 among four), mean over layers and heads: a token has many neighbours
-        in its frame and few in time, so that the weights themselves would rank the relations.
+        It is the weight divided by the uniform weight of the target's softmax (2 for a weight of
+        1/2 among four), mean over layers and heads. A token has many neighbours in its frame and
+        few in time, so that the weights themselves would rank the relations.
 
         Args:
             layer: One layer instead of the mean over all.
@@ -140,32 +140,20 @@ class EdgeAttention:
         Shapes:
             - **output** `[B*E]` for each relation's name
         """
-        layers = range(len(self.layers)) if layer is None else [layer]
+        layers = self.layers if layer is None else [self.layer(layer)]
         return {
             relation.name: torch.stack(
-                [queries.multiples(self, i, relation).mean(2).flatten() for i in layers]
+                [
+                    one.relative_weights(relation, self.grid.num_nodes).mean(2).flatten()
+                    for one in layers
+                ]
             ).mean(0)
             for relation in self.relations
         }
 
-    def weighed(self, layer: int, relation: RelationLike) -> Weighed:
-        """Sources, targets and weights of a relation's edges, of one clip's nodes."""
-        found, place = self.operator_of(layer, relation)
-        chosen = found.edges.edge_type == place
-        source, target = found.edges.edge_index[:, chosen].flip([0] if found.is_transposed else [])
-        return Weighed(source, target, found.edges.alpha[:, chosen])
-
-    def has_choice(self, layer: int, relation: RelationLike) -> Tensor:
-        """Of which edges of `weighed` the target's softmax has others, self-loops among them.
-
-        Shapes:
-            - **output** `[E]`
-        """
-        found, place = self.operator_of(layer, relation)
-        targets = found.edges.edge_index[0 if found.is_transposed else 1]
-        degree = torch.bincount(targets, minlength=self.grid.num_nodes)
-        degree = degree + (found.edges.loops is not None)
-        return degree[targets[found.edges.edge_type == place]] > 1
+    def weighted_edges(self, layer: int, relation: RelationLike) -> WeightedEdges:
+        """Sources, targets and weights of a relation's edges, as node indices within a clip."""
+        return self.layer(layer).weighted_edges(self.relation(relation))
 
     # Queries
 
@@ -180,72 +168,85 @@ class EdgeAttention:
     ) -> pd.DataFrame:
         """The k edges of a clip with the largest weights.
 
-        An edge that is the only one in its target's softmax has weight 1 whatever was learned, as
-        that of `past` to the second frame and that of `future` to the last but one: it is left out.
+        An edge that is the only one in its target's softmax is left out: its weight is 1 whatever
+        was learned, as that of `past_1f` to the second frame.
 
         Args:
-            k: How many.
-            clip: The clip.
-            layer: The layer; all of them if not given.
+            k: Number of edges.
+            clip: Index of the clip.
+            layer: Index of the layer; all layers if not given.
             relation: The relation; all of them if not given.
             head: The head; the mean over them if not given.
 
         Returns:
             One row an edge, the strongest first: layer, relation, source and target as nodes and
             as (t, y, x), weight.
-        """
-        return queries.strongest(self, k, clip, layer, relation, head)
 
-    def listens_to(
+        Raises:
+            ValueError: If an argument is out of range.
+        """
+        indices = range(len(self.layers)) if layer is None else [self._layer_index(layer)]
+        layers = {i: self.layers[i] for i in indices}
+        relations = self.relations if relation is None else [self.relation(relation)]
+        return queries.strongest_edges(self.grid, layers, relations, k, clip, head)
+
+    def incoming(
         self,
-        token: int | tuple[int, int, int],
+        token: queries.Token,
         *,
         clip: int = 0,
         layer: int = -1,
         head: int | None = None,
     ) -> pd.DataFrame:
-        """What a token takes its messages from, the largest weight first.
+        """A token's incoming edges, the largest weight first.
 
         Args:
             token: A node, or (t, y, x).
-            clip: The clip.
-            layer: The layer.
+            clip: Index of the clip.
+            layer: Index of the layer.
             head: The head; the mean over them if not given.
 
         Returns:
             Rows as of `strongest`; the relation of the operator's own self-loops is `self_loop`.
+
+        Raises:
+            ValueError: If an argument is out of range.
         """
-        return queries.listens_to(self, token, clip, layer, head)
+        index = self._layer_index(layer)
+        return queries.incoming_edges(
+            self.grid, index, self.layers[index], self.relations, token, clip, head
+        )
 
     def flow(self) -> pd.DataFrame:
-        """How much flows along each relation, as shares that sum to 1 in every layer.
+        """The share of each relation in the messages of each layer; a layer's shares sum to 1.
 
-        With one operator for each relation, the share is the length of what its edges add to the
-        output (the difference to the operator without edges, which its root weight, bias and
-        self-loops are left to) over the sum of all lengths; with one for all, the sum of the
-        weights' absolute values on the relation's edges over that on all, self-loops among them.
-        Both are means over tokens, clips and heads. Tokens that no edge reaches do not count.
+        With one operator per relation it is a share of norms: the norm of the difference between
+        the operator's output with and without the relation's edges, divided by the sum of these
+        norms over relations; root weight, bias and self-loops cancel in the difference. With one
+        operator for the union it is a share of weights: the sum of absolute weights on the
+        relation's edges, divided by that on all edges and self-loops. Both are means over tokens,
+        clips and heads; tokens without edges do not count.
 
         Returns:
             One row for each layer and relation: layer, relation, share, measure (`added` or
             `weight`). Shares are 0 where no token has an edge.
         """
-        return queries.flow(self)
+        return queries.relation_shares(self.layers)
 
     def entropy(self, layer: int, relation: RelationLike) -> Tensor:
-        """How evenly a relation's weights are spread: 0 on one neighbour, 1 on all alike.
+        """Normalised entropy of a relation's weights: 0 on one neighbour, 1 if uniform.
 
-        It is the entropy of the weights at each target, taken to sum to 1 over the relation, as a
-        share of that of uniform weights, and the mean over heads and over those positions of a
-        frame that have at least two neighbours.
+        It is the entropy of the weights at each target, scaled to sum to 1 over the relation,
+        divided by that of uniform weights; the mean over heads and over those positions of a frame
+        that have at least two neighbours.
 
         Shapes:
             - **output** `[B, T]`; NaN in frames without such a position
         """
-        return queries.entropy(self.grid, self.weighed(layer, relation))
+        return queries.entropy(self.grid, self.weighted_edges(layer, relation))
 
     def change_along_time(self, layer: int, relation: RelationLike) -> Tensor:
-        """How much a relation's weights differ from those of the frame before.
+        """Distance of a relation's weights to those of the frame before.
 
         It is the total variation distance at each target (half the sum of the absolute
         differences), mean over heads and positions.
@@ -254,18 +255,19 @@ class EdgeAttention:
             - **output** `[B, T-1]`; NaN between frames whose tokens have other neighbours
 
         Raises:
-            ValueError: If the relation is a custom one.
+            ValueError: If the relation has no dense weights, as `dense` says.
         """
         return queries.change_along_time(self.dense(layer, relation))
 
-    def rollout(self, through: Literal["all", "transformer", "graph"] = "all") -> Tensor:
-        """How much each token of the feature map counts for the clip, if attention adds up.
+    def rollout(self, through: Stage = "all") -> Tensor:
+        """Attention rollout: the weight of each token of the feature map in the clip's vector.
 
         Follows `Quantifying Attention Flow in Transformers <https://arxiv.org/abs/2005.00928>`_:
-        the matrices of all layers, mean over heads, are multiplied, each half identity if the
-        layer has a residual connection; the readout's weights come last. A message-passing layer's
-        matrix is the sum of its relations' weights and self-loops, absolute, its rows made to
-        sum to 1; a token without neighbours keeps itself. Norms, values and MLPs are left out.
+        the matrices of all layers, mean over heads, are multiplied, each averaged with the identity
+        if the layer has a residual connection; the readout's weights come last. A message-passing
+        layer's matrix is the sum of its relations' absolute weights and self-loops, with rows
+        normalised to sum to 1; a token without neighbours keeps its weight. Norms, values and MLPs
+        are left out.
 
         Args:
             through: Which stages count beside the readout.
@@ -276,38 +278,33 @@ class EdgeAttention:
         Raises:
             ValueError: If there is no such stage.
         """
-        return rollout(self, through)
+        weights = rollout(self.readout, self.layers, self.transformer, through)
+        return weights.unflatten(1, (self.grid.frames, self.grid.height, self.grid.width))
 
-    def operator_of(self, layer: int, relation: RelationLike) -> tuple[OperatorAttention, int]:
-        """The operator that a relation's edges went through, and the relation's place there."""
-        count = len(self.layers)
-        if not -count <= layer < count:
-            raise ValueError(f"layer must be below {count}, the number of layers (got {layer})")
-        relation = self.relation(relation)
-        for operator in self.layers[layer].operators:
-            if relation in operator.relations:
-                return operator, operator.relations.index(relation)
-        raise AssertionError(f"no operator ran on {relation}")
-
-    def relation(self, relation: RelationLike) -> Relation:
-        """The head's relation of a name, an expression or an edge type.
+    def layer(self, index: int) -> LayerAttention:
+        """The attention of one layer.
 
         Raises:
-            ValueError: If it has none such.
+            ValueError: If there is no such layer.
+        """
+        return self.layers[self._layer_index(index)]
+
+    def relation(self, relation: RelationLike) -> Relation:
+        """The head's relation of a name or an edge type.
+
+        Raises:
+            ValueError: If the head has no such relation.
         """
         return find(self.relations, relation)
 
+    def _layer_index(self, layer: int) -> int:
+        """The index of a layer, counted from the first."""
+        count = len(self.layers)
+        if not -count <= layer < count:
+            raise ValueError(f"layer must be below {count}, the number of layers (got {layer})")
+        return layer % count
+
     def _map(self, function: Callable[[Tensor], Tensor]) -> EdgeAttention:
-        layers = tuple(
-            replace(layer, operators=tuple(_mapped(o, function) for o in layer.operators))
-            for layer in self.layers
-        )
+        layers = tuple(layer.map(function) for layer in self.layers)
         transformer = None if self.transformer is None else function(self.transformer)
         return replace(self, layers=layers, readout=function(self.readout), transformer=transformer)
-
-
-def _mapped(operator: OperatorAttention, function: Callable[[Tensor], Tensor]) -> OperatorAttention:
-    edges = operator.edges
-    loops = None if edges.loops is None else function(edges.loops)
-    edges = edges._replace(alpha=function(edges.alpha), loops=loops)
-    return replace(operator, edges=edges, added=function(operator.added))

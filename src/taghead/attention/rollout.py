@@ -1,50 +1,59 @@
-"""Attention rollout: from the readout through the graph and the Transformer to the tokens."""
+"""Attention rollout: from the readout back through the graph and the Transformer to the tokens."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, get_args
+from collections.abc import Sequence
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from taghead.attention.edge_attention import EdgeAttention
-    from taghead.attention.layers import LayerAttention
+from taghead.attention.layer_attention import LayerAttention
 
 Stage = Literal["all", "transformer", "graph"]
 
 
-def rollout(attention: EdgeAttention, through: Stage = "all") -> Tensor:
+def rollout(
+    readout: Tensor, layers: Sequence[LayerAttention], transformer: Tensor | None, through: Stage
+) -> Tensor:
+    """The weight of each token in a clip's vector; `EdgeAttention.rollout` has the definition.
+
+    Shapes:
+        - **readout**, **output** `[B, N]`
+        - **transformer** `[B, layers, heads, N, N]`
+
+    Raises:
+        ValueError: If there is no such stage.
+    """
     if through not in get_args(Stage):
         raise ValueError(f"through must be one of {', '.join(get_args(Stage))} (got {through!r})")
-    grid = attention.grid
-    counts = attention.readout.detach().unsqueeze(1)  # [B, 1, N]: a row vector
+    weights = readout.detach().unsqueeze(1)  # [B, 1, N]: a row vector
     if through != "transformer":
-        for layer in reversed(attention.layers):
-            mixed = _through_layer(counts, layer)
-            counts = (counts + mixed) / 2 if layer.is_residual else mixed
-    if through != "graph" and attention.transformer is not None:
-        for weights in attention.transformer.detach().mean(2).flip(1).unbind(1):
-            counts = (counts + counts @ weights) / 2
-    return counts.squeeze(1).unflatten(1, (grid.frames, grid.height, grid.width))
+        for layer in reversed(layers):
+            mixed = _times_layer(weights, layer)
+            weights = (weights + mixed) / 2 if layer.is_residual else mixed
+    if through != "graph" and transformer is not None:
+        for attention in transformer.detach().mean(2).flip(1).unbind(1):
+            weights = (weights + weights @ attention) / 2
+    return weights.squeeze(1)
 
 
-def _through_layer(counts: Tensor, layer: LayerAttention) -> Tensor:
-    """`[B, 1, N]` times the layer's matrix, whose rows sum to 1, without writing it out."""
-    rows = counts.squeeze(1)
-    total = torch.zeros_like(rows)
+def _times_layer(weights: Tensor, layer: LayerAttention) -> Tensor:
+    """`[B, 1, N]` times the layer's matrix, whose rows sum to 1, without forming the matrix."""
+    row = weights.squeeze(1)
+    total = torch.zeros_like(row)
     for operator in layer.operators:
-        target = operator.edges.edge_index[0 if operator.is_transposed else 1]
+        _, target = operator.source_and_target
         total = total.index_add(1, target, operator.edges.alpha.detach().abs().mean(2))
         if operator.edges.loops is not None:
             total = total + operator.edges.loops.detach().abs().mean(2)
-    is_alone = total == 0
-    scaled = rows / total.masked_fill(is_alone, 1)
-    out = rows * is_alone
+    is_isolated = total == 0
+    scaled = row / total.masked_fill(is_isolated, 1)
+    out = row * is_isolated
     for operator in layer.operators:
-        source, target = operator.edges.edge_index.flip([0] if operator.is_transposed else [])
-        weights = operator.edges.alpha.detach().abs().mean(2)
-        out = out.index_add(1, source, scaled[:, target] * weights)
+        source, target = operator.source_and_target
+        alpha = operator.edges.alpha.detach().abs().mean(2)
+        out = out.index_add(1, source, scaled[:, target] * alpha)
         if operator.edges.loops is not None:
             out = out + scaled * operator.edges.loops.detach().abs().mean(2)
     return out.unsqueeze(1)

@@ -1,4 +1,4 @@
-"""The weights that one attentive operator gives to its edges, through either engine."""
+"""Attention weights of one operator on its edges, through either engine."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from torch_geometric.nn import (
 from torch_geometric.utils import softmax
 
 from taghead import operators
-from taghead.graph.edge_index import follow_features, typed_edges_of_clips
+from taghead.graph.edge_index import any_dynamic, typed_clip_edges
 from taghead.graph.grid import Grid
 from taghead.graph.relations import Relation
 from taghead.operators.propagate import call, dense_way, edge_arguments, forward_arguments
@@ -44,13 +44,13 @@ ATTENTIVE: tuple[type[MessagePassing], ...] = (
 
 
 class EdgeWeights(NamedTuple):
-    """The weights of a batch of equal graphs, of one operator.
+    """One operator's attention weights on a batch of clips that have the same edges.
 
     Shapes:
         - **edge_index** `[2, E]`, of one clip, sorted by target, then source
-        - **edge_type** `[E]`, the place of each edge's relation
+        - **edge_type** `[E]`, the index of each edge's relation
         - **alpha** `[B, E, heads]`
-        - **loops** `[B, N, heads]`, of the self-loops that the operator adds, if it does
+        - **loops** `[B, N, heads]`, the weights of the self-loops that the operator adds, if any
     """
 
     edge_index: Tensor
@@ -60,16 +60,16 @@ class EdgeWeights(NamedTuple):
 
 
 def shows_weights(conv: MessagePassing) -> bool:
-    """Whether an operator has attention weights to show."""
+    """Whether an operator has attention weights that can be read."""
     names, _ = forward_arguments(conv.__class__)
     return isinstance(conv, ATTENTIVE) or "return_attention_weights" in names
 
 
 def check_attentive(conv: MessagePassing) -> None:
-    """Refuses an operator without attention weights.
+    """Checks that an operator has attention weights.
 
     Raises:
-        ValueError: If it has none; the message names it, and those that have.
+        ValueError: If it has none; the message names it, and PyG's operators that have some.
     """
     if not shows_weights(conv):
         names = ", ".join(cls.__name__ for cls in ATTENTIVE)
@@ -88,33 +88,33 @@ def edge_weights(
     engine: operators.Engine = "auto",
     edge_features: operators.EdgeFeatures = "none",
 ) -> EdgeWeights:
-    """What an operator's weights are on the union of the relations' edges, without dropout.
+    """An operator's attention weights on the union of the relations' edges, without dropout.
 
-    They are those of PyG's `return_attention_weights=True` in evaluation, also while training:
-    GATConv and GATv2Conv would show them after dropout, TransformerConv before. Where PyG does not
-    show any (SuperGATConv, AGNNConv, HGTConv, HEATConv), they are the softmax that its messages
-    are weighed with. FAConv's are between -1 and 1.
+    They are those of PyG's `return_attention_weights=True` in evaluation mode, also while training:
+    GATConv and GATv2Conv would return them after dropout, TransformerConv before. Where PyG returns
+    none (SuperGATConv, AGNNConv, HGTConv, HEATConv), they are the softmax that multiplies its
+    messages. FAConv's are between -1 and 1.
 
     Args:
         conv: An attentive operator.
         x: The tokens.
         grid: The grid that they lie on.
-        relations: The edge sets.
-        x_0: What went into the first layer.
-        engine: As `operators.propagate` has it.
-        edge_features: Likewise.
+        relations: The relations.
+        x_0: The input of the first layer; `x` if not given.
+        engine: As in `operators.propagate`.
+        edge_features: As in `operators.propagate`.
 
     Shapes:
         - **x**, **x_0** `[B, N, C]`
 
     Raises:
-        ValueError: If the operator has no attention weights; or if there are several clips, and
-            edges that follow their features.
+        ValueError: If the operator has no attention weights; or if there are several clips and
+            their edges are computed from their features.
     """
     check_attentive(conv)
     relations = tuple(relations)
     x_0 = x if x_0 is None else x_0
-    edge_index, edge_type = _edges_of_all(x_0, grid, relations)
+    edge_index, edge_type = _shared_edges(x_0, grid, relations)
     with in_evaluation(conv):
         kernel = KERNELS.get(type(conv))
         is_dense = (
@@ -130,8 +130,8 @@ def edge_weights(
             available = edge_arguments(x_0, grid, relations, edge_features)
             listed = _through_pyg(conv, x, available)
     if getattr(conv, "add_self_loops", False):
-        kept = edge_index[0] != edge_index[1]  # its own loops stand for those of the relations
-        edge_index, edge_type = edge_index[:, kept], edge_type[kept]
+        is_edge = edge_index[0] != edge_index[1]  # its own self-loops replace the relations'
+        edge_index, edge_type = edge_index[:, is_edge], edge_type[is_edge]
     num_clips, num_edges = x.size(0), edge_index.size(1)
     edges, loops = listed.split([num_clips * num_edges, len(listed) - num_clips * num_edges])
     return EdgeWeights(
@@ -142,26 +142,26 @@ def edge_weights(
     )
 
 
-def _edges_of_all(
+def _shared_edges(
     x_0: Tensor, grid: Grid, relations: tuple[Relation, ...]
 ) -> tuple[Tensor, Tensor]:
-    """The edges that all clips have, `[2, E]`, and their types `[E]`."""
-    if not follow_features(relations):
+    """The edges that all clips have in common, `[2, E]`, and their types `[E]`."""
+    if not any_dynamic(relations):
         edge_index, edge_type = grid.typed_edges(relations)
         return edge_index.to(x_0.device), edge_type.to(x_0.device)
     if len(x_0) != 1:
-        names = ", ".join(relation.name for relation in relations if relation.follows_features)
+        names = ", ".join(relation.name for relation in relations if relation.is_dynamic)
         raise ValueError(
             f"return_attention: edges of {names} differ from clip to clip: give one clip at a time "
             f"(got {len(x_0)})"
         )
-    edge_index, edge_type = typed_edges_of_clips(x_0, grid, relations)
+    edge_index, edge_type = typed_clip_edges(x_0, grid, relations)
     return edge_index[0], edge_type[0]
 
 
 @contextmanager
 def in_evaluation(module: nn.Module) -> Iterator[None]:
-    """Sets a module to evaluation, and back to what every part of it was."""
+    """Puts a module into evaluation mode, and every part of it back into its own mode after."""
     training = [part for part in module.modules() if part.training]
     for part in training:
         part.training = False
@@ -173,21 +173,21 @@ def in_evaluation(module: nn.Module) -> Iterator[None]:
 
 
 def _through_pyg(conv: MessagePassing, x: Tensor, available: dict[str, Tensor]) -> Tensor:
-    """The weights as PyG lists them, `[B*E, heads]`, added self-loops at the end."""
+    """The weights in PyG's order, `[B*E, heads]`, added self-loops at the end."""
     if "return_attention_weights" in forward_arguments(conv.__class__)[0]:
         out = call(conv, x.flatten(0, 1), return_attention_weights=True, **available)
         weights = out[1][1]
     else:
         weights = _of_messages(conv, lambda: call(conv, x.flatten(0, 1), **available))
     weights = weights.unsqueeze(-1) if weights.dim() == 1 else weights.flatten(1)
-    if isinstance(conv, HGTConv):  # it lists the edges relation by relation
+    if isinstance(conv, HGTConv):  # its order is relation after relation
         return torch.empty_like(weights).index_copy(
             0, available["edge_type"].argsort(stable=True), weights
         )
     return weights
 
 
-Weigh = Callable[[Any, dict[str, Any]], Tensor]
+WeightsOfMessages = Callable[[Any, dict[str, Any]], Tensor]
 """An operator's weights from the arguments of its `message`."""
 
 
@@ -216,20 +216,20 @@ def _heat(conv: HEATConv, given: dict[str, Any]) -> Tensor:
     return _softmax(nn.functional.leaky_relu(scores, slope), given)
 
 
-OF_MESSAGES: dict[type[MessagePassing], Weigh] = {
+OF_MESSAGES: dict[type[MessagePassing], WeightsOfMessages] = {
     AGNNConv: _agnn,
     SuperGATConv: _super_gat,
     HGTConv: _hgt,
     HEATConv: _heat,
 }
-"""For operators that keep their weights to themselves: those weights, by their own formulas."""
+"""The weights of operators that do not return them, by their own formulas."""
 
 
 def _of_messages(conv: MessagePassing, forward: Callable[[], Any]) -> Tensor:
-    weigh = next(weigh for cls, weigh in OF_MESSAGES.items() if isinstance(conv, cls))
+    weights_of = next(f for cls, f in OF_MESSAGES.items() if isinstance(conv, cls))
     found: list[Tensor] = []
     handle = conv.register_message_forward_hook(
-        lambda conv, arguments, out: found.append(weigh(conv, arguments[0]))
+        lambda conv, arguments, out: found.append(weights_of(conv, arguments[0]))
     )
     try:
         forward()

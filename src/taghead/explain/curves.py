@@ -13,8 +13,7 @@ from torch import Tensor
 from taghead.attention.weights import in_evaluation
 from taghead.explain.saliency import Target, targets
 from taghead.graph.convert import grid_of
-from taghead.graph.edge_index import edges_of_clips
-from taghead.nn.graph_model import GraphModel
+from taghead.graph.edge_index import clip_edges
 
 if TYPE_CHECKING:
     from taghead.nn.head import TAGHead
@@ -109,12 +108,12 @@ class _Graph:
 
     def __init__(self, head: TAGHead, feature_map: Tensor, target: Target) -> None:
         grid = grid_of(feature_map)
-        self.model = GraphModel(head)
+        self.model = head.graph_model()
         x = head.encode(feature_map)
         self.x = {"token": x[0]}
         self.pos = {"token": grid.positions().to(feature_map)}
         self.edges: dict[tuple[str, str, str], Tensor] = {
-            r: edges_of_clips(x, grid, r)[0] for r in head.relations
+            r: clip_edges(x, grid, r)[0] for r in head.relations
         }
         self.target = int(targets(self._logits(self.edges), target))
 

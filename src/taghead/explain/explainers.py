@@ -30,7 +30,7 @@ class GraphInputs(NamedTuple):
         options: Its other arguments.
     """
 
-    model: GraphModel
+    model: GraphModel | EdgeListModel
     x: Any
     edges: Any
     options: dict[str, Any]
@@ -69,7 +69,8 @@ def graph_inputs(head: TAGHead, feature_map: Tensor) -> GraphInputs:
         return GraphInputs(head.graph_model(), {"token": x}, edges, named)
     types = [e.new_full((e.size(1),), i) for i, e in enumerate(edges.values())]
     options = {"edge_type": torch.cat(types), "batch": batch, "pos": pos}
-    return GraphInputs(EdgeListModel(head), x, torch.cat(list(edges.values()), dim=1), options)
+    model = EdgeListModel(head.graph_model(), head.relations)
+    return GraphInputs(model, x, torch.cat(list(edges.values()), dim=1), options)
 
 
 def explain_head(

@@ -16,7 +16,7 @@ from taghead import __version__
 from taghead.attention import EdgeAttention
 from taghead.explain import areas, edge_curves, token_saliency
 from taghead.explain.view import SeenClip
-from taghead.graph.edge_index import edges_of_clips
+from taghead.graph.edge_index import clip_edges
 from taghead.model.classifier import VideoClassifier
 
 DECIMALS = 6  # of every weight, in the JSON and in the page
@@ -164,7 +164,7 @@ def _stride(stated: int, num_frames: int, num_token_frames: int) -> int:
 
 def _relation(attention: EdgeAttention, layer: int, name: str) -> dict[str, Any]:
     """One relation's weights in one layer: edges in PyG's order, a list of weights a head."""
-    source, target, alpha = attention.weighed(layer, name)
+    source, target, alpha = attention.weighted_edges(layer, name)
     loops = attention.self_loops(layer, name)
     place, operator = next(
         (i, operator)
@@ -186,9 +186,9 @@ def _relation(attention: EdgeAttention, layer: int, name: str) -> dict[str, Any]
 def _covers_all_edges(attention: EdgeAttention, tokens: Tensor) -> bool:
     """Whether all edges have weights; an operator's own self-loops replace a custom relation's."""
     for relation in attention.relations:
-        count = edges_of_clips(tokens, attention.grid, relation)[0].size(1)
+        count = clip_edges(tokens, attention.grid, relation)[0].size(1)
         for i in range(len(attention.layers)):
-            if attention.weighed(i, relation).source.numel() != count:
+            if attention.weighted_edges(i, relation).source.numel() != count:
                 return False
     return True
 

@@ -36,7 +36,7 @@ class Choice:
     Args:
         layer: The layer; all if none.
         head: The attention head; their mean if none.
-        relation: The relation, by its name or expression; all if none.
+        relation: The relation, by its name; all if none.
         edges: How many edges of each relation.
         formats: The endings of the files.
     """

@@ -96,7 +96,7 @@ def edges_on_frames(frames: Frames, grid: Grid, edges: pd.DataFrame, *, title: s
     Args:
         frames: The clip's frames.
         grid: The grid of tokens.
-        edges: What to draw: `attention.strongest(...)` or `attention.listens_to(...)`, or several
+        edges: What to draw: `attention.strongest(...)` or `attention.incoming(...)`, or several
             of them joined.
         title: The figure's title.
 

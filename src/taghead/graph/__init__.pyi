@@ -5,10 +5,13 @@ from .convert import to_data as to_data
 from .convert import to_feature_map as to_feature_map
 from .convert import to_hetero_data as to_hetero_data
 from .convert import to_tokens as to_tokens
+from .edge_index import clip_edges as clip_edges
+from .edges import DynamicEdges as DynamicEdges
 from .edges import EdgeRule as EdgeRule
 from .edges import intra_frame_edges as intra_frame_edges
 from .edges import time_aligned_edges as time_aligned_edges
 from .grid import Grid as Grid
+from .grid_shape import GridShape as GridShape
 from .relations import FUTURE as FUTURE
 from .relations import INTRA_FRAME as INTRA_FRAME
 from .relations import NO_EDGES as NO_EDGES
@@ -16,7 +19,6 @@ from .relations import PAST as PAST
 from .relations import RELATIONS as RELATIONS
 from .relations import TIME_ALIGNED as TIME_ALIGNED
 from .relations import Relation as Relation
-from .relations import TimeAligned as TimeAligned
 from .relations import as_relation as as_relation
 from .relations import combine as combine
 from .relations import custom as custom

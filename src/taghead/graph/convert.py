@@ -1,4 +1,4 @@
-"""Feature maps as PyG graphs, a whole batch at once, and back."""
+"""Conversion of feature maps to batches of PyG graphs, and back."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from torch import Tensor
 from torch_geometric.data import Batch, Data, HeteroData
 from torch_geometric.data.storage import BaseStorage
 
-from taghead.graph.edge_index import edges_of_clips, follow_features, joined, typed_edges_of_clips
+from taghead.graph.edge_index import any_dynamic, batch_edges, clip_edges, typed_clip_edges
 from taghead.graph.grid import Grid
 from taghead.graph.relations import RELATIONS, Relation, combine
 
-OfClips = dict[tuple[tuple[str, str, str] | None, str], Tensor]
+ClipAttributes = dict[tuple[tuple[str, str, str] | None, str], Tensor]
 """Attributes that differ from clip to clip, `[B, ...]`, by their store's key and their name."""
 
 
@@ -21,7 +21,7 @@ def grid_of(feature_map: Tensor) -> Grid:
     """The grid of a feature map `[B, C, T, H, W]`.
 
     Raises:
-        ValueError: If the tensor has not five dimensions.
+        ValueError: If the tensor does not have five dimensions.
     """
     if feature_map.dim() != 5:
         shape = list(feature_map.shape)
@@ -35,20 +35,20 @@ def to_tokens(feature_map: Tensor) -> Tensor:
 
 
 def from_tokens(x: Tensor, grid: Grid) -> Tensor:
-    """`[B, N, C]` -> `[B, C, T, H, W]`: the way back from `to_tokens`."""
+    """`[B, N, C]` -> `[B, C, T, H, W]`: the inverse of `to_tokens`."""
     return x.transpose(1, 2).unflatten(2, (grid.frames, grid.height, grid.width))
 
 
 def to_data(feature_map: Tensor, relations: Iterable[Relation] = RELATIONS) -> Batch:
-    """A batch of homogeneous graphs, one per clip, the relations joined and told by `edge_type`.
+    """A batch of homogeneous graphs, one per clip, with all relations' edges and an `edge_type`.
 
     Equal, attribute by attribute, to `Batch.from_data_list` of the single clips' graphs, without
-    a loop over them: `batch[i]`, `to_data_list()` and `num_graphs` work. Edges that follow features
-    follow these: give the tokens that enter a head's graph to have the head's edges.
+    a loop over them: `batch[i]`, `to_data_list()` and `num_graphs` work. Dynamic edges are computed
+    from these features: give the tokens that enter a head's graph to get the head's edges.
 
     Args:
         feature_map: A backbone's output.
-        relations: The edge sets; `edge_type` is the place in this sequence.
+        relations: The relations; `edge_type` is the index in this sequence.
 
     Shapes:
         - **feature_map** `[B, C, T, H, W]`
@@ -56,24 +56,24 @@ def to_data(feature_map: Tensor, relations: Iterable[Relation] = RELATIONS) -> B
           **edge_type** `[B*E]`, **batch** `[B*N]`, **ptr** `[B+1]`
     """
     grid, x, relations = grid_of(feature_map), to_tokens(feature_map), tuple(relations)
-    own: OfClips = {}
-    if follow_features(relations):
-        edge_index, edge_type = typed_edges_of_clips(x, grid, relations)
-        own = {(None, "edge_index"): edge_index, (None, "edge_type"): edge_type}
+    by_clip: ClipAttributes = {}
+    if any_dynamic(relations):
+        edge_index, edge_type = typed_clip_edges(x, grid, relations)
+        by_clip = {(None, "edge_index"): edge_index, (None, "edge_type"): edge_type}
         edge_index, edge_type = edge_index[0], edge_type[0]
     else:
         edge_index, edge_type = (e.to(x.device) for e in grid.typed_edges(relations))
     graph = Data(
         x=x[0], edge_index=edge_index, pos=grid.positions().to(feature_map), edge_type=edge_type
     )
-    return _repeat(graph, x, own)
+    return _repeat(graph, x, by_clip)
 
 
 def to_hetero_data(feature_map: Tensor, relations: Iterable[Relation] = RELATIONS) -> Batch:
     """A batch of heterogeneous graphs, one per clip: node type `token`, an edge type per relation.
 
     Equal, attribute by attribute, to `Batch.from_data_list` of the single clips' graphs, without
-    a loop over them. Edges that follow features are as in `to_data`.
+    a loop over them. Dynamic edges are computed as in `to_data`.
 
     Args:
         feature_map: A backbone's output.
@@ -88,23 +88,23 @@ def to_hetero_data(feature_map: Tensor, relations: Iterable[Relation] = RELATION
         ValueError: If one relation's name contains another's.
     """
     grid, x = grid_of(feature_map), to_tokens(feature_map)
-    graph, own = HeteroData(), OfClips()
+    graph, by_clip = HeteroData(), ClipAttributes()
     graph["token"].x = x[0]
     graph["token"].pos = grid.positions().to(feature_map)
     for relation in combine(relations):
-        edges = edges_of_clips(x, grid, relation)
+        edges = clip_edges(x, grid, relation)
         graph[relation].edge_index = edges[0]
-        if relation.follows_features:
-            own[relation, "edge_index"] = edges  # it equals the plain edge type
-    return _repeat(graph, x, own)
+        if relation.is_dynamic:
+            by_clip[relation, "edge_index"] = edges  # it equals the plain edge type
+    return _repeat(graph, x, by_clip)
 
 
 def to_feature_map(graphs: Data | HeteroData, grid: Grid | None = None) -> Tensor:
-    """The feature map of a graph or of a batch of graphs: the way back.
+    """The feature map of a graph or of a batch of graphs: the inverse of both conversions.
 
     Args:
-        graphs: What `to_data` or `to_hetero_data` made, perhaps with another `x`.
-        grid: The grid of one clip; read off `pos` when it is not given.
+        graphs: The output of `to_data` or `to_hetero_data`; its `x` may have been replaced.
+        grid: The grid of one clip; taken from `pos` when it is not given.
 
     Shapes:
         - **output** `[B, C, T, H, W]`
@@ -121,16 +121,16 @@ def to_feature_map(graphs: Data | HeteroData, grid: Grid | None = None) -> Tenso
 
 
 def repeat_edges(edge_index: Tensor, num_graphs: int, num_nodes: int) -> Tensor:
-    """The edges of `num_graphs` disjoint copies of a graph, copy after copy.
+    """The edges of `num_graphs` disjoint copies of a graph, one copy after the other.
 
     Shapes:
         - **edge_index** `[2, E]`
         - **output** `[2, num_graphs*E]`
     """
-    return joined(edge_index.expand(num_graphs, -1, -1), num_nodes)
+    return batch_edges(edge_index.expand(num_graphs, -1, -1), num_nodes)
 
 
-def _repeat(graph: Data | HeteroData, x: Tensor, own: OfClips) -> Batch:
+def _repeat(graph: Data | HeteroData, x: Tensor, by_clip: ClipAttributes) -> Batch:
     """Copies of one graph with the features x `[B, N, C]`, as PyG's collate would batch them."""
     num_graphs, num_nodes, _ = x.shape
     batch = Batch(_base_cls=type(graph)).stores_as(graph)
@@ -142,11 +142,11 @@ def _repeat(graph: Data | HeteroData, x: Tensor, own: OfClips) -> Batch:
             for table in (slices, increments)
         )
         for name, value in single.items():
-            of_clips = x if name == "x" else own.get((single._key, name))
-            if of_clips is None:
-                of_clips = value.expand(num_graphs, *value.shape)
+            values = x if name == "x" else by_clip.get((single._key, name))
+            if values is None:
+                values = value.expand(num_graphs, *value.shape)
             store[name], slices_of[name], increments_of[name] = _attribute(
-                graph, single, name, of_clips, num_nodes
+                graph, single, name, values, num_nodes
             )
         if "x" in single:
             store.batch = torch.arange(num_graphs, device=x.device).repeat_interleave(num_nodes)
@@ -158,7 +158,7 @@ def _repeat(graph: Data | HeteroData, x: Tensor, own: OfClips) -> Batch:
 def _attribute(
     graph: Data | HeteroData, store: BaseStorage, name: str, values: Tensor, num_nodes: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """One attribute of all clips, with the slices and increments that take it apart again."""
+    """One attribute of all clips, with the slices and increments that separate the clips."""
     num_graphs = len(values)
     size = values[0].size(graph.__cat_dim__(name, values[0], store))
     slices = torch.arange(num_graphs + 1) * size
@@ -166,5 +166,5 @@ def _attribute(
         offsets = torch.arange(num_graphs).view(-1, 1, 1) * num_nodes
         is_hetero = store._key is not None
         increments = offsets.expand(-1, 2, 1) if is_hetero else offsets.flatten()
-        return joined(values, num_nodes), slices, increments
+        return batch_edges(values, num_nodes), slices, increments
     return values.flatten(0, 1), slices, torch.zeros(num_graphs, dtype=torch.long)

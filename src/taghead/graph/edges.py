@@ -1,26 +1,54 @@
-"""The edges of a grid's relations: rules that make them from a grid's sizes.
+"""Rules for the edges of relations: functions of a grid's sizes, each with its row in the table.
 
-Rules are equal if they make the same edges, so they can key a cache. None loops over nodes.
+Rules are equal if they make the same edges, so they can key a cache. None loops over nodes. To add
+a relation, write its rule here and add its row to `KINDS`.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from taghead.graph.grid import Grid
+from taghead.graph.grid_shape import GridShape
 
-EdgeRule = Callable[["Grid"], Tensor]
+EdgeRule = Callable[[GridShape], Tensor]
 """Edges of one relation on a grid: `[2, E]` (source, target), sorted by target, then source."""
 
 
-def intra_frame_edges(grid: Grid) -> Tensor:
+@dataclass(frozen=True)
+class RelationKind:
+    """A row of the table of relations: relations of one rule that differ by at most one integer.
+
+    Args:
+        constructor: The name without the integer, as in the notation `past(reach=3)`.
+        name: The relation's name with `{}` for the integer. No name may contain another's, so the
+            integer stands between letters: `past_{}f`.
+        rule: The rule for the edges, made of the integer.
+        argument: What the integer is called; none for a single relation, whose integer is 0.
+        default: The integer if none is given; none if it must be given.
+        minimum: The least integer.
+        other_names: Names of single integers that have a name of their own.
+    """
+
+    constructor: str
+    name: str
+    rule: Callable[[int], EdgeRule]
+    argument: str | None = None
+    default: int | None = 0
+    minimum: int = 1
+    other_names: Mapping[int, str] = field(default_factory=dict)
+
+    def member_name(self, number: int) -> str:
+        """The name of the relation with an integer."""
+        return self.other_names.get(number) or self.name.format(number)
+
+
+def intra_frame_edges(grid: GridShape) -> Tensor:
     """Every ordered pair of distinct positions of a frame: T*P*(P-1) edges.
 
     Shapes:
@@ -38,14 +66,14 @@ def intra_frame_edges(grid: Grid) -> Tensor:
 
 @dataclass(frozen=True)
 class TimeEdges:
-    """The same position in the frames before and after, the frame itself left out.
+    """Directed edges from the same position in the frames before and after, without self-loops.
 
     A reach of r < T frames in one direction makes P*r*(2*T-r-1)/2 edges, more reach no more than
     r = T-1.
 
     Args:
-        before: How many frames earlier a source may lie.
-        after: How many frames later a source may lie.
+        before: Number of frames before the target's that a source may lie in.
+        after: Number of frames after the target's.
 
     Shapes:
         - **output** `[2, E]`, sorted by target, then source
@@ -55,11 +83,11 @@ class TimeEdges:
     after: int
 
     def offsets(self, frames: int) -> list[int]:
-        """The sources' frames, counted from the target's, that a clip of so many frames has."""
+        """Source frame minus target frame, of all edges that a clip of `frames` frames has."""
         before, after = min(self.before, frames - 1), min(self.after, frames - 1)
         return [offset for offset in range(-before, after + 1) if offset != 0]
 
-    def __call__(self, grid: Grid) -> Tensor:
+    def __call__(self, grid: GridShape) -> Tensor:
         offsets = torch.tensor(self.offsets(grid.frames), dtype=torch.long)
         target = torch.arange(grid.num_nodes).view(-1, 1).expand(-1, len(offsets))
         source = target + offsets * grid.num_positions
@@ -69,7 +97,7 @@ class TimeEdges:
 
 @dataclass(frozen=True)
 class WindowEdges:
-    """The positions of a frame at most `radius` rows and columns away, itself left out.
+    """Edges from the positions of a frame at most `radius` rows and columns away, no self-loops.
 
     There are T*(S(H)*S(W)-P) edges, with S(n) = n*(2*r+1)-r*(r+1) for the smaller r of the radius
     and n-1.
@@ -84,15 +112,15 @@ class WindowEdges:
     radius: int
 
     def offsets(self, height: int, width: int) -> list[tuple[int, int]]:
-        """The sources' (row, column), counted from the target's, that a frame of a size has."""
+        """Source minus target in (rows, columns), of all edges that a frame of a size has."""
         rows, columns = min(self.radius, height - 1), min(self.radius, width - 1)
         every = [(y, x) for y in range(-rows, rows + 1) for x in range(-columns, columns + 1)]
         return [offset for offset in every if offset != (0, 0)]
 
-    def __call__(self, grid: Grid) -> Tensor:
+    def __call__(self, grid: GridShape) -> Tensor:
         offsets = torch.tensor(self.offsets(grid.height, grid.width)).view(-1, 2).long()
-        place = grid.positions()[:, 1:].unsqueeze(1) + offsets  # [N, K, 2]
-        inside = ((place >= 0) & (place < torch.tensor([grid.height, grid.width]))).all(-1)
+        position = grid.positions()[:, 1:].unsqueeze(1) + offsets  # [N, K, 2]
+        inside = ((position >= 0) & (position < torch.tensor([grid.height, grid.width]))).all(-1)
         target = torch.arange(grid.num_nodes).view(-1, 1).expand_as(inside)
         source = target + offsets @ torch.tensor([grid.width, 1])
         return torch.stack([source[inside], target[inside]])
@@ -101,32 +129,32 @@ class WindowEdges:
 time_aligned_edges = TimeEdges(before=1, after=1)
 
 
-class FeatureEdges(ABC):
-    """A rule whose edges follow the features of each clip: a grid alone does not decide them."""
+class DynamicEdges(ABC):
+    """A rule that computes the edges of each clip from its features, not from a grid alone."""
 
     @abstractmethod
-    def edges_of(self, x: Tensor, grid: Grid) -> Tensor:
-        """The edges of each clip, as many for all.
+    def edges_of(self, x: Tensor, grid: GridShape) -> Tensor:
+        """The edges of each clip, the same number for all.
 
         Args:
-            x: The tokens as they enter the graph.
+            x: The tokens that enter the graph.
             grid: The grid that they lie on.
 
         Shapes:
             - **x** `[B, N, C]`
-            - **output** `[B, 2, E]`, nodes of one clip, sorted by target, then source
+            - **output** `[B, 2, E]`, node indices within each clip, sorted by target, then source
         """
 
-    def __call__(self, grid: Grid) -> Tensor:
+    def __call__(self, grid: GridShape) -> Tensor:
         raise ValueError(
-            f"{self} has no edges on a grid alone, as they follow a clip's features: take "
-            f"clip_edges.edges_of_clips(x, grid, relation), to_data or to_hetero_data"
+            f"{self} has no edges on a grid alone, as they are computed from each clip's features: "
+            f"use taghead.graph.clip_edges(x, grid, relation), to_data or to_hetero_data"
         )
 
 
 @dataclass(frozen=True)
 class CustomEdges:
-    """The edges that a function gives, checked and sorted.
+    """The edges that a user's function gives, checked and sorted.
 
     Args:
         name: The relation's name, for errors.
@@ -137,34 +165,51 @@ class CustomEdges:
     """
 
     name: str
-    function: EdgeRule
+    function: Callable[[Any], Tensor]
 
-    def __call__(self, grid: Grid) -> Tensor:
-        found = self.function(grid)
-        if not isinstance(found, Tensor) or found.dtype != torch.long or found.dim() != 2:
-            raise ValueError(f"{self._rule} (got {_told(found)})")
-        if len(found) != 2:
-            raise ValueError(f"{self._rule} (got the shape {list(found.shape)})")
-        if found.numel() and not (found.min() >= 0 and found.max() < grid.num_nodes):
-            extremes = f"{int(found.min())} to {int(found.max())}"
+    def __call__(self, grid: GridShape) -> Tensor:
+        edges = self.function(grid)
+        if not isinstance(edges, Tensor) or edges.dtype != torch.long or edges.dim() != 2:
+            raise ValueError(f"{self._requirement} (got {_summary(edges)})")
+        if len(edges) != 2:
+            raise ValueError(f"{self._requirement} (got the shape {list(edges.shape)})")
+        if edges.numel() and not (edges.min() >= 0 and edges.max() < grid.num_nodes):
             raise ValueError(
                 f"custom relation {self.name!r}: nodes must be from 0 to {grid.num_nodes - 1} on "
-                f"{grid} (got {extremes})"
+                f"{grid} (got {int(edges.min())} to {int(edges.max())})"
             )
-        return found[:, edge_order(found, grid.num_nodes)]
+        return edges[:, edge_order(edges, grid.num_nodes)]
 
     @property
-    def _rule(self) -> str:
+    def _requirement(self) -> str:
         return f"custom relation {self.name!r}: the function must give an int64 tensor [2, E]"
 
 
-def _told(found: object) -> str:
-    if isinstance(found, Tensor):
-        return f"{found.dtype} of the shape {list(found.shape)}"
-    return type(found).__name__
+def _summary(value: object) -> str:
+    """A tensor's dtype and shape, or anything else's type."""
+    if isinstance(value, Tensor):
+        return f"{value.dtype} of the shape {list(value.shape)}"
+    return type(value).__name__
 
 
 def edge_order(edge_index: Tensor, num_nodes: int) -> Tensor:
-    """The order of edges by target, then source; equal ones stay in place."""
+    """The permutation that sorts edges by target, then source; it is stable."""
     source, target = edge_index
     return (target * num_nodes + source).argsort(stable=True)
+
+
+KINDS = (
+    RelationKind("intra_frame", "intra_frame", lambda _: intra_frame_edges),
+    RelationKind(
+        "time_aligned",
+        "time_{}f",
+        lambda reach: TimeEdges(reach, reach),
+        argument="reach",
+        default=1,
+        other_names={1: "time_aligned"},
+    ),
+    RelationKind("past", "past_{}f", lambda reach: TimeEdges(reach, 0), "reach", 1),
+    RelationKind("future", "future_{}f", lambda reach: TimeEdges(0, reach), "reach", 1),
+    RelationKind("spatial_window", "window_{}p", WindowEdges, "radius", None),
+)
+"""The relations of this module's rules."""

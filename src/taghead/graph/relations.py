@@ -1,26 +1,28 @@
-"""Relations: edge types with the rules for their edges, and how a config file writes them."""
+"""Relations: edge types, each with one name and the rule for its edges.
+
+The table `KINDS` collects the rows of the modules with the rules; names are read from it.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from difflib import get_close_matches
+from functools import cache
+from typing import Any
 
-from taghead.graph.controls import RandomEdges, ShuffledEdges, no_edges
-from taghead.graph.edges import (
-    CustomEdges,
-    EdgeRule,
-    FeatureEdges,
-    TimeEdges,
-    WindowEdges,
-    intra_frame_edges,
-    time_aligned_edges,
-)
-from taghead.graph.motion import MotionEdges
+from torch import Tensor
+
+from taghead.graph.baselines import KINDS as BASELINES
+from taghead.graph.edges import KINDS as FIXED
+from taghead.graph.edges import CustomEdges, DynamicEdges, EdgeRule, RelationKind
+from taghead.graph.motion import KINDS as DYNAMIC
 
 NODE = "token"
 NAME = re.compile(r"[A-Za-z](_?[A-Za-z0-9])*")
-EXPRESSION = re.compile(r"(\w+)(?:\(\s*(\w+)\s*=\s*(-?\d+)\s*\))?")
+CALL = re.compile(r"(\w+)(?:\(\s*(\w+)\s*=\s*(-?\d+)\s*\))?")  # past or past(reach=3)
+KINDS = (*FIXED, *DYNAMIC, *BASELINES)
+"""The package's relations, a row for each kind."""
 
 
 class Relation(tuple[str, str, str]):
@@ -33,16 +35,14 @@ class Relation(tuple[str, str, str]):
         name: The relation's name: letters, digits and single underscores. In a graph, no name may
             contain another's, since PyG finds a relation's modules by searching their names.
         edges: The edges on a given grid, `[2, E]`, sorted by target, then source.
-        expression: How a config file writes the relation, if it can.
 
     Raises:
-        ValueError: If the name does not serve.
+        ValueError: If the name breaks this rule.
     """
 
     edges: EdgeRule
-    _expression: str | None
 
-    def __new__(cls, name: str, edges: EdgeRule, expression: str | None = None) -> Relation:
+    def __new__(cls, name: str, edges: EdgeRule) -> Relation:
         if not NAME.fullmatch(name) or name in NODE:
             raise ValueError(
                 f"a relation's name must be of letters, digits and single underscores, begin with "
@@ -50,11 +50,10 @@ class Relation(tuple[str, str, str]):
             )
         relation = super().__new__(cls, (NODE, name, NODE))
         relation.edges = edges
-        relation._expression = expression
         return relation
 
-    def __getnewargs__(self) -> tuple[str, EdgeRule, str | None]:
-        return self.name, self.edges, self._expression
+    def __getnewargs__(self) -> tuple[str, EdgeRule]:
+        return self.name, self.edges
 
     def __eq__(self, other: object) -> bool:
         same_name = super().__eq__(other)
@@ -70,119 +69,109 @@ class Relation(tuple[str, str, str]):
         return self[1]
 
     @property
-    def spoken(self) -> str:
-        """The name, and the expression if it is another, for messages."""
-        if self._expression in (None, self.name):
-            return self.name
-        return f"{self.name} or {self._expression}"
+    def is_dynamic(self) -> bool:
+        """Whether the edges are computed from each clip's features."""
+        return isinstance(self.edges, DynamicEdges)
 
-    @property
-    def follows_features(self) -> bool:
-        """Whether the edges differ from clip to clip."""
-        return isinstance(self.edges, FeatureEdges)
-
-    @property
-    def expression(self) -> str:
-        """How a config file writes the relation; `as_relation` reads it.
+    def to_config(self) -> str:
+        """The name as a config file has it.
 
         Raises:
-            ValueError: If its rule is a function, which no file can hold.
+            ValueError: If the rule is not one of the package's: no file can hold it.
         """
-        if self._expression is None:
+        if _by_name(self.name) != self:
             raise ValueError(
                 f"relations: {self.name!r} has a rule of its own, which cannot be written to a file"
             )
-        return self._expression
+        return self.name
 
 
-class _Family(NamedTuple):
-    """Relations that differ by one integer."""
-
-    argument: str
-    default: int | None
-    name: str
-    rule: Callable[[int], EdgeRule]
-    least: int = 1
-
-
-# Numbers stand inside the names, so that none contains another's: reach 1 and reach 12.
-_FAMILIES = {
-    "time_aligned": _Family("reach", 1, "time_within_{}_frames", lambda r: TimeEdges(r, r)),
-    "past": _Family("reach", 1, "earlier_within_{}_frames", lambda r: TimeEdges(r, 0)),
-    "future": _Family("reach", 1, "later_within_{}_frames", lambda r: TimeEdges(0, r)),
-    "spatial_window": _Family("radius", None, "window_of_{}_positions", WindowEdges),
-    "motion_aligned": _Family("radius", 1, "best_match_within_{}_positions", MotionEdges),
-    "shuffled_intra": _Family(
-        "seed", 0, "shuffle_{}_of_intra", lambda s: ShuffledEdges(intra_frame_edges, s), 0
-    ),
-    "shuffled_time": _Family(
-        "seed", 0, "shuffle_{}_of_time", lambda s: ShuffledEdges(time_aligned_edges, s), 0
-    ),
-    "random_intra": _Family(
-        "seed", 0, "draw_{}_of_intra", lambda s: RandomEdges(intra_frame_edges, s), 0
-    ),
-    "random_time": _Family(
-        "seed", 0, "draw_{}_of_time", lambda s: RandomEdges(time_aligned_edges, s), 0
-    ),
-}
-
-
-def _member(family: str, number: int) -> Relation:
-    argument, default, name, rule, least = _FAMILIES[family]
-    if not isinstance(number, int) or isinstance(number, bool) or number < least:
-        sort = "a positive integer" if least else "an integer of at least 0"
-        raise ValueError(f"{family}: {argument} must be {sort} (got {number!r})")
-    if number == default:
-        return Relation(family, rule(number), family)
-    return Relation(name.format(number), rule(number), f"{family}({argument}={number})")
+RelationLike = Relation | tuple[str, str, str] | str
+"""A relation, its edge type, its name, or the notation of its constructor: `past(reach=3)`."""
 
 
 def time_aligned(reach: int = 1) -> Relation:
-    """The same position in the frames up to `reach` away, both directions."""
+    """Edges from the same position in the `reach` frames before and after; `time_2f` for reach 2.
+
+    Raises:
+        ValueError: If `reach` is not a positive integer.
+    """
     return _member("time_aligned", reach)
 
 
 def past(reach: int = 1) -> Relation:
-    """From the same position in the frames up to `reach` earlier: what was acts on what is."""
+    """Directed edges from the same position in the `reach` frames before: `past_1f`, `past_3f`.
+
+    Raises:
+        ValueError: If `reach` is not a positive integer.
+    """
     return _member("past", reach)
 
 
 def future(reach: int = 1) -> Relation:
-    """From the same position in the frames up to `reach` later."""
+    """Directed edges from the same position in the `reach` frames after: `future_1f`, `future_3f`.
+
+    Raises:
+        ValueError: If `reach` is not a positive integer.
+    """
     return _member("future", reach)
 
 
 def spatial_window(radius: int) -> Relation:
-    """From the positions of the frame at most `radius` rows and columns away."""
+    """Edges from the positions of a frame at most `radius` rows and columns away: `window_1p`.
+
+    Raises:
+        ValueError: If `radius` is not a positive integer.
+    """
     return _member("spatial_window", radius)
 
 
 def motion_aligned(radius: int = 1) -> Relation:
-    """From the tokens of the frames before and after that look most like it, in a window."""
+    """Edges from the most similar token of the frames before and after, in a window: `motion_1p`.
+
+    Raises:
+        ValueError: If `radius` is not a positive integer.
+    """
     return _member("motion_aligned", radius)
 
 
 def shuffled_intra(seed: int = 0) -> Relation:
-    """The edges of `intra_frame` with their sources shuffled over all frames: a control."""
+    """Baseline: `intra_frame`, rewired over all frames with degrees preserved: `shuffled_0_intra`.
+
+    Raises:
+        ValueError: If `seed` is not an integer of at least 0.
+    """
     return _member("shuffled_intra", seed)
 
 
 def shuffled_time(seed: int = 0) -> Relation:
-    """The edges of `time_aligned` with their sources shuffled: a control."""
+    """Baseline: `time_aligned`, rewired with degrees preserved: `shuffled_0_time`.
+
+    Raises:
+        ValueError: If `seed` is not an integer of at least 0.
+    """
     return _member("shuffled_time", seed)
 
 
 def random_intra(seed: int = 0) -> Relation:
-    """From as many random tokens of the clip as `intra_frame` has sources: a control."""
+    """Baseline: random sources with the in-degrees of `intra_frame`: `random_0_intra`.
+
+    Raises:
+        ValueError: If `seed` is not an integer of at least 0.
+    """
     return _member("random_intra", seed)
 
 
 def random_time(seed: int = 0) -> Relation:
-    """From as many random tokens of the clip as `time_aligned` has sources: a control."""
+    """Baseline: random sources with the in-degrees of `time_aligned`: `random_0_time`.
+
+    Raises:
+        ValueError: If `seed` is not an integer of at least 0.
+    """
     return _member("random_time", seed)
 
 
-def custom(name: str, function: EdgeRule) -> Relation:
+def custom(name: str, function: Callable[[Any], Tensor]) -> Relation:
     """Any edges. They run through PyG, and no config file can hold them.
 
     Args:
@@ -193,62 +182,50 @@ def custom(name: str, function: EdgeRule) -> Relation:
     Raises:
         ValueError: If the name is one of the package's; when edges are made, if they are not such.
     """
-    if _known(name) is not None:
+    if name in _BY_CONSTRUCTOR or _kind_of(name) is not None:
         raise ValueError(f"custom: name must not be one of the package's own (got {name!r})")
     return Relation(name, CustomEdges(name, function))
 
 
-TimeAligned = time_aligned
-INTRA_FRAME = Relation("intra_frame", intra_frame_edges, "intra_frame")
-TIME_ALIGNED = Relation("time_aligned", time_aligned_edges, "time_aligned")
-PAST = past()
-FUTURE = future()
-NO_EDGES = Relation("no_edges", no_edges, "no_edges")
-RELATIONS = (INTRA_FRAME, TIME_ALIGNED)
-_DEFAULTS = (_member(f, n.default) for f, n in _FAMILIES.items() if n.default is not None)
-_PLAIN = {relation.name: relation for relation in (*_DEFAULTS, INTRA_FRAME, TIME_ALIGNED, NO_EDGES)}
+def as_relation(relation: RelationLike) -> Relation:
+    """The relation that a name, an edge type or the notation of a constructor stands for.
 
-
-def as_relation(relation: Relation | tuple[str, str, str] | str) -> Relation:
-    """The relation that a name, an expression or a plain edge type stands for.
-
-    Expressions are `intra_frame`, `time_aligned`, `past`, `future`, and with an argument
-    `time_aligned(reach=2)`, `past(reach=2)`, `future(reach=2)`, `spatial_window(radius=1)`;
-    `motion_aligned`, `motion_aligned(radius=2)`; and the controls `no_edges` and `shuffled_intra`,
-    `shuffled_time`, `random_intra`, `random_time`, these also with a seed, as in
-    `shuffled_intra(seed=1)`.
+    Names are `intra_frame`, `time_aligned`, `time_2f`, `past_3f`, `future_3f`, `window_1p`,
+    `motion_1p`, `no_edges`, `shuffled_0_intra`, `shuffled_0_time`, `random_0_intra` and
+    `random_0_time`, with any integers. The notation of the constructors is read too:
+    `past(reach=3)` is `past_3f`, and `past` is `past_1f`.
 
     Raises:
-        ValueError: If there is no such relation or argument; the known ones are listed.
+        ValueError: If there is no such relation or argument; the message has the known names.
     """
     if isinstance(relation, Relation):
         return relation
-    known = None
+    found = None
     if isinstance(relation, str):
-        known = _known(relation) or _of_expression(relation)
+        found = _by_name(relation.strip()) or _by_call(relation.strip())
     elif isinstance(relation, tuple) and len(relation) == 3 and relation[::2] == (NODE, NODE):
-        known = _known(relation[1])
-    if known is None:
-        names = ", ".join([INTRA_FRAME.name, *map(_signature, _FAMILIES), NO_EDGES.name])
-        raise ValueError(f"relation must be one of {names} (got {relation!r})")
-    return known
+        found = _by_name(relation[1])
+    if found is None:
+        raise ValueError(f"relation must be one of {_known_names(relation)} (got {relation!r})")
+    return found
 
 
-def find(relations: Iterable[Relation], wanted: Relation | tuple[str, str, str] | str) -> Relation:
-    """The one of some relations that a name, an expression or an edge type stands for.
+def find(relations: Iterable[Relation], wanted: RelationLike) -> Relation:
+    """The one of some relations that a name, an edge type or a constructor's notation stands for.
 
     Raises:
-        ValueError: If there is none such.
+        ValueError: If it is not among them; the message has their names.
     """
     relations = tuple(relations)
-    for known in relations:
-        if wanted in (known, known.name, known._expression):
-            return known
-    names = ", ".join(known.spoken for known in relations)
+    call = _by_call(wanted.strip()) if isinstance(wanted, str) else None
+    for relation in relations:
+        if wanted in (relation, relation.name) or (call is not None and call == relation):
+            return relation
+    names = ", ".join(relation.name for relation in relations)
     raise ValueError(f"relation must be one of {names} (got {wanted!r})")
 
 
-def combine(relations: Iterable[Relation | tuple[str, str, str] | str]) -> tuple[Relation, ...]:
+def combine(relations: Iterable[RelationLike]) -> tuple[Relation, ...]:
     """The relations of one graph.
 
     Raises:
@@ -265,34 +242,80 @@ def combine(relations: Iterable[Relation | tuple[str, str, str] | str]) -> tuple
     return found
 
 
-def _known(name: str) -> Relation | None:
-    """The package's relation of a name."""
-    if name in _PLAIN:
-        return _PLAIN[name]
-    for family, (_, _, pattern, _, least) in _FAMILIES.items():
-        before, after = pattern.split("{}")
-        match = re.fullmatch(f"{before}(0|[1-9][0-9]*){after}", name)
-        if match and int(match[1]) >= least:
-            member = _member(family, int(match[1]))
-            return member if member.name == name else None
+_BY_CONSTRUCTOR = {kind.constructor: kind for kind in KINDS}
+_PATTERNS = {
+    re.compile(re.escape(kind.name).replace(r"\{\}", "(0|[1-9][0-9]*)")): kind for kind in KINDS
+}
+_OTHER_NAMES = {name: (kind, n) for kind in KINDS for n, name in kind.other_names.items()}
+
+
+def _member(constructor: str, number: int) -> Relation:
+    """The relation of a kind and an integer, which is checked."""
+    kind = _BY_CONSTRUCTOR[constructor]
+    minimum = kind.minimum if kind.argument else 0
+    if not isinstance(number, int) or isinstance(number, bool) or number < minimum:
+        allowed = "a positive integer" if minimum else "an integer of at least 0"
+        raise ValueError(f"{constructor}: {kind.argument} must be {allowed} (got {number!r})")
+    return _made(constructor, number)
+
+
+@cache
+def _made(constructor: str, number: int) -> Relation:
+    kind = _BY_CONSTRUCTOR[constructor]
+    return Relation(kind.member_name(number), kind.rule(number))
+
+
+def _kind_of(name: str) -> tuple[RelationKind, int] | None:
+    """The kind that a name belongs to, and the integer in it."""
+    if name in _OTHER_NAMES:
+        return _OTHER_NAMES[name]
+    for pattern, kind in _PATTERNS.items():
+        if match := pattern.fullmatch(name):
+            return kind, int(match[1]) if match.groups() else 0
     return None
 
 
-def _of_expression(text: str) -> Relation | None:
-    match = EXPRESSION.fullmatch(text.strip())
-    if not match or match[1] not in _FAMILIES:
-        return _PLAIN.get(text.strip())
-    family, argument, number = match.groups()
-    expected, default = _FAMILIES[family][:2]
-    if argument is None and default is None:
-        raise ValueError(f"relation {family} needs its {expected}: {_signature(family)}")
-    if argument not in (None, expected):
+def _by_name(name: str) -> Relation | None:
+    found = _kind_of(name)
+    return None if found is None else _member(found[0].constructor, found[1])
+
+
+def _by_call(text: str) -> Relation | None:
+    """The relation of a constructor's notation: `past(reach=3)`, or `past` alone."""
+    match = CALL.fullmatch(text)
+    kind = _BY_CONSTRUCTOR.get(match[1]) if match else None
+    if match is None or kind is None or (kind.argument is None and match[2]):
+        return None
+    number = kind.default if match[3] is None else int(match[3])
+    shown = max(kind.minimum, number or 1)
+    example = f"{kind.member_name(shown)} or {kind.constructor}({kind.argument}={shown})"
+    if number is None:
+        raise ValueError(f"relation {kind.constructor} needs its {kind.argument}: {example}")
+    if match[2] not in (None, kind.argument):
         raise ValueError(
-            f"relation {family} has no argument {argument!r}; it has {_signature(family)}"
+            f"relation {kind.constructor} has no argument {match[2]!r}; write {example}"
         )
-    return _member(family, default if number is None else int(number))  # type: ignore[arg-type]
+    return _member(kind.constructor, number)
 
 
-def _signature(family: str) -> str:
-    argument, default = _FAMILIES[family][:2]
-    return f"{family}({argument}={'R' if default is None else default})"
+def _known_names(wanted: object) -> str:
+    """All names, with N for their integers, and the most similar one to what was given."""
+    names = [name for kind in KINDS for name in (*kind.other_names.values(), kind.name)]
+    known = ", ".join(name.format("N") for name in names)
+    text = str(wanted[1] if isinstance(wanted, tuple) and len(wanted) == 3 else wanted)
+    numbers = re.findall("[1-9][0-9]*", text)
+    likely: dict[str, str] = {}
+    for kind in KINDS:
+        name = kind.member_name(int(numbers[0]) if numbers else kind.default or kind.minimum)
+        call = f"{kind.constructor}({kind.argument}={''.join(numbers[:1])})"
+        likely |= {name: name, kind.constructor: name, call: name}
+    closest = get_close_matches(text, likely, n=1)
+    return f"{known}; did you mean {likely[closest[0]]}?" if closest else known
+
+
+INTRA_FRAME = _member("intra_frame", 0)
+TIME_ALIGNED = time_aligned()
+PAST = past()
+FUTURE = future()
+NO_EDGES = _member("no_edges", 0)
+RELATIONS = (INTRA_FRAME, TIME_ALIGNED)

@@ -13,7 +13,7 @@ from taghead.errors import DataError
 from taghead.files import read_tensors, state_dict_in
 from taghead.graph.grid import Grid
 from taghead.graph.relations import RELATIONS
-from taghead.nn.head import PAPER
+from taghead.nn.paper import PAPER
 from taghead.video.preprocessing import Preprocessing
 
 Preset = Literal["haa500", "gym99", "gym288"]

@@ -1,9 +1,9 @@
-"""A head's forward pass that keeps what it attended to."""
+"""A forward pass through a head's parts that captures their attention."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -11,91 +11,118 @@ from torch import Tensor, nn
 from torch_geometric.nn import MessagePassing
 
 from taghead.attention.edge_attention import EdgeAttention
-from taghead.attention.layers import LayerAttention, OperatorAttention
+from taghead.attention.layer_attention import LayerAttention, OperatorAttention
 from taghead.attention.weights import check_attentive, edge_weights, in_evaluation
-from taghead.graph.controls import no_edges
-from taghead.graph.convert import grid_of
-from taghead.graph.grid import Grid
+from taghead.graph.baselines import no_edges
 from taghead.graph.relations import Relation
+from taghead.nn.message_passing import run_layers
+from taghead.nn.readout import Readout
+from taghead.nn.runner import GridRunner
 from taghead.operators import propagate
 
-if TYPE_CHECKING:
-    from taghead.nn.head import TAGHead
 
+def capture(
+    x: Tensor,
+    encoder: nn.Module,
+    layers: nn.ModuleList,
+    readout: Readout,
+    classifier: nn.Module,
+    relations: tuple[Relation, ...],
+    runner: GridRunner,
+) -> tuple[Tensor, EdgeAttention]:
+    """Logits and attention weights, from before any dropout.
 
-def capture(head: TAGHead, feature_map: Tensor) -> tuple[Tensor, EdgeAttention]:
-    """A head's logits, and its attention before any dropout.
-
-    Operators that run densely show their weights densely. The logits are those of a plain forward
-    pass. With gradients enabled, they reach through the weights.
+    Operators with a dense kernel give their weights densely. The logits are those of a plain
+    forward pass. With gradients enabled, they flow through the weights.
 
     Args:
-        head: The head.
-        feature_map: A backbone's output.
+        x: The tokens that enter the Transformer: the output of a head's `embed`.
+        encoder: The Transformer stage.
+        layers: The message-passing layers.
+        readout: From all tokens of a clip to one vector.
+        classifier: From this vector to logits.
+        relations: The layers' relations.
+        runner: Runs the layers' operators.
 
     Shapes:
-        - **feature_map** `[B, C, T, H, W]`
+        - **x** `[B, N, C]`
         - **logits** `[B, K]`
 
     Raises:
-        ValueError: If an operator of the head has no attention weights.
+        ValueError: If an operator has no attention weights.
     """
-    for conv in head.layers.modules():
+    for conv in layers.modules():
         if isinstance(conv, MessagePassing):
             check_attentive(conv)
-    grid = grid_of(feature_map)
-    found: list[list[OperatorAttention]] = [[] for _ in head.layers]
-    layer_of = {id(part): i for i, layer in enumerate(head.layers) for part in layer.modules()}
+    grid, recorder = runner.grid, AttentionRecorder(layers, runner)
+    # [B, N, C]: tokens; [B, layers, heads, N, N]: the Transformer's weights
+    x, transformer = encode(encoder, x)
+    # [B, N, C]: message passing on the grid
+    x = run_layers(layers, x, replace(runner, observer=recorder))
+    # [B, T, P, C]
+    x = x.unflatten(1, (grid.frames, grid.num_positions))
+    attention = EdgeAttention(grid, relations, recorder.layers(), readout.weights(x), transformer)
+    return classifier(readout(x)), attention
 
-    def observe(
-        conv: MessagePassing, x: Tensor, relations: Sequence[Relation], x_0: Tensor, out: Tensor
+
+class AttentionRecorder:
+    """A runner's observer that records each operator's attention.
+
+    Args:
+        layers: The layers that are run, once each.
+        runner: Runs their operators.
+    """
+
+    def __init__(self, layers: nn.ModuleList, runner: GridRunner) -> None:
+        self._runner = runner
+        self._is_residual = [bool(layer.residual) for layer in layers]
+        self._layer_of = {id(part): i for i, one in enumerate(layers) for part in one.modules()}
+        self._operators: list[list[OperatorAttention]] = [[] for _ in layers]
+
+    def __call__(
+        self,
+        conv: MessagePassing,
+        x: Tensor,
+        relations: Sequence[Relation],
+        x_0: Tensor,
+        out: Tensor,
     ) -> None:
-        weights = edge_weights(conv, x, grid, relations, x_0, head.engine, head.edge_features)
-        added = _added(out.detach(), _without_edges(head, conv, x, grid, relations, x_0))
+        grid, features = self._runner.grid, self._runner.edge_features
+        weights = edge_weights(conv, x, grid, relations, x_0, self._runner.engine, features)
+        update_norm = _update_norm(out.detach(), self._without_edges(conv, x, relations, x_0))
         is_transposed = conv.flow == "target_to_source"
         name = type(conv).__name__
-        found[layer_of[id(conv)]].append(
-            OperatorAttention(name, tuple(relations), weights, added, is_transposed)
+        self._operators[self._layer_of[id(conv)]].append(
+            OperatorAttention(name, tuple(relations), weights, update_norm, is_transposed)
         )
 
-    # [B, N, C]: tokens; [B, layers, heads, N, N]: the Transformer's weights
-    x, transformer = encode(head.encoder, head.embed(feature_map))
-    # [B, N, C]: typed message passing on the grid
-    x = head.refine(x, grid, observe=observe)
-    layers = tuple(
-        LayerAttention(tuple(operators), bool(layer.residual))
-        for operators, layer in zip(found, head.layers, strict=True)
-    )
-    x = x.unflatten(1, (grid.frames, grid.num_positions))
-    counts: Tensor = head.readout.weights(x)  # type: ignore[operator]
-    attention = EdgeAttention(grid, head.relations, layers, counts, transformer)
-    return head.classifier(head.readout(x)), attention
+    @torch.no_grad()
+    def _without_edges(
+        self, conv: MessagePassing, x: Tensor, relations: Sequence[Relation], x_0: Tensor
+    ) -> Tensor:
+        """An operator's output without edges: its root weight, bias and self-loops."""
+        empty = [Relation(relation.name, no_edges) for relation in relations]
+        grid, features = self._runner.grid, self._runner.edge_features
+        with in_evaluation(conv):
+            return propagate(conv, x, grid, empty, x_0, edge_features=features, engine="pyg")
+
+    def layers(self) -> tuple[LayerAttention, ...]:
+        """The attention of all layers."""
+        return tuple(
+            LayerAttention(tuple(operators), is_residual)
+            for operators, is_residual in zip(self._operators, self._is_residual, strict=True)
+        )
 
 
-def _added(out: Tensor, alone: Tensor) -> Tensor:
-    """How far the edges moved each token's output; what may be rounding is 0. `[B, N]`"""
-    moved = (out - alone).norm(dim=-1)
-    rounding = torch.finfo(out.dtype).eps ** 0.5 * alone.norm(dim=-1)
-    return moved.where(moved > rounding, 0)
-
-
-@torch.no_grad()
-def _without_edges(
-    head: TAGHead,
-    conv: MessagePassing,
-    x: Tensor,
-    grid: Grid,
-    relations: Sequence[Relation],
-    x_0: Tensor,
-) -> Tensor:
-    """What an operator gives each token by itself: its root weight, bias and self-loops."""
-    empty = [Relation(relation.name, no_edges) for relation in relations]
-    with in_evaluation(conv):
-        return propagate(conv, x, grid, empty, x_0, edge_features=head.edge_features, engine="pyg")
+def _update_norm(out: Tensor, without_edges: Tensor) -> Tensor:
+    """Norm of the difference that the edges make to each token, 0 within rounding, `[B, N]`."""
+    norm = (out - without_edges).norm(dim=-1)
+    rounding = torch.finfo(out.dtype).eps ** 0.5 * without_edges.norm(dim=-1)
+    return norm.where(norm > rounding, 0)
 
 
 def encode(encoder: nn.Module, x: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Runs the Transformer stage layer by layer, and asks each for its weights.
+    """Runs the Transformer stage layer by layer, with each layer's attention weights.
 
     Shapes:
         - **x**, **output** `[B, N, C]`
@@ -112,7 +139,7 @@ def encode(encoder: nn.Module, x: Tensor) -> tuple[Tensor, Tensor | None]:
 
 
 def _self_attention(layer: nn.TransformerEncoderLayer, x: Tensor) -> Tensor:
-    """A Transformer layer's weights without dropout, `[B, heads, N, N]`."""
+    """A Transformer layer's attention weights without dropout, `[B, heads, N, N]`."""
     attention = layer.self_attn
     x = (layer.norm1(x) if layer.norm_first else x).transpose(0, 1)  # [N, B, C]
     _, weights = F.multi_head_attention_forward(

@@ -1,49 +1,63 @@
-"""A head's graph part as a PyG model, on any graph with its node and edge types."""
+"""The graph part of a head as a PyG model, on any graph with its node and edge types."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch_geometric.nn import Aggregation, MessagePassing
 
-from taghead import operators
+from taghead.graph.grid import Grid
 from taghead.graph.relations import Relation
-from taghead.nn.readout import FrameMeanMaxAggregation
-
-if TYPE_CHECKING:
-    from taghead.nn.head import TAGHead
+from taghead.nn.message_passing import run_layers
+from taghead.nn.readout import FrameAggregation, Readout
+from taghead.nn.runner import EdgeListRunner
+from taghead.operators import EdgeFeatures
 
 
 class GraphModel(nn.Module):
-    """Message passing, readout and classifier of a head, with PyG's signature.
+    """Message passing, readout and classifier with the signature of a PyG model.
 
-    It takes any heterogeneous graph with the node type `token` and the head's relations, so PyG's
-    explainers, loaders and transforms work on it. It shares its parameters with the head.
+    It takes any heterogeneous graph with the node type `token` and the layers' relations, so PyG's
+    explainers, loaders and transforms work on it. It shares its parameters with these parts.
+
+    Args:
+        layers: The message-passing layers.
+        readout: From all tokens of a clip to one vector.
+        classifier: From this vector to logits.
+        grid: The grid of the graphs that have no positions.
+        edge_features: As in `operators.propagate`.
+        edge_dropout: As in `operators.propagate`.
 
     Shapes:
-        - **x_dict["token"]** `[M, channels]`: what the head's `encode` gives, M tokens in all
+        - **x_dict["token"]** `[M, channels]`: the output of a head's `encode`, M tokens in all
         - **edge_index_dict[relation]** `[2, E]`
         - **batch_dict["token"]** `[M]`: each token's clip; one clip when not given
         - **pos_dict["token"]** `[M, 3]`, (t, y, x): for operators that use positions, for edge
-          features, and for the readout `frame_mean_max` on graphs of another grid than the head's
+          features, and for the readout `frame_mean_max` on graphs of another grid
         - **output** `[B, num_classes]`, logits
 
     Raises:
-        ValueError: If positions are needed and not given.
+        ValueError: If positions or a relation's edges are needed and not given.
     """
 
-    def __init__(self, head: TAGHead) -> None:
+    def __init__(
+        self,
+        layers: nn.ModuleList,
+        readout: Readout,
+        classifier: nn.Module,
+        grid: Grid,
+        edge_features: EdgeFeatures = "none",
+        edge_dropout: float = 0.0,
+    ) -> None:
         super().__init__()
-        self.training = head.training  # PyG's Explainer sets all parts back to what this says
-        self.grid = head.grid
-        self.layers = head.layers
-        self.edge_features = head.edge_features
-        self.edge_dropout = head.edge_dropout
-        self.aggregation: Aggregation = head.readout.aggregation()  # type: ignore[operator]
-        self.classifier = head.classifier
+        self.training = layers.training  # PyG's Explainer puts all parts back into this mode
+        self.grid = grid
+        self.layers = layers
+        self.edge_features = edge_features
+        self.edge_dropout = edge_dropout
+        self.aggregation = readout.aggregation()
+        self.classifier = classifier
 
     def forward(
         self,
@@ -60,7 +74,7 @@ class GraphModel(nn.Module):
     def classify(
         self,
         x: Tensor,
-        edges_of: dict[tuple[str, str, str], Tensor],
+        edge_index_dict: Mapping[tuple[str, str, str], Tensor],
         batch: Tensor | None,
         pos: Tensor | None,
     ) -> Tensor:
@@ -71,68 +85,56 @@ class GraphModel(nn.Module):
             - **output** `[B, num_classes]`
         """
         batch = x.new_zeros(x.size(0), dtype=torch.long) if batch is None else batch
-        available = {"batch": batch} if pos is None else {"batch": batch, "pos": pos}
+        runner = EdgeListRunner(edge_index_dict, batch, pos, self.edge_features, self.edge_dropout)
+        # [M, channels]
+        x = run_layers(self.layers, x, runner)
+        # [B, channels]
+        x = self._aggregate(x, batch, pos)
+        # [B, num_classes]
+        return self.classifier(x)
 
-        def run(
-            conv: MessagePassing, x: Tensor, relations: Sequence[Relation], x_0: Tensor
-        ) -> Tensor:
-            for relation in relations:
-                if relation not in edges_of:
-                    raise ValueError(
-                        f"edge_index_dict must have the head's relation {relation.name!r} (got "
-                        f"{', '.join(r[1] for r in edges_of)}); to_hetero_data takes head.relations"
-                    )
-            edges = [edges_of[relation] for relation in relations]
-            types = [e.new_full((e.size(1),), i) for i, e in enumerate(edges)]
-            of_edges = {"edge_index": torch.cat(edges, dim=1), "edge_type": torch.cat(types)}
-            if self.edge_features == "offset":
-                if pos is None:
-                    raise ValueError("edge_features offset needs pos_dict, the tokens' (t, y, x)")
-                of_edges["edge_attr"] = operators.offsets(pos.to(x), of_edges["edge_index"])
-            of_edges = operators.without_some(of_edges, self.edge_dropout if conv.training else 0.0)
-            return operators.run(conv, x, x_0=x_0, **of_edges, **available)
-
-        x_0 = x
-        for layer in self.layers:
-            x = layer(x, x_0, run)
-        return self.classifier(self._pooled(x, batch, pos))
-
-    def _pooled(self, x: Tensor, batch: Tensor, pos: Tensor | None) -> Tensor:
-        if not isinstance(self.aggregation, FrameMeanMaxAggregation):
+    def _aggregate(self, x: Tensor, batch: Tensor, pos: Tensor | None) -> Tensor:
+        if not isinstance(self.aggregation, FrameAggregation):
             return self.aggregation(x, batch)
-        pos = self._positions(batch) if pos is None else pos
+        pos = self._grid_positions(batch) if pos is None else pos
         return self.aggregation(x, batch, frame=pos[:, 0].long())
 
-    def _positions(self, batch: Tensor) -> Tensor:
-        """Each token's (t, y, x), `[M, 3]`, on graphs of the head's own grid."""
-        nodes = self.grid.num_nodes
-        if not (batch.bincount() == nodes).all():
+    def _grid_positions(self, batch: Tensor) -> Tensor:
+        """Each token's (t, y, x), `[M, 3]`, on graphs of this model's grid."""
+        num_nodes = self.grid.num_nodes
+        if not (batch.bincount() == num_nodes).all():
             raise ValueError(
-                f"readout frame_mean_max needs pos_dict, the tokens' (t, y, x), on graphs that do "
-                f"not have the {nodes} tokens of {self.grid} each"
+                f"{type(self.aggregation).__name__} needs pos_dict, the tokens' (t, y, x), on "
+                f"graphs that do not have the {num_nodes} tokens of {self.grid} each"
             )
-        return self.grid.positions().to(batch.device).repeat(len(batch) // nodes, 1)
+        return self.grid.positions().to(batch.device).repeat(len(batch) // num_nodes, 1)
 
 
-class EdgeListModel(GraphModel):
-    """The same with one list of edges, for a head with one operator on all of them.
+class EdgeListModel(nn.Module):
+    """A graph model on one edge list with edge types, for layers with one operator on all edges.
 
-    PyG's explainers mask an operator's messages by the model's list of edges; that list is this one
-    in modes `union` and `edge_type`.
+    PyG's explainers mask an operator's messages by the model's edge list; both are the same list in
+    modes `union` and `edge_type`.
+
+    Args:
+        model: The graph model.
+        relations: Its layers' relations.
 
     Shapes:
         - **x** `[M, channels]`
         - **edge_index** `[2, E]`, relation after relation
-        - **edge_type** `[E]`: the place of each edge's relation, in ascending order
+        - **edge_type** `[E]`: the index of each edge's relation, in ascending order
         - **batch** `[M]`, **pos** `[M, 3]`
         - **output** `[B, num_classes]`, logits
     """
 
-    def __init__(self, head: TAGHead) -> None:
-        super().__init__(head)
-        self.relations = head.relations
+    def __init__(self, model: GraphModel, relations: Sequence[Relation]) -> None:
+        super().__init__()
+        self.training = model.training
+        self.model = model
+        self.relations = tuple(relations)
 
-    def forward(  # type: ignore[override]
+    def forward(
         self,
         x: Tensor,
         edge_index: Tensor,
@@ -140,5 +142,7 @@ class EdgeListModel(GraphModel):
         batch: Tensor | None = None,
         pos: Tensor | None = None,
     ) -> Tensor:
-        edges_of = {r: edge_index[:, edge_type == i] for i, r in enumerate(self.relations)}
-        return self.classify(x, edges_of, batch, pos)  # type: ignore[arg-type]
+        edge_index_dict: dict[tuple[str, str, str], Tensor] = {
+            r: edge_index[:, edge_type == i] for i, r in enumerate(self.relations)
+        }
+        return self.model.classify(x, edge_index_dict, batch, pos)

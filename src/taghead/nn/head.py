@@ -1,40 +1,39 @@
-"""The Time-Aligned Graph Head: positions, Transformer, typed graph, readout, classifier."""
+"""The Time-Aligned Graph Head: tokens, positions, Transformer, message passing, classifier."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, Literal, cast, get_args, overload
+from collections.abc import Sequence
+from typing import Any, Literal, get_args, overload
 
 from torch import Tensor, nn
-from torch_geometric.nn import APPNP, MessagePassing, TransformerConv
+from torch_geometric.nn import TransformerConv
 
-from taghead import operators
 from taghead.attention.edge_attention import EdgeAttention
 from taghead.errors import check_choices, check_counts
 from taghead.graph.convert import grid_of, to_tokens
 from taghead.graph.grid import Grid
-from taghead.graph.relations import RELATIONS, Relation, combine
+from taghead.graph.relations import combine
 from taghead.nn.capture import capture
+from taghead.nn.frame_means import first_layer_on_frame_means, frame_means
 from taghead.nn.graph_model import GraphModel
-from taghead.nn.message_passing import MessagePassingLayer, Mode, RelationAggregation, TypedOperator
+from taghead.nn.message_passing import (
+    MessagePassingLayer,
+    Mode,
+    RelationAggregation,
+    TypedOperator,
+    run_layers,
+)
+from taghead.nn.paper import paper_options
 from taghead.nn.positions import PositionalEncoding
-from taghead.nn.readout import OF_FRAME_MEANS, READOUTS
+from taghead.nn.readout import READOUTS, ReadoutName
+from taghead.nn.runner import GridRunner, check_edge_options
 from taghead.nn.transformer import transformer
 from taghead.operators import EdgeFeatures, Engine, Operator, OperatorFactory, as_operator
-from taghead.operators.kernel import class_of
-from taghead.operators.registry import has_hooks
 
-# experiments/RESULTS.md says why
+# the best in experiments/RESULTS.md
 DEFAULT_OPERATOR = Operator(TransformerConv, heads=4)
-DEFAULT_RELATIONS = ("intra_frame", "past(reach=3)", "future(reach=3)")
-WIDEST = 512  # channels, unless more are asked for
-PAPER = {  # classes, frames of the grid, width of the Transformer's feed-forward network
-    "haa500": (500, 4, 512),
-    "gym99": (99, 8, 1024),
-    "gym288": (288, 8, 2048),
-}
-Observe = Callable[[MessagePassing, Tensor, Sequence[Relation], Tensor, Tensor], None]
-"""Is called with an operator, x, its relations, x_0 and its output."""
+DEFAULT_RELATIONS = ("intra_frame", "past_3f", "future_3f")
+MAX_DEFAULT_CHANNELS = 512
 
 
 class TAGHead(nn.Module):
@@ -54,36 +53,37 @@ class TAGHead(nn.Module):
         encoder_layers: Transformer layers, 2 in the paper; 0 leaves the stage out.
         encoder_heads: Attention heads of each.
         encoder_channels: Width of their feed-forward network.
-        encoder_norm: Whether the LayerNorm stands before (`pre`) or after (`post`) each block.
+        encoder_norm: LayerNorm before (`pre`) or after (`post`) each block.
         encoder_dropout: Dropout of the Transformer layers.
         conv: The message-passing operator: a PyG class, a partial of one with options, or a
             function of (in_channels, out_channels). TransformerConv, whose four heads share the
             width, when not given.
         mode: How relations meet operators: `per_relation`, an operator for each, their outputs
-            joined by `relation_aggr`; `union`, one on all edges, as in the paper; `edge_type`, one
-            on all edges that is told each edge's relation; `none`, no graph: the control.
-        relations: The edge sets: `intra_frame`, `time_aligned`, `past`, `future` (these three also
-            as `past(reach=2)`), `spatial_window(radius=1)`, `motion_aligned(radius=1)`, which
-            follows the features of the tokens that enter the graph; the controls `no_edges`,
-            `shuffled_intra`, `shuffled_time`, `random_intra`, `random_time` (the last four also as
-            `random_time(seed=1)`); or a `Relation` of any edges. When not given, a token's frame,
-            and its position in the three frames before and in the three after.
-        relation_aggr: How the relations' outputs meet in mode `per_relation`.
+            aggregated by `relation_aggr`; `union`, one on all edges, as in the paper; `edge_type`,
+            one on all edges that gets each edge's type; `none`, no graph: a baseline.
+        relations: The relations by name: `intra_frame`; `time_aligned`; with any integers
+            `time_2f`, `past_3f`, `future_3f`, `window_1p` and `motion_1p`, whose edges are computed
+            from the tokens that enter the graph; the baselines `no_edges`, `shuffled_0_intra`,
+            `shuffled_0_time`, `random_0_intra`, `random_0_time`, with any seeds; or a `Relation` of
+            any edges. When not given, a token's frame, and its position in the three frames before
+            and in the three after.
+        relation_aggr: How the relations' outputs are aggregated in mode `per_relation`.
         graph_layers: Message-passing layers.
         graph_norm: LayerNorm before the operator (`pre`), after the sum (`post`), or none.
         graph_activation: Nonlinearity after the operator, as PyG names it, or none.
         graph_dropout: Dropout after the nonlinearity.
         graph_residual: Whether each layer's input is added to its output.
-        edge_features: What operators that take `edge_attr` are told of an edge: `none`; or
-            `offset`, how many frames, rows and columns its source is away, with a sign, and the
-            distance in the frame. The head fills in their `edge_dim`. They run through PyG.
-        edge_dropout: Probability that an edge leaves the graph of an operator, drawn anew at every
-            training step, layer and relation. Training then runs through PyG; evaluation has all
-            edges, and runs as `engine` says.
+        edge_features: The `edge_attr` of operators that take one: `none`; or `offset`, the signed
+            offset from target to source in frames, rows and columns, and the distance in the frame.
+            The head sets their `edge_dim`. They run through PyG.
+        edge_dropout: Probability that an edge is dropped, drawn anew at every training step, layer
+            and relation. Training then runs through PyG; evaluation has all edges, and runs as
+            `engine` says.
         readout: `mean`, as in the paper; `attention`, a learned weighted mean; or
             `frame_mean_max`, the maximum over the frames of the mean over each.
         engine: How operators run: `dense`, as tensor algebra on the grid; `pyg`, on edge lists; or
-            `auto`, dense where the operator and its options allow it. The numbers are the same.
+            `auto`, dense where the operator and its options have a dense kernel. The results are
+            the same.
 
     Shapes:
         - **feature_map** `[B, in_channels, T, H, W]`
@@ -119,7 +119,7 @@ class TAGHead(nn.Module):
         graph_residual: bool = True,
         edge_features: EdgeFeatures = "none",
         edge_dropout: float = 0.0,
-        readout: Literal["mean", "frame_mean_max", "attention"] = "mean",
+        readout: ReadoutName = "mean",
         engine: Engine = "auto",
     ) -> None:
         options = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
@@ -127,31 +127,17 @@ class TAGHead(nn.Module):
         self.grid = grid if isinstance(grid, Grid) else Grid(*grid)
         self.operator = DEFAULT_OPERATOR if conv is None else as_operator(conv)
         self._options = options
-        channels = min(in_channels, WIDEST) if channels is None else channels
-        check_counts(
-            in_channels=in_channels,
-            num_classes=num_classes,
-            channels=channels,
-            graph_layers=graph_layers,
-        )
+        channels = min(in_channels, MAX_DEFAULT_CHANNELS) if channels is None else channels
+        check_counts(in_channels=in_channels, num_classes=num_classes, channels=channels)
+        check_counts(graph_layers=graph_layers)
         check_choices(
             mode=(mode, get_args(Mode)),
             relation_aggr=(relation_aggr, get_args(RelationAggregation)),
             encoder_norm=(encoder_norm, ("pre", "post")),
             graph_norm=(graph_norm, ("pre", "post", None)),
             readout=(readout, tuple(READOUTS)),
-            engine=(engine, get_args(Engine)),
-            edge_features=(edge_features, get_args(EdgeFeatures)),
         )
-        if engine == "dense" and edge_features != "none":
-            raise ValueError(f"edge_features must be none with engine dense (got {edge_features})")
-        if not isinstance(edge_dropout, int | float) or not 0 <= edge_dropout < 1:
-            raise ValueError(f"edge_dropout must be at least 0 and below 1 (got {edge_dropout!r})")
-        if edge_dropout and engine == "dense":
-            raise ValueError(
-                f"edge_dropout must be 0 with engine dense (got {edge_dropout}): edges leave an "
-                f"edge list; engine auto has one in training, and none in evaluation"
-            )
+        check_edge_options(engine, edge_features, edge_dropout)
         self.in_channels = in_channels
         self.num_classes = num_classes
         self.engine = engine
@@ -189,26 +175,7 @@ class TAGHead(nn.Module):
         Raises:
             ValueError: If the paper has no such dataset.
         """
-        if dataset not in PAPER:
-            raise ValueError(f"dataset must be one of {', '.join(PAPER)} (got {dataset!r})")
-        num_classes, frames, encoder_channels = PAPER[dataset]
-        return cls(
-            in_channels=512,
-            num_classes=num_classes,
-            grid=(frames, 7, 7),
-            positions_std=1.0,
-            encoder_layers=2,
-            encoder_channels=encoder_channels,
-            encoder_norm="post",
-            encoder_dropout=0.5,
-            conv=Operator(APPNP, K=2, alpha=0.1),
-            mode="union",
-            relations=RELATIONS,
-            graph_norm=None,
-            graph_activation=None,
-            graph_dropout=0.0,
-            graph_residual=False,
-        )
+        return cls(**paper_options(dataset))
 
     @overload
     def forward(self, feature_map: Tensor) -> Tensor: ...
@@ -222,15 +189,46 @@ class TAGHead(nn.Module):
         self, feature_map: Tensor, return_attention: bool = False
     ) -> Tensor | tuple[Tensor, EdgeAttention]:
         if return_attention:
-            return capture(self, feature_map)
-        # [B, C, T, H, W] -> [B, N, C]: tokens with global context
-        x = self.encode(feature_map)
-        # [B, N, C]: typed message passing on the grid; [B, T, C] where the rest needs frame means
-        x = self.refine(x, grid_of(feature_map), all_tokens=False)
-        # [B, C]: one vector a clip
-        x = self.readout(x.unflatten(1, (feature_map.size(2), -1)))
-        # [B, K]
+            return self._forward_with_attention(feature_map)
+        grid = grid_of(feature_map)
+        # [B, in_channels, T, H, W] -> [B, N, channels], N = T*H*W
+        x = self.tokens(feature_map)
+        # [B, N, channels]: with a learnable 3D position
+        x = self.positions(x, grid)
+        # [B, N, channels]: with global context
+        x = self.encoder(x)
+        # [B, N, channels], or [B, T, channels] where the readout needs frame means alone
+        x = self.refine(x, grid, all_tokens=False)
+        # [B, channels]
+        x = self.readout(x.unflatten(1, (grid.frames, -1)))
+        # [B, num_classes]
         return self.classifier(x)
+
+    def tokens(self, feature_map: Tensor) -> Tensor:
+        """The feature map's tokens, projected to the head's width.
+
+        Shapes:
+            - **feature_map** `[B, in_channels, T, H, W]`
+            - **output** `[B, N, channels]`
+
+        Raises:
+            ValueError: If the feature map has another number of channels.
+        """
+        if feature_map.size(1) != self.in_channels:
+            raise ValueError(
+                f"feature_map must have {self.in_channels} channels (got {feature_map.size(1)})"
+            )
+        return self.projection(to_tokens(feature_map))
+
+    def embed(self, feature_map: Tensor) -> Tensor:
+        """The tokens that enter the Transformer: projected, with positions.
+
+        Shapes:
+            - **feature_map** `[B, in_channels, T, H, W]`
+            - **output** `[B, N, channels]`
+        """
+        grid = grid_of(feature_map)
+        return self.positions(self.tokens(feature_map), grid)
 
     def encode(self, feature_map: Tensor) -> Tensor:
         """The tokens that enter the graph: projected, with positions, through the Transformer.
@@ -241,98 +239,57 @@ class TAGHead(nn.Module):
         """
         return self.encoder(self.embed(feature_map))
 
-    def embed(self, feature_map: Tensor) -> Tensor:
-        """The tokens that enter the Transformer: projected, with positions.
-
-        Shapes:
-            - **feature_map** `[B, in_channels, T, H, W]`
-            - **output** `[B, N, channels]`
-        """
-        grid = grid_of(feature_map)
-        if feature_map.size(1) != self.in_channels:
-            raise ValueError(
-                f"feature_map must have {self.in_channels} channels (got {feature_map.size(1)})"
-            )
-        return self.positions(self.projection(to_tokens(feature_map)), grid)
-
-    def refine(
-        self, x: Tensor, grid: Grid, all_tokens: bool = True, observe: Observe | None = None
-    ) -> Tensor:
+    def refine(self, x: Tensor, grid: Grid, all_tokens: bool = True) -> Tensor:
         """Message passing on a grid's tokens.
 
         Args:
             x: The tokens.
             grid: The grid that they lie on.
-            all_tokens: Whether every token is wanted, or only their mean: then the last layers run
-                on the means over each frame, where that is exact.
-            observe: Is told of every operator that ran: what went in, and what came out.
+            all_tokens: Whether the output has every token, or only what the readout needs: then
+                the last layers run on the means over each frame, where that is exact.
 
         Shapes:
             - **x** `[B, N, channels]`
-            - **output** `[B, N, channels]`, or `[B, T, channels]` with the same mean
+            - **output** `[B, N, channels]`, or `[B, T, channels]` with the same frame means
         """
-
-        def run(
-            conv: MessagePassing, x: Tensor, relations: Sequence[Relation], x_0: Tensor
-        ) -> Tensor:
-            if x.size(1) != grid.num_nodes:
-                return operators.propagate_means(conv, x, grid, relations, x_0)
-            out = operators.propagate(
-                conv,
-                x,
-                grid,
-                relations,
-                x_0,
-                edge_features=self.edge_features,
-                edge_dropout=self.edge_dropout,
-                engine=self.engine,
-            )
-            if observe is not None:
-                observe(conv, x, relations, x_0, out)
+        runner, layers = self._runner(grid), list(self.layers)
+        first = len(layers)
+        if not all_tokens:
+            first = first_layer_on_frame_means(self.layers, self.readout, runner)
+        out = run_layers(layers[:first], x, runner)
+        if first == len(layers):
             return out
+        return run_layers(layers[first:], frame_means(out, grid), runner, frame_means(x, grid))
 
-        x_0 = x
-        first_on_means = len(self.layers) if all_tokens else self._first_on_means(grid)
-        for i, layer in enumerate(self.layers):
-            if i == first_on_means:
-                x, x_0 = frame_means(x, grid), frame_means(x_0, grid)
-            x = layer(x, x_0, run)
-        return x
+    def _runner(self, grid: Grid) -> GridRunner:
+        return GridRunner(grid, self.engine, self.edge_features, self.edge_dropout)
 
-    def _first_on_means(self, grid: Grid) -> int:
-        """The first layer from which on frame means are all that the readout needs."""
-        first = len(self.layers)
-        if self.engine == "pyg" or class_of(self.readout) not in OF_FRAME_MEANS:
-            return first
-        if has_hooks(self.readout) or (self.edge_dropout and self.training):
-            return first
-        for layer in reversed(self.layers):
-            if class_of(layer) is not MessagePassingLayer:
-                break
-            if not cast(MessagePassingLayer, layer).commutes_with_means(grid):
-                break
-            first -= 1
-        return first
+    def _forward_with_attention(self, feature_map: Tensor) -> tuple[Tensor, EdgeAttention]:
+        return capture(
+            self.embed(feature_map),
+            self.encoder,
+            self.layers,
+            self.readout,
+            self.classifier,
+            self.relations,
+            self._runner(grid_of(feature_map)),
+        )
 
     def graph_model(self) -> GraphModel:
-        """What follows the Transformer, as a PyG model that shares this head's parameters."""
-        return GraphModel(self)
+        """All parts behind the Transformer as a PyG model that shares this head's parameters."""
+        parts = self.layers, self.readout, self.classifier, self.grid
+        return GraphModel(*parts, self.edge_features, self.edge_dropout)
 
     def config(self) -> dict[str, Any]:
-        """The arguments that make this head again, as JSON can hold them.
+        """The arguments that rebuild this head, as JSON can hold them.
 
         Raises:
             ValueError: If the operator or a relation was given as a function, or the head is of a
-                class of its own: no file can hold them.
+                subclass: no file can hold them.
         """
         if type(self) is not TAGHead:
             raise ValueError(f"head: a {type(self).__name__} cannot be written to a file")
         grid = [self.grid.frames, self.grid.height, self.grid.width]
-        relations = [relation.expression for relation in self.relations]
+        relations = [relation.to_config() for relation in self.relations]
         conv = self.operator.to_config()
         return {**self._options, "grid": grid, "relations": relations, "conv": conv}
-
-
-def frame_means(x: Tensor, grid: Grid) -> Tensor:
-    """Tokens `[B, N, C]` -> their mean over each frame `[B, T, C]`."""
-    return x.unflatten(1, (grid.frames, grid.num_positions)).mean(dim=2)

@@ -1,8 +1,8 @@
-"""Typed message passing: operators over relations, and the residual layer around them."""
+"""Message passing over typed edges: operators on relations, and the residual layer around them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import torch
@@ -14,6 +14,7 @@ from torch_geometric.nn.resolver import activation_resolver
 
 from taghead.graph.grid import Grid
 from taghead.graph.relations import INTRA_FRAME, Relation
+from taghead.nn.runner import Runner
 from taghead.operators import EdgeFeatures, Operator, commutes_with_means, propagate
 from taghead.operators.kernel import class_of
 from taghead.operators.offsets import check_takes_edges, edge_width
@@ -23,8 +24,6 @@ from taghead.operators.typed_inputs import takes_edge_types
 
 Mode = Literal["union", "per_relation", "edge_type", "none"]
 RelationAggregation = Literal["sum", "mean", "max", "cat"]
-Run = Callable[[MessagePassing, Tensor, Sequence[Relation], Tensor], Tensor]
-"""Runs an operator on x over the relations' edges; the last argument is x_0."""
 
 
 class TypedOperator(nn.Module):
@@ -38,18 +37,18 @@ class TypedOperator(nn.Module):
     Args:
         channels: Width of every token.
         operator: Makes an operator of given widths.
-        relations: The edge sets.
-        mode: `per_relation`; `union`; or `edge_type`, the union with an operator that is told
-            each edge's relation.
-        aggr: How the relations' outputs meet, as in PyG's `HeteroConv`.
-        edge_features: What the operator is told of each edge.
+        relations: The relations.
+        mode: `per_relation`; `union`; or `edge_type`, the union with an operator that gets each
+            edge's type.
+        aggr: How the relations' outputs are aggregated, as in PyG's `HeteroConv`.
+        edge_features: The features of each edge.
 
     Shapes:
         - **x**, **x_0** `[..., channels]`
         - **output** `[..., channels]`
 
     Raises:
-        ValueError: If the mode and the operator do not go together.
+        ValueError: If the mode and the operator do not fit each other.
     """
 
     def __init__(
@@ -65,26 +64,24 @@ class TypedOperator(nn.Module):
         self.relations = tuple(relations)
         self.aggr = aggr
         self.convs: ModuleDict | None = None
-        width, of_edges = channels, edge_width(edge_features)
+        width, edge_channels = channels, edge_width(edge_features)
         if mode == "per_relation":
-            width = _width_of_a_relation(channels, len(self.relations), aggr)
+            width = _channels_of_a_relation(channels, len(self.relations), aggr)
             self.convs = ModuleDict(
-                {r: operator(channels, width, of_edges) for r in self.relations}
+                {r: operator(channels, width, edge_channels) for r in self.relations}
             )
         else:
-            self.conv = operator(channels, channels, of_edges)
+            self.conv = operator(channels, channels, edge_channels)
             if mode == "edge_type" and not takes_edge_types(self.conv):
                 name = type(self.conv).__name__
                 raise ValueError(f"mode edge_type: {name} takes no edge_type; use union instead")
         for conv in self.modules():
             if mode != "edge_type" and getattr(conv, "num_relations", 1) > 1:
                 name = type(conv).__name__
-                raise ValueError(
-                    f"mode {mode}: {name} tells relations apart; use edge_type instead"
-                )
+                raise ValueError(f"mode {mode}: {name} needs edge types; use edge_type instead")
         for conv in self.modules():
             if isinstance(conv, MessagePassing):
-                if of_edges is not None:
+                if edge_channels is not None:
                     check_takes_edges(conv, forward_arguments(conv.__class__)[0])
                 num_relations = 1 if self.convs else len(self.relations)
                 _check_width(conv, channels, width, num_relations, edge_features)
@@ -97,14 +94,14 @@ class TypedOperator(nn.Module):
             commutes_with_means(self.convs[r], grid, [r]) for r in self.relations
         )
 
-    def forward(self, x: Tensor, x_0: Tensor, run: Run) -> Tensor:
+    def forward(self, x: Tensor, x_0: Tensor, runner: Runner) -> Tensor:
         if self.convs is None:
-            return run(self.conv, x, self.relations, x_0)
-        outputs = [run(self.convs[r], x, [r], x_0) for r in self.relations]
+            return runner(self.conv, x, self.relations, x_0)
+        outputs = [runner(self.convs[r], x, [r], x_0) for r in self.relations]
         return group(outputs, self.aggr)
 
 
-def _width_of_a_relation(channels: int, num_relations: int, aggr: RelationAggregation) -> int:
+def _channels_of_a_relation(channels: int, num_relations: int, aggr: RelationAggregation) -> int:
     if aggr != "cat":
         return channels
     if channels % num_relations:
@@ -123,7 +120,7 @@ def _check_width(
     num_relations: int,
     edge_features: EdgeFeatures,
 ) -> None:
-    """Runs an operator on four tokens to see that it works and how wide its output is."""
+    """Runs an operator on four tokens to check that it works and how wide its output is."""
     name, was_training = type(conv).__name__, conv.training
     x = torch.zeros(1, 4, in_channels)
     try:
@@ -138,21 +135,21 @@ def _check_width(
 
 
 class MessagePassingLayer(nn.Module):
-    r"""Message passing with a norm, a nonlinearity, dropout and a residual connection.
+    r"""A message-passing layer: norm, operators, nonlinearity, dropout and residual connection.
 
-    With pre-norm, and with post-norm the norm of the sum of both:
+    With `pre` norm it is
 
     .. math:: \mathbf{x} + \mathrm{dropout}(\sigma(\mathrm{conv}(\mathrm{norm}(\mathbf{x}))))
 
-    `norm=None`, `activation=None` and `residual=False` leave the
-    bare operator, as in the paper.
+    and with `post` norm the LayerNorm of the sum instead. `norm=None`, `activation=None` and
+    `residual=False` leave the bare operator, as in the paper.
 
     Args:
         channels: Width of every token.
         convs: The operators.
-        norm: Where the LayerNorm stands: `pre`, `post` or nowhere.
+        norm: LayerNorm before the operators (`pre`), after the sum (`post`), or none.
         activation: The nonlinearity's name, as PyG resolves it.
-        dropout: Probability that a value is zeroed before the sum.
+        dropout: Dropout probability of the operators' output.
         residual: Whether the layer's input is added to its output.
 
     Shapes:
@@ -187,7 +184,27 @@ class MessagePassingLayer(nn.Module):
         )
         return is_plain and self.convs.commutes_with_means(grid)
 
-    def forward(self, x: Tensor, x_0: Tensor, run: Run) -> Tensor:
-        out = self.convs(self.pre_norm(x), x_0, run)
+    def forward(self, x: Tensor, x_0: Tensor, runner: Runner) -> Tensor:
+        out = self.convs(self.pre_norm(x), x_0, runner)
         out = self.dropout(self.activation(out))
         return self.post_norm(x + out if self.residual else out)
+
+
+def run_layers(
+    layers: Iterable[nn.Module], x: Tensor, runner: Runner, x_0: Tensor | None = None
+) -> Tensor:
+    """Message passing through a sequence of layers.
+
+    Args:
+        layers: The layers.
+        x: The tokens.
+        runner: Runs their operators.
+        x_0: The input of the first layer of all; `x` if not given.
+
+    Shapes:
+        - **x**, **x_0**, **output** `[..., channels]`
+    """
+    x_0 = x if x_0 is None else x_0
+    for layer in layers:
+        x = layer(x, x_0, runner)
+    return x

@@ -60,7 +60,7 @@ class PositionalEncoding(nn.Module):
 
 
 def _shape(grid: Grid, axes: tuple[int, ...]) -> tuple[int, int, int]:
-    """The grid's (T, H, W) with 1 in place of the axes that are not asked for."""
+    """The grid's (T, H, W) with 1 for all other axes."""
     sizes = (grid.frames, grid.height, grid.width)
     t, h, w = (size if axis in axes else 1 for axis, size in enumerate(sizes))
     return t, h, w

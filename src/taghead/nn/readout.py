@@ -1,11 +1,12 @@
-"""From the tokens of a clip to one vector.
+"""Readouts: from the tokens of a clip to one vector.
 
-Readouts take tokens by frame and position. With one position, they are means over frames.
+To add one, write its class and add it to `READOUTS` and to `ReadoutName`, both at the end.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,56 +17,82 @@ from torch_geometric.nn import (
     MeanAggregation,
 )
 
+from taghead.operators.kernel import class_of
 
-class MeanReadout(nn.Module):
-    """The mean over all tokens, as in the paper.
+
+class Readout(nn.Module, ABC):
+    """From the tokens of a clip, by frame and position, to one vector.
+
+    Args:
+        channels: Width of every token.
 
     Shapes:
-        - **x** `[B, T, P, C]`
-        - **output** `[B, C]`
+        - **x** `[B, T, P, channels]`; with P = 1, the means over each frame
+        - **output** `[B, channels]`
     """
+
+    uses_frame_means: ClassVar[bool] = False
+    """Whether the output depends on the tokens through their means over each frame alone."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+
+    @abstractmethod
+    def forward(self, x: Tensor) -> Tensor: ...
+
+    @abstractmethod
+    def weights(self, x: Tensor) -> Tensor:
+        """The weight of each token in the output, `[B, T*P]`; each clip's sum to 1."""
+
+    @abstractmethod
+    def aggregation(self) -> Aggregation:
+        """The same as a PyG aggregation with the same parameters, for graphs of any size.
+
+        A `FrameAggregation` gets each token's frame as well.
+        """
+
+
+class MeanReadout(Readout):
+    """The mean over all tokens, as in the paper."""
+
+    uses_frame_means = True
 
     def forward(self, x: Tensor) -> Tensor:
         return x.mean(dim=(1, 2))
 
     def weights(self, x: Tensor) -> Tensor:
-        """What each token counts for, `[B, T*P]`; they sum to 1."""
         num_tokens = x.size(1) * x.size(2)
         return x.new_full((x.size(0), num_tokens), 1 / num_tokens)
 
     def aggregation(self) -> Aggregation:
-        """The same as a PyG aggregation."""
         return MeanAggregation()
 
 
-class FrameMeanMaxReadout(nn.Module):
-    """The mean over each frame, then the maximum over the frames: what shows up once, counts.
+class FrameMeanMaxReadout(Readout):
+    """The maximum over frames of the mean over each frame: one frame suffices as evidence."""
 
-    Shapes:
-        - **x** `[B, T, P, C]`
-        - **output** `[B, C]`
-    """
+    uses_frame_means = True
 
     def forward(self, x: Tensor) -> Tensor:
         return x.mean(dim=2).amax(dim=1)
 
     def weights(self, x: Tensor) -> Tensor:
-        """The part of the channels whose maximum a token's frame is, shared by its positions.
-
-        They are `[B, T*P]` and sum to 1.
-        """
+        """The share of channels whose maximum is in a token's frame, split over its positions."""
         best = x.mean(dim=2).argmax(dim=1)  # [B, C]
         counts = best.new_zeros(x.shape[:2]).scatter_add_(1, best, torch.ones_like(best))  # [B, T]
         of_frame = counts.to(x.dtype) / (x.size(2) * x.size(3))
         return of_frame.repeat_interleave(x.size(2), dim=1)
 
     def aggregation(self) -> Aggregation:
-        """The same as an aggregation that takes each token's frame as well."""
         return FrameMeanMaxAggregation()
 
 
-class FrameMeanMaxAggregation(Aggregation):
-    """The mean over each frame of each graph, then the maximum over a graph's frames.
+class FrameAggregation(Aggregation):
+    """A PyG aggregation that takes each token's frame as the keyword `frame`, `[M]`."""
+
+
+class FrameMeanMaxAggregation(FrameAggregation):
+    """The maximum over a graph's frames of the mean over each frame.
 
     Shapes:
         - **x** `[M, C]`
@@ -90,12 +117,12 @@ class FrameMeanMaxAggregation(Aggregation):
     ) -> Tensor:
         self.assert_index_present(index)
         assert index is not None
-        # numbered without gaps: a frame that is not there has no mean
-        frames, place = torch.stack([index, frame]).unique(dim=1, return_inverse=True)
-        return self.max(self.mean(x, place), frames[0], dim_size=dim_size)
+        # numbered without gaps: a frame without tokens has no mean
+        frames, frame_index = torch.stack([index, frame]).unique(dim=1, return_inverse=True)
+        return self.max(self.mean(x, frame_index), frames[0], dim_size=dim_size)
 
 
-class AttentionReadout(nn.Module):
+class AttentionReadout(Readout):
     r"""A learned weighted mean over all tokens.
 
     Follows `Gated Graph Sequence Neural Networks <https://arxiv.org/abs/1511.05493>`_:
@@ -111,27 +138,29 @@ class AttentionReadout(nn.Module):
     """
 
     def __init__(self, channels: int) -> None:
-        super().__init__()
+        super().__init__(channels)
         self.gate = nn.Linear(channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         return (self.weights(x).unsqueeze(-1) * x.flatten(1, 2)).sum(dim=1)
 
     def weights(self, x: Tensor) -> Tensor:
-        """What each token counts for, `[B, T*P]`; they sum to 1."""
         return self.gate(x.flatten(1, 2)).softmax(dim=1).squeeze(-1)
 
     def aggregation(self) -> Aggregation:
-        """The same as a PyG aggregation, sharing the parameters."""
         return AttentionalAggregation(self.gate)
 
 
-READOUTS: dict[str, Callable[[int], nn.Module]] = {
-    "mean": lambda channels: MeanReadout(),
-    "frame_mean_max": lambda channels: FrameMeanMaxReadout(),
+ReadoutName = Literal["mean", "frame_mean_max", "attention"]
+
+READOUTS: dict[ReadoutName, type[Readout]] = {
+    "mean": MeanReadout,
+    "frame_mean_max": FrameMeanMaxReadout,
     "attention": AttentionReadout,
 }
-"""The readouts by name; each is made for a width."""
+"""The readouts by name."""
 
-OF_FRAME_MEANS = (MeanReadout, FrameMeanMaxReadout)
-"""Those that need no more than the mean over each frame."""
+
+def needs_frame_means_only(readout: nn.Module) -> bool:
+    """Whether a readout needs only the mean over each frame: its exact class must say so."""
+    return vars(class_of(readout)).get("uses_frame_means", False)

@@ -13,7 +13,7 @@ from torch_geometric.nn import MessagePassing
 from torch_geometric.utils import dropout_edge
 
 from taghead.graph.convert import repeat_edges
-from taghead.graph.edge_index import follow_features, joined, typed_edges_of_clips
+from taghead.graph.edge_index import any_dynamic, batch_edges, typed_clip_edges
 from taghead.graph.grid import Grid
 from taghead.graph.relations import NODE, Relation
 from taghead.operators.constants import keep
@@ -108,12 +108,12 @@ def edge_arguments(
         - **x_0** `[B, N, C]`, what went into the first layer
     """
     arguments = (x_0.size(0), x_0.device)
-    follows = follow_features(relations)
+    follows = any_dynamic(relations)
     edges = batched_edges(grid, () if follows else relations, *arguments)
     if follows:
-        edge_index, edge_type = typed_edges_of_clips(x_0, grid, relations)
+        edge_index, edge_type = typed_clip_edges(x_0, grid, relations)
         edges = edges._replace(
-            edge_index=joined(edge_index, grid.num_nodes), edge_type=edge_type.flatten()
+            edge_index=batch_edges(edge_index, grid.num_nodes), edge_type=edge_type.flatten()
         )
     available = edges._asdict() | {"x_0": x_0.flatten(0, 1)}
     if edge_features == "offset" and follows:
