@@ -18,12 +18,13 @@ from torch import Tensor
 
 from taghead.cli import main
 from taghead.errors import VideoError
-from taghead.explain import explain_clip, see, to_numbers
-from taghead.explain.explanation import _stride
+from taghead.explain import explain_clip, load_view
+from taghead.explain.clip_explanation import _stride
 from taghead.explain.overlay import write_overlay
-from taghead.explain.panels import Choice
+from taghead.explain.selection import Selection
 from taghead.graph import Grid, custom
-from taghead.inference.predictor import load_model, predict_videos
+from taghead.inference.predictor import predict_videos
+from taghead.model.pretrained import load_model
 from taghead.video import Preprocessing
 
 LAST_DIGIT = 6e-7  # the JSON has six decimals
@@ -119,7 +120,7 @@ def test_the_video_plays_anywhere(explained: Any) -> None:
 
 def test_heat_lies_on_its_token_in_the_video(clip: Path, tmp_path: Path) -> None:
     model = make_model()
-    found = explain_clip(model, see(clip, Preprocessing()), draws=0)
+    found = explain_clip(model, load_view(clip, Preprocessing()), draws=0)
     rollout = torch.zeros(GRID.frames, GRID.height, GRID.width)
     rollout[2, 1, 5] = 1.0
     grey = np.full_like(found.clip.pictures, 128)
@@ -146,7 +147,7 @@ def test_pictures_show_what_the_model_sees(
     preprocessing = Preprocessing(num_frames=8, resize=64, crop=48, test_crops=crops)
     views = preprocessing.load_views(path)
     for view in range(crops):
-        seen = see(path, preprocessing, view)
+        seen = load_view(path, preprocessing, view)
         assert torch.equal(seen.tensor, views[view])
         side = seen.pictures.shape[1]
         assert side == round(48 / 64 * min(size) / 2) * 2
@@ -162,9 +163,9 @@ def test_views_in_time_have_their_own_frames(tmp_path: Path) -> None:
     path = write_video(tmp_path / "clip.mp4", 24)
     whole = Preprocessing(num_frames=4, resize=120, crop=120, test_clips=3)
     for view in range(3):
-        seen = see(path, whole, view)
+        seen = load_view(path, whole, view)
         assert seen.indices.tolist() == np.linspace(0, 23, 12).astype(int)[view::3].tolist()
-    wide = see(write_video(tmp_path / "square.mp4", 9, size=(120, 120)), whole, 1)
+    wide = load_view(write_video(tmp_path / "square.mp4", 9, size=(120, 120)), whole, 1)
     assert [number_of(picture) for picture in wide.pictures] == wide.indices.tolist()
 
 
@@ -190,8 +191,8 @@ HEADS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("options", HEADS.values(), ids=HEADS)
 def test_other_heads(options: dict[str, Any], clip: Path) -> None:
     model = make_model(**options)
-    found = explain_clip(model, see(clip, Preprocessing()), 2, draws=2)
-    numbers = json.loads(json.dumps(to_numbers(found, "somewhere"), allow_nan=False))
+    found = explain_clip(model, load_view(clip, Preprocessing()), 2, draws=2)
+    numbers = json.loads(json.dumps(found.to_dict("somewhere"), allow_nan=False))
     assert numbers["target"] == "turn_left"
     assert sum(np.ravel(numbers["rollout"])) == pytest.approx(1, abs=1e-4)
     if not len(model.head.layers):
@@ -261,7 +262,7 @@ def test_nothing_of_a_name_becomes_html(explained: Any) -> None:
 def test_a_relation_is_known_by_its_expression_too() -> None:
     head = make_model().head
     for relation in ("past(reach=3)", "earlier_within_3_frames"):
-        assert Choice(relation=relation).checked(head).relation == "earlier_within_3_frames"
+        assert Selection(relation=relation).checked(head).relation == "earlier_within_3_frames"
 
 
 ERRORS = [
@@ -304,7 +305,7 @@ def test_models_that_cannot_be_explained(clip: Path, tmp_path: Path) -> None:
 def test_a_video_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "text.mp4").write_text("hello")
     with pytest.raises(VideoError, match=r"text\.mp4: cannot be opened as a video"):
-        see(tmp_path / "text.mp4", Preprocessing())
+        load_view(tmp_path / "text.mp4", Preprocessing())
 
 
 def assert_near(found: Tensor, expected: Tensor) -> None:

@@ -27,7 +27,7 @@ from taghead.explain import (
     graph_inputs,
     token_saliency,
 )
-from taghead.explain.curves import _Graph
+from taghead.explain.curves import _ClipGraph
 from taghead.graph import (
     INTRA_FRAME,
     PAST,
@@ -283,10 +283,10 @@ def test_curves_of_a_head_that_uses_one_edge() -> None:
 def test_random_orders_have_the_rankings_relations_place_by_place() -> None:
     relations = [INTRA_FRAME, PAST]
     head = make_head(conv=OPERATORS["GATv2Conv"], relations=relations)
-    graph = _Graph(head, make_map(1), None)
+    graph = _ClipGraph(head, make_map(1), None)
     count, others = (GRID.edge_index(relation).size(1) for relation in relations)
     scores = {"intra_frame": torch.rand(count), "past": torch.rand(others) + 0.5}
-    ranked = graph.joined(scores).argsort(descending=True, stable=True)
+    ranked = graph.concatenate(scores).argsort(descending=True, stable=True)
     drawn = graph.shuffled(ranked, torch.Generator().manual_seed(0))
     assert sorted(drawn.tolist()) == list(range(count + others))
     assert ((drawn < count) == (ranked < count)).all()

@@ -11,9 +11,9 @@ import pytest
 import torch_geometric.nn as pyg
 from tiny import GRID, HOSTILE, make_model
 
-from taghead.explain import explain_clip, see, to_numbers
-from taghead.explain.page import write_page
-from taghead.explain.panels import Choice
+from taghead.explain import explain_clip, load_view
+from taghead.explain.page.clip_page import write_page
+from taghead.explain.selection import Selection
 from taghead.video import Preprocessing
 
 playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
@@ -312,9 +312,9 @@ def test_the_policy_refuses_what_is_not_the_pages_own(browser: Any, explained: A
 def test_other_heads(
     opened: Any, clip: Path, tmp_path: Path, options: dict[str, Any], title: str
 ) -> None:
-    found = explain_clip(make_model(**options), see(clip, Preprocessing()), 1, draws=0)
-    numbers = to_numbers(found, tmp_path)
-    write_page(found, numbers, Choice(), tmp_path / "page.html")
+    found = explain_clip(make_model(**options), load_view(clip, Preprocessing()), 1, draws=0)
+    numbers = found.to_dict(tmp_path)
+    write_page(found, numbers, Selection(), tmp_path / "page.html")
     page = opened(tmp_path / "page.html")
     assert page.inner_text("#listens-title") == title
     patch(page, 10).hover()

@@ -9,8 +9,8 @@ from matplotlib.patches import ConnectionPatch
 from torch import Tensor
 
 from taghead import Grid
-from taghead.explain import ClipHeat, compare, edges_on_frames, save_figure, token_heat
-from taghead.explain.colours import UNDER, HeatScale
+from taghead.explain import ClipHeat, compare_heat, edges_on_frames, save_figure, token_heat
+from taghead.explain.plots.heat import BACKGROUND, HeatScale
 
 GRID = Grid(2, 3, 4)
 
@@ -48,13 +48,13 @@ def test_the_colour_bar_shows_what_lies_on_a_pale_frame() -> None:
     scale = HeatScale(torch.tensor([1.0, 3.0]))
     bar, rgba = scale.bar().to_rgba([1.0, 3.0]), scale.rgba(np.array([1.0, 3.0]))
     assert rgba[:, 3].tolist() == pytest.approx([0, 0.8])
-    mixed = rgba[:, :3] * rgba[:, 3:] + UNDER * (1 - rgba[:, 3:])
+    mixed = rgba[:, :3] * rgba[:, 3:] + BACKGROUND * (1 - rgba[:, 3:])
     np.testing.assert_allclose(bar[:, :3], mixed, atol=1e-6)
 
 
 def test_names_are_no_formulas(frames: Tensor, tmp_path: Path) -> None:
     values = torch.rand(GRID.frames, GRID.height, GRID.width)
-    figure = compare([ClipHeat(frames, values, "$a_$ {")], title="$\\nosuch$")
+    figure = compare_heat([ClipHeat(frames, values, "$a_$ {")], title="$\\nosuch$")
     save_figure(figure, tmp_path / "heat.svg")
     assert "$a_$ {" in (tmp_path / "heat.svg").read_text()
 
@@ -76,7 +76,7 @@ def test_edges_are_drawn_between_their_tokens(frames: Tensor) -> None:
 @pytest.mark.parametrize("suffix", [".png", ".svg", ".pdf"])
 def test_figures_are_written(frames: Tensor, tmp_path: Path, suffix: str) -> None:
     values = torch.rand(GRID.frames, GRID.height, GRID.width)
-    figure = compare([ClipHeat(frames, values, "one"), ClipHeat(frames, values, "other")])
+    figure = compare_heat([ClipHeat(frames, values, "one"), ClipHeat(frames, values, "other")])
     path = tmp_path / f"heat{suffix}"
     save_figure(figure, path)
     begins = {".png": b"\x89PNG", ".svg": b"<?xml", ".pdf": b"%PDF"}[suffix]
@@ -89,4 +89,6 @@ def test_frames_that_do_not_go_with_the_tokens_are_refused(frames: Tensor) -> No
     with pytest.raises(ValueError, match=r"uint8 of the shape .* \(got float32"):
         token_heat(frames.float(), torch.zeros(2, 2, 2))
     with pytest.raises(ValueError, match="the same number of frames of tokens"):
-        compare([ClipHeat(frames, torch.zeros(2, 2, 2)), ClipHeat(frames, torch.zeros(4, 2, 2))])
+        compare_heat(
+            [ClipHeat(frames, torch.zeros(2, 2, 2)), ClipHeat(frames, torch.zeros(4, 2, 2))]
+        )

@@ -1,15 +1,18 @@
 """The paper's model as its authors run it, and the files that they would save of it."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+import pytest
 import torch
 from torch import Tensor, nn
 from torch_geometric.data import Batch, Data
 from torch_geometric.nn import APPNP, global_mean_pool
 from torchvision.models.video.resnet import BasicBlock, Conv2Plus1D, R2Plus1dStem, VideoResNet
 
+from taghead.backbones import BACKBONES
 from taghead.model.released import Preset
 
 PRESETS: dict[Preset, tuple[int, int, int]] = {  # classes, frames of the grid, feed-forward
@@ -71,6 +74,13 @@ def small_backbone() -> nn.Sequential:
     """Feature maps of the same sizes at a thousandth of the cost."""
     stem = nn.Conv3d(3, 16, (8, 16, 16), (8, 16, 16))
     return nn.Sequential(stem, nn.Sequential(nn.Conv3d(16, 512, 1), nn.BatchNorm3d(512)))
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Takes a small backbone for R(2+1)D-34."""
+    spec = replace(BACKBONES["r2plus1d_34"], build=small_backbone, features=lambda network: network)
+    monkeypatch.setitem(BACKBONES, "r2plus1d_34", spec)
 
 
 def randomise(module: nn.Module) -> None:

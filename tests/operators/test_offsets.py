@@ -14,7 +14,7 @@ from torch_geometric.explain import AttentionExplainer, GNNExplainer
 from torch_geometric.nn import MessagePassing
 
 from taghead import Grid, TAGHead
-from taghead.explain import edge_curves, edge_saliency, explain
+from taghead.explain import edge_curves, edge_saliency, explain_head
 from taghead.graph import (
     FUTURE,
     INTRA_FRAME,
@@ -165,7 +165,7 @@ def test_explanations_run_with_them(mode: Any, conv: Any) -> None:
     head = make_head(mode=mode, conv=conv).float()
     feature_map = make_map(1).float()
     for algorithm in (AttentionExplainer(), GNNExplainer(epochs=2)):
-        found = explain(head, feature_map, algorithm)
+        found = explain_head(head, feature_map, algorithm)
         assert set(found.scores) == {"intra_frame", "time_aligned"}
     saliency = edge_saliency(head, feature_map)
     curves = edge_curves(head, feature_map, saliency, steps=2, draws=2)

@@ -6,7 +6,7 @@ import logging
 import math
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch import Callback
@@ -17,35 +17,18 @@ from torch.optim.lr_scheduler import LambdaLR
 from taghead.backbones import Backbone, build_backbone
 from taghead.errors import DataError
 from taghead.features.cache import FeatureCache
-from taghead.graph.grid import Grid
 from taghead.model.classifier import VideoClassifier
+from taghead.model.head_factory import HeadFactory
 from taghead.nn.head import TAGHead
 from taghead.training.evaluation import Batch, EvaluatedTask
 from taghead.training.finetuning import batch_norms, set_norms
-from taghead.training.finite import check_checkpoint, stop_if_not_finite
+from taghead.training.finite import check_loss_finite
 from taghead.training.losses import ClassificationLoss, Loss
 from taghead.training.mixing import Mixing
 from taghead.training.optim import clean_name, parameter_groups, warmup_cosine
 from taghead.training.recompute import recompute_activations
 from taghead.training.resume import ExactResume
 from taghead.video.preprocessing import Preprocessing
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    HeadFactory = Callable[[int, int, Grid], TAGHead]
-else:
-
-    class HeadFactory(Protocol):
-        """Makes a head for (in_channels, num_classes, grid).
-
-        The command line reads this signature: a head's other arguments are its options.
-        """
-
-        def __call__(self, in_channels: int, num_classes: int, grid: Grid) -> TAGHead: ...
-
-
-__all__ = ["Batch", "ClassificationTask", "HeadFactory", "check_checkpoint"]
 
 log = logging.getLogger(__name__)
 
@@ -225,7 +208,7 @@ class ClassificationTask(EvaluatedTask):
         clip, label, index = batch
         clip, label = self.mixing(clip, label)
         loss = self.loss(self(clip), label)
-        stop_if_not_finite(self, loss.detach(), index)
+        check_loss_finite(self, loss.detach(), index)
         self.log("train/loss", loss, prog_bar=True, batch_size=len(clip))
         return loss
 

@@ -17,10 +17,10 @@ from torchvision.models.video import mvit_v2_s
 from taghead.backbones import build_backbone
 from taghead.cli import main
 from taghead.errors import DataError
+from taghead.training.checkpoints import LastCheckpoint
 from taghead.training.finetuning import StagedUnfreezing, batch_norms
 from taghead.training.optim import depth_stages
 from taghead.training.recompute import blocks, recompute_activations
-from taghead.training.resume import LastCheckpoint
 
 
 def passes(network: nn.Module, clip: Tensor) -> tuple[dict[str, Tensor], int]:

@@ -22,7 +22,7 @@ from taghead.cli import main
 from taghead.data import SynthGym
 from taghead.data.dataset import ClipDataset
 from taghead.data.seeding import Draw
-from taghead.training.resume import LastCheckpoint, WholeCheckpoints, last_checkpoint
+from taghead.training.checkpoints import AtomicCheckpointIO, LastCheckpoint, last_checkpoint
 from taghead.training.task import ClassificationTask
 from taghead.video import Preprocessing
 
@@ -129,7 +129,7 @@ def test_from_every_checkpoint_on_training_is_the_same(
 
 
 def test_checkpoints_appear_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path, writer = tmp_path / "kept" / "last.ckpt", WholeCheckpoints()
+    path, writer = tmp_path / "kept" / "last.ckpt", AtomicCheckpointIO()
     writer.save_checkpoint({"step": 1}, path)
     (path.parent / ".unfinished-best.ckpt").write_bytes(b"half of")
 
@@ -141,7 +141,7 @@ def test_checkpoints_appear_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", cut_off)
         with pytest.raises(KeyboardInterrupt):
-            WholeCheckpoints().save_checkpoint({"step": 2}, path)
+            AtomicCheckpointIO().save_checkpoint({"step": 2}, path)
     assert [left.name for left in path.parent.iterdir()] == ["last.ckpt"]  # the leftover is gone
     assert torch.load(path, weights_only=True) == {"step": 1}
     writer.save_checkpoint({"step": 3}, path)

@@ -1,4 +1,4 @@
-"""A clip as the model sees it, and the same part of the video as a person wants to see it."""
+"""One view of a video: the model's input tensor, and the same frames and crop as pictures."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from torch import Tensor
 
 from taghead.video import Preprocessing, VideoReader
 
-LARGEST = 384  # pixels of a side, of the pictures for people
+MAX_SIDE = 384  # pixels of a picture
 
 
 @dataclass(frozen=True)
-class SeenClip:
+class ClipView:
     """One view of a video.
 
     Args:
         path: The video file.
-        view: Which of the views that a test averages over.
-        num_views: How many there are.
-        indices: The frames' numbers in the file.
-        seconds: When they are shown.
-        tensor: What the model takes, `[3, T_in, crop, crop]`.
-        pictures: The same frames and the same part of them, `[T_in, S, S, 3]`, uint8: as sharp as
-            the file has it, up to 384 pixels a side.
+        view: Index of the view among those that a test averages over.
+        num_views: Number of those views.
+        indices: Indices of the frames in the file, `[T_in]`.
+        seconds: Timestamps of the frames, `[T_in]`.
+        tensor: The model's input, `[3, T_in, crop, crop]`.
+        pictures: The same frames and crop at the file's resolution, up to 384 pixels a side,
+            `[T_in, S, S, 3]`, uint8.
     """
 
     path: Path
@@ -39,19 +39,19 @@ class SeenClip:
 
     @property
     def rate(self) -> float:
-        """Frames per second of the view, 25 where the file's times do not tell."""
+        """Frames per second of the view; 25 if all timestamps are equal."""
         length = float(self.seconds[-1] - self.seconds[0])
         rate = (len(self.seconds) - 1) / length if length > 0 else 25.0
         return min(max(rate, 1.0), 60.0)
 
 
-def see(path: str | Path, preprocessing: Preprocessing, view: int = 0) -> SeenClip:
+def load_view(path: str | Path, preprocessing: Preprocessing, view: int = 0) -> ClipView:
     """Reads one view of a video file.
 
     Args:
         path: The video file.
-        preprocessing: How videos become clips.
-        view: Which view: those of a clip in time follow one another.
+        preprocessing: The model's preprocessing.
+        view: Index of the view; the crops of one clip in time follow one another.
 
     Raises:
         ValueError: If there is no such view.
@@ -65,28 +65,28 @@ def see(path: str | Path, preprocessing: Preprocessing, view: int = 0) -> SeenCl
     clip, crop = divmod(view, preprocessing.test_crops)
     with VideoReader(path) as reader:
         indices = preprocessing.test_indices(reader)[clip]
-        wanted, places = np.unique(indices, return_inverse=True)
+        wanted, positions = np.unique(indices, return_inverse=True)
         frames = reader.read(wanted)
         seconds = reader.times[indices]
     box = preprocessing.test_box(reader.height, reader.width, crop)
-    return SeenClip(
+    return ClipView(
         Path(path),
         view,
         preprocessing.num_views,
         indices,
         seconds,
-        preprocessing.test_view(frames[places], crop),
-        _pictures(frames, box, preprocessing.crop)[places],
+        preprocessing.test_view(frames[positions], crop),
+        _pictures(frames, box, preprocessing.crop)[positions],
     )
 
 
 def _pictures(frames: np.ndarray, box: tuple[float, ...], smallest: int) -> np.ndarray:
-    """The part of frames `[T, H, W, 3]` in a box, as squares of an even side."""
+    """The crop of frames `[T, H, W, 3]` in a box, resized to squares of an even side."""
     height, width = frames.shape[1:3]
     top, left, bottom, right = (
         part * side for part, side in zip(box, (height, width) * 2, strict=True)
     )
-    side = round(min(max(bottom - top, smallest), LARGEST) / 2) * 2
+    side = round(min(max(bottom - top, smallest), MAX_SIDE) / 2) * 2
     pixels = (left, top, right, bottom)
     return np.stack(
         [

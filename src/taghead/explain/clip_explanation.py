@@ -1,4 +1,4 @@
-"""All that a clip's explanation says, as numbers that JSON can hold."""
+"""Explanation of a model's decision on a clip: attention, rollout, saliency and curves."""
 
 from __future__ import annotations
 
@@ -14,33 +14,34 @@ from torch import Tensor
 
 from taghead import __version__
 from taghead.attention import EdgeAttention
-from taghead.explain import areas, edge_curves, token_saliency
-from taghead.explain.view import SeenClip
+from taghead.explain.clip_view import ClipView
+from taghead.explain.curves import areas, edge_curves
+from taghead.explain.saliency import token_saliency
 from taghead.graph.edge_index import edges_of_clips
 from taghead.model.classifier import VideoClassifier
 
 DECIMALS = 6  # of every weight, in the JSON and in the page
-STRONGEST = 50  # edges in the JSON's table
+NUM_STRONGEST = 50  # edges in the JSON's table
 
 
 @dataclass(frozen=True)
 class ClipExplanation:
-    """What a model made of one view of a clip.
+    """Explanation of a model's decision on one view of a clip.
 
     Args:
         clip: The view.
         class_names: The classes, in the order of the probabilities.
-        probabilities: Of this view, `[K]`.
-        target: The class that saliency and curves are of.
-        feature_map: The backbone's, `[1, C, T, H, W]`.
-        attention: The head's, of one clip.
-        rollout: What each token counts for, `[T, H, W]`.
-        saliency: What each token adds to the target's logit, `[T, H, W]`.
-        curves: The target's probability as edges go and come, or none.
-        stride: Frames of the view to a frame of tokens.
+        probabilities: Class probabilities of this view, `[K]`.
+        target: Index of the class that saliency and curves explain.
+        feature_map: The backbone's output, `[1, C, T, H, W]`.
+        attention: The head's attention, for this clip alone.
+        rollout: Attention rollout, `[T, H, W]`.
+        saliency: Gradient times input of the target's logit for each token, `[T, H, W]`.
+        curves: Deletion and insertion curves of the target's probability; None if left out.
+        stride: Frames of the view for each frame of tokens.
     """
 
-    clip: SeenClip
+    clip: ClipView
     class_names: tuple[str, ...]
     probabilities: Tensor
     target: int
@@ -57,33 +58,77 @@ class ClipExplanation:
 
     @property
     def token_frames(self) -> np.ndarray:
-        """The frame of tokens that each frame of the view is seen through, `[T_in]`."""
+        """Index of the frame of tokens of each frame of the view, `[T_in]`."""
         frames = np.arange(len(self.clip.indices)) // self.stride
         return np.minimum(frames, self.attention.grid.frames - 1)
 
     @property
     def pictures(self) -> np.ndarray:
-        """The view's pictures, `stride` of them for each frame of tokens; the last may repeat."""
+        """The view's pictures, `stride` for each frame of tokens; the last one may repeat."""
         wanted = np.arange(self.attention.grid.frames * self.stride)
         return self.clip.pictures[np.minimum(wanted, len(self.clip.pictures) - 1)]
+
+    def to_dict(self, model: str | Path) -> dict[str, Any]:
+        """The explanation as JSON can hold it; non-finite values are `null`.
+
+        Args:
+            model: The model's file or folder.
+        """
+        attention, clip = self.attention, self.clip
+        grid = attention.grid
+        order = self.probabilities.argsort(descending=True, stable=True).tolist()
+        return {
+            "taghead": __version__,
+            "clip": str(clip.path),
+            "model": str(model),
+            "view": {"index": clip.view, "of": clip.num_views},
+            "predicted": self.class_names[self.predicted],
+            "target": self.class_names[self.target],
+            "classes": [
+                {"class": self.class_names[i], "probability": _round(self.probabilities[i])}
+                for i in order
+            ],
+            "grid": {"frames": grid.frames, "height": grid.height, "width": grid.width},
+            "frames": {
+                "index": clip.indices.tolist(),
+                "seconds": _round(torch.from_numpy(clip.seconds)),
+                "token_frame": self.token_frames.tolist(),
+            },
+            "layers": [
+                {
+                    "layer": i,
+                    "relations": {
+                        r.name: _relation(attention, i, r.name) for r in attention.relations
+                    },
+                }
+                for i in range(len(attention.layers))
+            ],
+            "flow": _rows(attention.flow()),
+            "strongest": _rows(attention.strongest(NUM_STRONGEST)) if attention.layers else [],
+            "rollout": _round(self.rollout, significant=True),
+            "saliency": _round(self.saliency, significant=True),
+            "curves": None if self.curves is None else _rows(self.curves),
+            "areas": None if self.curves is None else _rows(areas(self.curves)),
+        }
 
 
 def explain_clip(
     model: VideoClassifier,
-    clip: SeenClip,
+    clip: ClipView,
     target: int | None = None,
     *,
     draws: int = 10,
     device: str = "cpu",
 ) -> ClipExplanation:
-    """Runs a model on a view, and asks what it attended to.
+    """Explains a model's decision on one view.
 
     Args:
         model: The model, in evaluation and on the device.
         clip: The view.
-        target: The class to explain; the predicted one if not given.
-        draws: Random orders of edges that the attention's is compared with; 0 leaves that out.
-        device: Where the model is.
+        target: Index of the class to explain; the predicted one if not given.
+        draws: Number of random orders of edges that the attention's order is compared with; 0
+            leaves the curves out.
+        device: The model's device.
 
     Raises:
         ValueError: If an operator of the head has no attention weights.
@@ -112,68 +157,24 @@ def explain_clip(
     )
 
 
-def to_numbers(found: ClipExplanation, model: str | Path) -> dict[str, Any]:
-    """The explanation as a dictionary that JSON can hold; numbers that are none are `null`.
-
-    Args:
-        found: The explanation.
-        model: Where the model came from.
-    """
-    attention, clip = found.attention, found.clip
-    grid = attention.grid
-    order = found.probabilities.argsort(descending=True, stable=True).tolist()
-    return {
-        "taghead": __version__,
-        "clip": str(clip.path),
-        "model": str(model),
-        "view": {"index": clip.view, "of": clip.num_views},
-        "predicted": found.class_names[found.predicted],
-        "target": found.class_names[found.target],
-        "classes": [
-            {"class": found.class_names[i], "probability": _round(found.probabilities[i])}
-            for i in order
-        ],
-        "grid": {"frames": grid.frames, "height": grid.height, "width": grid.width},
-        "frames": {
-            "index": clip.indices.tolist(),
-            "seconds": _round(torch.from_numpy(clip.seconds)),
-            "token_frame": found.token_frames.tolist(),
-        },
-        "layers": [
-            {
-                "layer": i,
-                "relations": {r.name: _relation(attention, i, r.name) for r in attention.relations},
-            }
-            for i in range(len(attention.layers))
-        ],
-        "flow": _rows(attention.flow()),
-        "strongest": _rows(attention.strongest(STRONGEST)) if attention.layers else [],
-        "rollout": _round(found.rollout, significant=True),
-        "saliency": _round(found.saliency, significant=True),
-        "curves": None if found.curves is None else _rows(found.curves),
-        "areas": None if found.curves is None else _rows(areas(found.curves)),
-    }
-
-
 def _stride(stated: int, num_frames: int, num_token_frames: int) -> int:
-    """Frames to a frame of tokens: as the backbone states it, where that is what it did."""
-    even = math.ceil(num_frames / num_token_frames)
+    """Frames for each frame of tokens: the backbone's stride, if the number of tokens fits it."""
     fits = num_token_frames in (num_frames // stated, math.ceil(num_frames / stated))
-    return stated if fits else even
+    return stated if fits else math.ceil(num_frames / num_token_frames)
 
 
 def _relation(attention: EdgeAttention, layer: int, name: str) -> dict[str, Any]:
-    """One relation's weights in one layer: edges in PyG's order, a list of weights a head."""
+    """Weights of one relation in a layer: edges in PyG's order, a list of weights for each head."""
     source, target, alpha = attention.weighed(layer, name)
     loops = attention.self_loops(layer, name)
-    place, operator = next(
+    index, operator = next(
         (i, operator)
         for i, operator in enumerate(attention.layers[layer].operators)
         if attention.relation(name) in operator.relations
     )
     return {
         "operator": operator.name,
-        "softmax": place,  # relations of one number share their softmax
+        "softmax": index,  # relations with the same index share one softmax
         "source": source.tolist(),
         "target": target.tolist(),
         "weights": _round(alpha[0].T),
@@ -184,7 +185,7 @@ def _relation(attention: EdgeAttention, layer: int, name: str) -> dict[str, Any]
 
 @torch.no_grad()
 def _covers_all_edges(attention: EdgeAttention, tokens: Tensor) -> bool:
-    """Whether all edges have weights; an operator's own self-loops replace a custom relation's."""
+    """Whether all edges have weights: an operator's self-loops replace those of a relation."""
     for relation in attention.relations:
         count = edges_of_clips(tokens, attention.grid, relation)[0].size(1)
         for i in range(len(attention.layers)):
@@ -201,11 +202,11 @@ def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _round(values: Tensor, significant: bool = False) -> Any:
-    """Nested lists of numbers of 6 decimals, or of 6 digits."""
-    found = values.detach().double().cpu()
+    """Nested lists of numbers, rounded to 6 decimals or to 6 significant digits."""
+    numbers = values.detach().double().cpu().numpy()
     if not significant:
-        return _nested(found.numpy().round(DECIMALS).tolist())
-    return _nested(np.vectorize(lambda v: float(f"{v:.6g}"))(found.numpy()).tolist())
+        return _nested(numbers.round(DECIMALS).tolist())
+    return _nested(np.vectorize(lambda v: float(f"{v:.6g}"))(numbers).tolist())
 
 
 def _nested(values: Any) -> Any:

@@ -1,20 +1,16 @@
-"""From a released or a training checkpoint to a folder to share, or to a checkpoint to test."""
+"""The command `taghead convert`: a released or a training checkpoint as a folder to share."""
 
 from __future__ import annotations
 
 import importlib
 from pathlib import Path
 
-import lightning
-import torch
-
 from taghead.data.annotations import read_classes, read_reference
 from taghead.data.annotations.classes import class_names
 from taghead.data.annotations.tables import read_json
 from taghead.errors import DataError
-from taghead.files import atomic_folder
-from taghead.inference.predictor import load_model
 from taghead.model.classifier import VideoClassifier
+from taghead.model.pretrained import load_model, save_checkpoint
 from taghead.model.released import Preset
 
 
@@ -32,15 +28,15 @@ def convert(
         source: A file that the paper's authors released, or a training checkpoint, or a folder
             that `save_pretrained` wrote.
         output: The folder to write; or a file that ends in `.ckpt`, for `taghead test --ckpt_path`.
-        preset: The dataset that a released file is of; such a file holds no settings.
-        classes: What names the classes: an annotation file (`.csv`) as the paper's are, or a class
-            list, such as a text file with a name a line.
-        metrics: A JSON file of numbers for the model card, such as a test's `metrics.json`.
+        preset: The dataset of a released file; such a file holds no settings.
+        classes: A file with the class names: an annotation file (`.csv`) in the paper's format, or
+            a class list, such as a text file with one name a line.
+        metrics: A JSON file of test results for the model card, such as a test's `metrics.json`.
         modules: Python modules to import first: where classes of your own are defined.
 
     Raises:
         ValueError: If an argument breaks its rule.
-        DataError: If a file does not hold what it should.
+        DataError: If a file is missing or of another kind.
     """
     for module in modules or []:
         importlib.import_module(module)
@@ -57,28 +53,11 @@ def convert(
     print(f"{output}: {model.head.num_classes} classes, {named} names", flush=True)
 
 
-def save_checkpoint(model: VideoClassifier, path: str | Path) -> None:
-    """Writes a model as a checkpoint of a training that has not begun.
-
-    `taghead test --ckpt_path` and `taghead fit --ckpt_path` take it where their config makes the
-    same model.
-    """
-    checkpoint = {
-        "epoch": 0,
-        "global_step": 0,
-        "pytorch-lightning_version": lightning.__version__,
-        "state_dict": {f"model.{key}": value for key, value in model.state_dict().items()},
-        "video_classifier": model.config(),
-    }
-    with atomic_folder(Path(path).parent) as stage:
-        torch.save(checkpoint, stage / Path(path).name)
-
-
 def _class_names(path: str, num_classes: int) -> list[str]:
-    """The names that an annotation file or a class list gives.
+    """The class names of an annotation file or a class list.
 
     Raises:
-        DataError: If they are not as many as the classes, or the file cannot be used.
+        DataError: If they are not as many as the model's classes, or the file cannot be read.
     """
     if path.endswith(".csv"):
         clips = read_reference(path, Path(path).parent)
@@ -91,14 +70,14 @@ def _class_names(path: str, num_classes: int) -> list[str]:
 
 
 def _read_metrics(path: Path) -> dict[str, float]:
-    """The numbers in a JSON object; what else it holds, such as their intervals, is left out.
+    """The numbers of a JSON object by name; its other values, such as intervals, are ignored.
 
     Raises:
-        DataError: If it holds none.
+        DataError: If it has none.
     """
     content = read_json(path)
     if isinstance(content, dict):
-        numbers = {name: value for name, value in content.items() if type(value) in (int, float)}
-        if numbers:
-            return numbers
+        metrics = {name: value for name, value in content.items() if type(value) in (int, float)}
+        if metrics:
+            return metrics
     raise DataError(f"{path}: must hold numbers by name, such as a test's metrics.json")

@@ -1,7 +1,7 @@
-"""Floating-point operations: torch's count of products, and what message passing does beside them.
+"""Floating-point operations of a computation.
 
-torch's counter knows matrix products, convolutions and attention; message passing also adds up,
-scales and compares, on an edge list even for the most part.
+torch's `FlopCounterMode` counts matrix products, convolutions and attention alone. Message passing
+also adds, scales and compares, and on an edge list that is most of its work.
 """
 
 from __future__ import annotations
@@ -15,25 +15,25 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
-# pointwise, but no arithmetic: they copy, choose or compare
+# pointwise, but without arithmetic: they copy, select or compare
 _COPIES = {"clone", "copy", "fill", "zero", "where", "masked_fill"}
 _COMPARISONS = {"eq", "ne", "lt", "le", "gt", "ge", "isnan", "isinf", "isfinite"}
 _LOGIC = {f"{kind}_{name}" for kind in ("logical", "bitwise") for name in ("and", "or", "not")}
 _NO_ARITHMETIC = _COPIES | _COMPARISONS | _LOGIC
-# of each element of the largest input: one addition or comparison
+# one addition or comparison for each element of the largest input
 _REDUCTIONS = {"scatter_add", "scatter_reduce", "index_add", "index_reduce", "segment_reduce"}
 _REDUCTIONS |= {"cumsum", "segment_csr"}
 _REDUCTIONS |= {f"scatter_{name}" for name in ("sum", "mean", "max", "min")}  # torch-scatter's
-# of each element: the greatest is found, subtracted, exponentials are taken, added and divided by;
-# mean, centring, square, scale and shift
+# five for each element. Softmax: maximum, difference, exponential, sum, quotient. Norms: mean,
+# difference, square, scale, shift
 _FIVE = frozenset(["_softmax", "_log_softmax", "native_layer_norm", "native_batch_norm"])
 
 
 class ArithmeticCounter(TorchDispatchMode):
-    """Counts the arithmetic that torch's `FlopCounterMode` leaves out.
+    """Counts the arithmetic that torch's `FlopCounterMode` does not count.
 
-    An addition, a product, a comparison that picks a maximum and a function of one number such as
-    `exp` count as one each. Softmax and norms count 5 an element, a distance 3 a feature.
+    An addition, a product, a comparison of a maximum, and a function of one number such as `exp`
+    count as one each. Softmax and norms count 5 for each element, a distance 3 for each feature.
 
     Attributes:
         flops: The operations counted so far.
@@ -52,14 +52,14 @@ class ArithmeticCounter(TorchDispatchMode):
 
 
 def count_flops(run: Callable[[], object], *, arithmetic: bool = False) -> int:
-    """Floating-point operations of a computation; a multiplication and an addition are two.
+    """Floating-point operations of a function; a multiplication and an addition are two.
 
     Args:
-        run: What to compute. Gradients are not taken.
+        run: The function; it is called without gradients.
         arithmetic: Whether to count sums, scalings and comparisons beside products.
     """
     fused = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)  # one call that no counter sees into
+    torch.backends.mha.set_fastpath_enabled(False)  # a fused call is not counted
     try:
         with torch.no_grad(), FlopCounterMode(display=False) as products:
             if not arithmetic:
@@ -89,7 +89,7 @@ def _flops(func: Any, inputs: Any, out: Any) -> int:
 
 
 def _largest(values: Any) -> int:
-    """Numbers in the largest floating-point tensor."""
+    """Number of elements of the largest floating-point tensor."""
     sizes = [
         value.numel()
         for value in tree_leaves(values)

@@ -1,4 +1,4 @@
-"""What each part of a model costs for one batch of clips."""
+"""Costs of each part of a model for one batch of clips."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from taghead.graph.convert import grid_of
 from taghead.model.classifier import VideoClassifier
-from taghead.model.costs.arithmetic import count_flops
-from taghead.model.costs.measuring import Latency, latency, peak_bytes
+from taghead.model.costs.flops import count_flops
+from taghead.model.costs.runtime import Latency, latency, peak_bytes
 from taghead.nn.head import TAGHead
 
 Precision = Literal["32", "bf16-mixed", "16-mixed"]
@@ -22,16 +22,16 @@ MODEL_PARTS = ("backbone", "head", "message passing", "whole model")
 
 @dataclass(frozen=True)
 class PartCosts:
-    """What one part of a model costs.
+    """Costs of one part of a model.
 
     Args:
         part: One of `MODEL_PARTS`.
-        parameters: Number of trained numbers.
+        parameters: Number of parameters.
         flops: Floating-point operations for the batch; a multiplication and an addition are two.
-            Of the head's message passing, sums, scalings and comparisons count too; elsewhere,
-            products alone, as is usual.
+            Message passing includes sums, scalings and comparisons; the other parts are products
+            alone, as is usual.
         latency: Wall time for the batch, milliseconds.
-        peak_bytes: The most memory held at once beside weights and input.
+        peak_bytes: Peak memory beside weights and input.
     """
 
     part: str
@@ -45,16 +45,15 @@ class PartCosts:
 def model_costs(
     model: VideoClassifier, clip: Tensor, precision: Precision = "32", runs: int = 20
 ) -> list[PartCosts]:
-    """What a model costs in evaluation, by part, in the order of `MODEL_PARTS`.
+    """Costs of a model in evaluation, by part, in the order of `MODEL_PARTS`.
 
-    Each part runs alone, on what the part before it gave. The parts' times are those of runs in
-    turn.
+    Each part runs alone, on the output of the part before it. Latencies are measured in turn.
 
     Args:
-        model: The model; it is set to evaluation, on the clip's device.
+        model: The model, on the clip's device; it is set to evaluation.
         clip: A batch of clips.
         precision: `32`, or one of torch's automatic mixed precisions.
-        runs: How often a time is measured.
+        runs: Number of measurements of each latency.
 
     Shapes:
         - **clip** `[B, 3, T, H, W]`
@@ -68,31 +67,36 @@ def model_costs(
     with _autocast(precision, clip.device):
         feature_map = backbone(clip)
         tokens, grid = head.encode(feature_map), grid_of(feature_map)
-        ways: list[Callable[[], object]] = [
+        functions: list[Callable[[], object]] = [
             lambda: backbone(clip),
             lambda: head(feature_map),
             lambda: head.refine(tokens, grid, all_tokens=False),
             lambda: model(clip),
         ]
-        products = [count_flops(way) for way in ways]
-        messages = count_flops(ways[2], arithmetic=True)
+        products = [count_flops(function) for function in functions]
+        messages = count_flops(functions[2], arithmetic=True)
         sums = messages - products[2]
         flops = [products[0], products[1] + sums, messages, products[3] + sums]
         modules = [backbone, head, head.layers, model]
         return [
-            PartCosts(part, _parameters(module), count, time, peak_bytes(way, clip.device))
-            for part, module, count, time, way in zip(
-                MODEL_PARTS, modules, flops, latency(ways, runs, clip.device), ways, strict=True
+            PartCosts(part, _parameters(module), count, time, peak_bytes(function, clip.device))
+            for part, module, count, time, function in zip(
+                MODEL_PARTS,
+                modules,
+                flops,
+                latency(functions, runs, clip.device),
+                functions,
+                strict=True,
             )
         ]
 
 
 def head_flops(head: TAGHead, feature_map: Tensor) -> int:
-    """Floating-point operations of a head for a batch, counted as `PartCosts` says.
+    """Floating-point operations of a head for a batch, counted as in `PartCosts`.
 
     Args:
         head: The head, in evaluation.
-        feature_map: What it takes.
+        feature_map: The backbone's output.
 
     Shapes:
         - **feature_map** `[B, C, T, H, W]`

@@ -11,8 +11,8 @@ from authors import Reference, reference, released
 from taghead import VideoClassifier
 from taghead.cli import main
 from taghead.errors import DataError
-from taghead.inference.predictor import load_model
-from taghead.model.conversion import convert
+from taghead.inference.convert_checkpoint import convert
+from taghead.model.pretrained import load_model
 
 PAPER_HEAD = [
     "--model.head=taghead.TAGHead",

@@ -1,4 +1,4 @@
-"""Time and memory of a computation."""
+"""Latency and peak memory of a computation."""
 
 from __future__ import annotations
 
@@ -13,31 +13,30 @@ from torch.profiler import ProfilerActivity, profile
 
 
 class Latency(NamedTuple):
-    """How long a computation takes, in milliseconds: half of the runs take no longer than the
-    median, 95% of them no longer than `p95`."""
+    """Latency in milliseconds: the median and the 95th percentile of all runs."""
 
     median: float
     p95: float
 
 
 def latency(
-    ways: list[Callable[[], object]], runs: int, device: torch.device, warmup: int = 2
+    functions: list[Callable[[], object]], runs: int, device: torch.device, warmup: int = 2
 ) -> list[Latency]:
-    """Wall time of several computations, run in turn, so that a slow moment hits all alike.
+    """Latency of functions that run in turn, so that noise of the machine affects all equally.
 
     Args:
-        ways: What to compute.
-        runs: How often each is measured.
-        device: Where it runs: a GPU has finished when the clock stops.
-        warmup: How often each runs before.
+        functions: The functions.
+        runs: Number of measurements of each.
+        device: The device that they run on; a GPU is synchronised before the clock is read.
+        warmup: Number of runs of each before the first measurement.
     """
-    seconds = np.empty((len(ways), runs))
+    seconds = np.empty((len(functions), runs))
     for run in range(-warmup, runs):
-        for number, way in enumerate(ways):
+        for i, function in enumerate(functions):
             start = _now(device)
-            way()
+            function()
             if run >= 0:
-                seconds[number, run] = _now(device) - start
+                seconds[i, run] = _now(device) - start
     median, p95 = np.percentile(1000 * seconds, (50, 95), axis=1)
     return [Latency(*both) for both in zip(median.tolist(), p95.tolist(), strict=True)]
 
@@ -48,26 +47,26 @@ def _now(device: torch.device) -> float:
     return time.perf_counter()
 
 
-def peak_bytes(way: Callable[[], object], device: torch.device) -> int:
-    """The most memory that a way holds at once beyond what was held before.
+def peak_bytes(function: Callable[[], object], device: torch.device) -> int:
+    """Peak memory of a function, in bytes beyond what was allocated before.
 
-    On a CPU it is counted from the allocations that torch's profiler records; scratch space that a
-    library takes elsewhere is not in it.
+    On a CPU it is the sum of the allocations that torch's profiler records, without the scratch
+    memory of libraries.
     """
-    way()
+    function()
     gc.collect()
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
-        way()
+        function()
         torch.cuda.synchronize(device)
         return torch.cuda.max_memory_allocated(device) - before
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        way()
-    held = peak = 0
+        function()
+    allocated = peak = 0
     for event in sorted(_allocations(profiler), key=lambda event: event.start_ns()):
-        held += event.nbytes()
-        peak = max(peak, held)
+        allocated += event.nbytes()
+        peak = max(peak, allocated)
     return peak
 
 
