@@ -1,5 +1,7 @@
 import json
 import shutil
+import warnings
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
 from torch_geometric.nn import GATv2Conv
 
 from taghead import TAGHead, VideoClassifier
-from taghead.backbones import build_backbone
+from taghead.backbones import BACKBONES, build_backbone, r2plus1d_tiny
 from taghead.errors import DataError
 from taghead.model.classifier import mean_probabilities
 from taghead.video import Preprocessing
@@ -196,3 +198,24 @@ def test_a_folder_needs_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert VideoClassifier.from_pretrained(tmp_path / "gym").class_names == NAMES
     with pytest.raises(DataError, match="gim: no such folder, and no such model on the hub: off"):
         VideoClassifier.from_pretrained("gim")
+
+
+def test_other_statistics_than_the_weights_were_trained_on_are_warned_about(
+    tmp_path: Path,
+) -> None:
+    torch.save(r2plus1d_tiny().state_dict(), tmp_path / "weights.pth")
+    clips = BACKBONES["r2plus1d_tiny"].preprocessing
+
+    def classifier(weights: Path | None, preprocessing: Preprocessing) -> VideoClassifier:
+        backbone = build_backbone("r2plus1d_tiny", weights)
+        head = TAGHead(128, 3, (2, 4, 4), encoder_layers=0, mode="none")
+        return VideoClassifier(backbone, head, preprocessing=preprocessing)
+
+    other = replace(clips, mean=(0.43216, 0.394666, 0.37645))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        classifier(tmp_path / "weights.pth", replace(clips, num_frames=8, resize=64))
+        classifier(None, other)
+    message = r"weights.pth of r2plus1d_tiny .* mean \(0.43216, .*\) instead of \(0.45, 0.45, 0.45"
+    with pytest.warns(UserWarning, match=message):
+        classifier(tmp_path / "weights.pth", other)

@@ -1,8 +1,10 @@
-"""What every backbone is: a clip in, a feature map out, and a statement of both."""
+"""The backbone: clip -> feature map of known width and stride; and the spec that builds one."""
 
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
@@ -10,7 +12,7 @@ from taghead.graph.grid import Grid
 from taghead.video.preprocessing import Preprocessing
 
 Size3 = tuple[int, int, int]
-"""Along (t, h, w)."""
+"""Sizes along (t, h, w)."""
 
 
 class Backbone(nn.Module):
@@ -22,17 +24,17 @@ class Backbone(nn.Module):
     Args:
         features: From a clip to a feature map.
         channels: Width of the feature map.
-        stride: Pixels of the clip per token along (t, h, w).
-        preprocessing: How the clips were made that its weights were trained on.
-        rounded_down: The part of the stride that the network takes without padding: there, sizes
-            that it does not divide are rounded down instead of up.
-        clip_size: The only size (t, h, w) of clips that it takes, if its positions are bound to it.
-        name: What `build_backbone` calls it.
-        weights: The pretrained weights that it holds, if it holds any.
+        stride: Frames, rows and columns of the clip per token, along (t, h, w).
+        preprocessing: The preprocessing that its weights were trained with.
+        rounded_down: The factor of the stride that the network takes without padding: sizes that
+            this factor does not divide are rounded down instead of up.
+        clip_size: The only clip size (t, h, w) that it accepts, if its positions have a fixed size.
+        name: Its name in `build_backbone`.
+        weights: The pretrained weights that it holds, if any.
 
     Shapes:
         - **clip** `[B, 3, T_in, H_in, W_in]`
-        - **output** `[B, channels, T, H, W]`, as `grid` says
+        - **output** `[B, channels, T, H, W]`, with T, H, W of :meth:`grid`
 
     Raises:
         ValueError: If a clip has another size than `clip_size`.
@@ -72,7 +74,7 @@ class Backbone(nn.Module):
             size: Its height and width in pixels.
 
         Raises:
-            ValueError: If the backbone does not take such a clip.
+            ValueError: If the backbone does not accept such a clip.
         """
         clip = (num_frames, size, size)
         self._check_size(clip)
@@ -85,10 +87,10 @@ class Backbone(nn.Module):
         return Grid(t, h, w)
 
     def to_config(self) -> str:
-        """The name that builds this backbone again: its own, or its class path.
+        """The name from which `build_backbone` builds this backbone: its own, or its class path.
 
         Raises:
-            ValueError: If neither would: it was put together in a script.
+            ValueError: If there is none, such as for an object made in a script.
         """
         if self.name is not None:
             return self.name
@@ -121,5 +123,42 @@ class Backbone(nn.Module):
 
 
 def _own_base(cls: type[Backbone]) -> str:
-    """The nearest class of this package that a class is made from."""
+    """The name of the nearest base class of this package."""
     return next(base.__name__ for base in cls.__mro__ if base.__module__.startswith("taghead."))
+
+
+@dataclass(frozen=True)
+class PublishedWeights:
+    """Pretrained weights that can be downloaded.
+
+    Args:
+        url: Their address. Hexadecimal digits after the last `-` of the file name must be the first
+            digits of the file's SHA-256.
+        preprocessing: The preprocessing that they were trained with.
+    """
+
+    url: str
+    preprocessing: Preprocessing
+
+
+@dataclass(frozen=True)
+class BackboneSpec:
+    """How to build a backbone, and its arguments of :class:`Backbone`.
+
+    Args:
+        build: Builds the whole network, with the keys of its published weights.
+        features: From the whole network to its part before the pooling; weights of the other parts
+            are not used.
+        channels, stride, rounded_down, clip_size: As in `Backbone`.
+        preprocessing: The default preprocessing.
+        weights: The published weights by name, the default first.
+    """
+
+    build: Callable[[], nn.Module]
+    features: Callable[[nn.Module], nn.Module]
+    channels: int
+    stride: Size3
+    preprocessing: Preprocessing
+    weights: Mapping[str, PublishedWeights] = field(default_factory=dict)
+    rounded_down: Size3 = (1, 1, 1)
+    clip_size: Size3 | None = None

@@ -1,4 +1,4 @@
-"""pytorchvideo's networks: SlowFast, its slow pathway alone, I3D, C2D, X3D and CSN."""
+"""pytorchvideo's networks: SlowFast, Slow, I3D, C2D, X3D and CSN."""
 
 from __future__ import annotations
 
@@ -12,26 +12,24 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from taghead.backbones.base import Size3
-from taghead.backbones.spec import BackboneSpec, PublishedWeights
+from taghead.backbones.backbone import BackboneSpec, PublishedWeights, Size3
 from taghead.video.preprocessing import Preprocessing
 
 ZOO = "https://dl.fbaipublicfiles.com/pytorchvideo/model_zoo/kinetics/"
-ALPHA = 4  # frames of the fast pathway for each of the slow one
+ALPHA = 4  # frames of the fast pathway for each frame of the slow one
 
 
 class SlowFastFeatures(nn.Module):
     """Both pathways of a SlowFast network as one feature map.
 
     From `SlowFast Networks for Video Recognition <https://arxiv.org/abs/1812.03982>`_. The fast
-    pathway sees every frame of a clip, the slow one every fourth, as in the paper: the frames on
-    which the connections between them, convolutions of stride 4, are centred. (The training code
-    of the published weights spread the same number of frames from the first to the last.) At the
-    end the fast pathway is averaged over the four frames of each slow one, and its channels are
-    joined to the slow one's.
+    pathway takes every frame of a clip, the slow one every fourth, as in the paper: these are the
+    centres of the lateral connections, convolutions of stride 4. (The training code of the
+    published weights spread as many frames evenly from the first to the last.) The fast pathway's
+    output is averaged over the four frames of each slow one, and concatenated to the slow one's.
 
     Args:
-        blocks: The stem and the four stages, each from a list of two feature maps to the same.
+        blocks: The stem and the four stages, each from a list of two feature maps to another.
 
     Shapes:
         - **clip** `[B, 3, T_in, H_in, W_in]`
@@ -52,7 +50,7 @@ class SlowFastFeatures(nn.Module):
 
 
 def _build(name: str) -> nn.Module:
-    """A network of pytorchvideo's, whose transforms no longer import: only models are touched.
+    """A network of pytorchvideo; only its models are imported, since its transforms cannot be.
 
     Raises:
         ValueError: If pytorchvideo is not installed.
@@ -79,7 +77,7 @@ def _blocks(model: Any) -> nn.Sequential:
 
 
 def _x3d_features(model: Any) -> nn.Sequential:
-    """All blocks and, as X3D's paper counts it, the last convolution, which the head holds."""
+    """All blocks and the last convolution, which is in the head but a stage in X3D's paper."""
     *blocks, head = model.blocks
     return nn.Sequential(*blocks, head.pool.pre_conv, head.pool.pre_norm, head.pool.pre_act)
 
@@ -99,7 +97,7 @@ def _spec(
     stride: Size3,
     rounded_down: Size3 = (1, 1, 1),
 ) -> BackboneSpec:
-    """A backbone of pytorchvideo, with the weights of its model zoo."""
+    """The spec of a pytorchvideo network with the weights of its model zoo."""
     return BackboneSpec(
         build=partial(_build, name),
         features=features,
@@ -111,7 +109,7 @@ def _spec(
     )
 
 
-SLOWFAST = {
+SPECS = {
     "slowfast_r50": _spec(
         "slowfast_r50", "SLOWFAST_8x8_R50", _clips(32), _slowfast_features, 2304, (4, 32, 32)
     ),

@@ -1,4 +1,4 @@
-"""torchvision's video networks."""
+"""torchvision's video networks: ResNets, S3D, MViT and Swin Transformers."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from torchvision.models import get_model_weights, video
 from torchvision.models.video import MViT, VideoResNet
 from torchvision.ops import Permute
 
-from taghead.backbones.base import Size3
-from taghead.backbones.spec import BackboneSpec, PublishedWeights
+from taghead.backbones.backbone import BackboneSpec, PublishedWeights, Size3
 from taghead.video.preprocessing import Preprocessing
 
 KINETICS_MEAN = (0.43216, 0.394666, 0.37645)
@@ -54,7 +53,7 @@ def resnet_stages(model: VideoResNet) -> nn.Sequential:
 
 
 def _swin_features(model: Any) -> nn.Sequential:
-    """A video Swin Transformer up to its last norm, with the channels in front."""
+    """A video Swin Transformer up to its last norm, channels first."""
     parts = (model.patch_embed, model.pos_drop, model.features, model.norm)
     return nn.Sequential(*parts, Permute([0, 4, 1, 2, 3]))
 
@@ -68,7 +67,7 @@ def _spec(
     rounded_down: Size3 = (1, 1, 1),
     clip_size: Size3 | None = None,
 ) -> BackboneSpec:
-    """A backbone of torchvision, with the weights that it publishes for it."""
+    """The spec of a torchvision network with all its published weights."""
     published = {
         entry.name: PublishedWeights(entry.url, _preprocessing(entry.transforms(), num_frames))
         for entry in get_model_weights(name)
@@ -86,7 +85,7 @@ def _spec(
 
 
 def _preprocessing(transform: Any, num_frames: int) -> Preprocessing:
-    """What torchvision's transform of some weights does; it stretches some, we keep the aspect."""
+    """The preprocessing of published weights, but without torchvision's change of aspect ratio."""
     return Preprocessing(
         num_frames=num_frames,
         resize=min(transform.resize_size),
@@ -96,7 +95,7 @@ def _preprocessing(transform: Any, num_frames: int) -> Preprocessing:
     )
 
 
-VISION = {
+SPECS = {
     "r3d_18": _spec("r3d_18", 16, resnet_stages, 512, (8, 16, 16)),
     "mc3_18": _spec("mc3_18", 16, resnet_stages, 512, (1, 16, 16)),
     "r2plus1d_18": _spec("r2plus1d_18", 16, resnet_stages, 512, (8, 16, 16)),
