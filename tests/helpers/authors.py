@@ -1,4 +1,4 @@
-"""The paper's model as its authors run it, and the files that they would save of it."""
+"""The paper's model as its authors run it, and the checkpoints that they would save."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -23,7 +23,7 @@ PRESETS: dict[Preset, tuple[int, int, int]] = {  # classes, frames of the grid, 
 
 
 def reference_edges(frames: int) -> Tensor:
-    """Every pair of positions of a frame, and each position with itself one frame on and back."""
+    """Every pair of positions of a frame, and each position with itself in the next frame, both ways."""
     edges = []
     for t in range(frames):
         nodes = range(t * 49, t * 49 + 49)
@@ -34,7 +34,7 @@ def reference_edges(frames: int) -> Tensor:
 
 
 class Reference(nn.Module):
-    """The paper's model, as its description has it, run the way PyG's tutorials run a batch."""
+    """The paper's model as described in the paper, run on batches as in PyG's tutorials."""
 
     def __init__(self, backbone: nn.Module, preset: Preset) -> None:
         super().__init__()
@@ -57,7 +57,7 @@ class Reference(nn.Module):
 
 
 def r2plus1d_34() -> nn.Sequential:
-    """R(2+1)D-34 as the IG-65M weights need it."""
+    """R(2+1)D-34 with the layers of the IG-65M weights."""
     net = VideoResNet(BasicBlock, [Conv2Plus1D] * 4, [3, 4, 6, 3], R2Plus1dStem)
     net.layer2[0].conv2[0] = Conv2Plus1D(128, 128, 288)
     net.layer3[0].conv2[0] = Conv2Plus1D(256, 256, 576)
@@ -78,13 +78,13 @@ def small_backbone() -> nn.Sequential:
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Takes a small backbone for R(2+1)D-34."""
+    """Replaces R(2+1)D-34 by a small backbone."""
     spec = replace(BACKBONES["r2plus1d_34"], build=small_backbone, features=lambda network: network)
     monkeypatch.setitem(BACKBONES, "r2plus1d_34", spec)
 
 
 def randomise(module: nn.Module) -> None:
-    """Norms and biases too, so that none of them could be left out unseen."""
+    """Random norms and biases, so that a missing one changes the output."""
     for name, parameter in module.named_parameters():
         if parameter.dim() == 1:
             nn.init.uniform_(parameter, *((0.5, 1.5) if name.endswith("weight") else (-0.2, 0.2)))
@@ -96,7 +96,7 @@ def released(
     nested: bool = False,
     edges: bool = True,
 ) -> dict[str, Any]:
-    """What the authors' `torch.save` would have been given."""
+    """The content of a released file."""
     state = reference.state_dict()
     if not edges:
         del state["edge_index"]

@@ -1,4 +1,4 @@
-"""Class probabilities for video files."""
+"""Predictions for video files: their most probable classes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Prediction:
 
     Args:
         video: The video file.
-        classes: Names and probabilities, the most probable first.
+        classes: Class names and probabilities, the most probable first.
         error: Why the video could not be read.
     """
 
@@ -51,8 +51,8 @@ def predict_videos(
         model: A model with preprocessing; it is set to evaluation. Classes without names are
             numbered.
         videos: The video files.
-        top: How many classes to give for each.
-        device: Where the model runs.
+        top: Number of classes for each video.
+        device: The device that the model is moved to.
 
     Raises:
         ValueError: If the model has no preprocessing.
@@ -88,9 +88,9 @@ def predict(
     Args:
         videos: The video files.
         model: A training checkpoint, or a folder that `save_pretrained` wrote.
-        top: How many classes to give for each video.
-        format: Print a `table`, or `jsonl`, one line of JSON a video.
-        output: A file to which the JSON lines are written as well.
+        top: Number of classes for each video.
+        format: `table`, or `jsonl` for one line of JSON for each video.
+        output: A file for the JSON lines.
         device: Where the model runs: `auto`, `cpu`, `cuda`, ...
         modules: Python modules to import first: where operators of your own are defined.
 

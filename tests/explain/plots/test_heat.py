@@ -1,15 +1,12 @@
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
-from matplotlib.colors import to_hex
-from matplotlib.patches import ConnectionPatch
 from torch import Tensor
 
 from taghead import Grid
-from taghead.explain import ClipHeat, compare_heat, edges_on_frames, save_figure, token_heat
+from taghead.explain import ClipHeat, compare_heat, save_figure, token_heat
 from taghead.explain.plots.heat import BACKGROUND, HeatScale
 
 GRID = Grid(2, 3, 4)
@@ -57,30 +54,6 @@ def test_names_are_no_formulas(frames: Tensor, tmp_path: Path) -> None:
     figure = compare_heat([ClipHeat(frames, values, "$a_$ {")], title="$\\nosuch$")
     save_figure(figure, tmp_path / "heat.svg")
     assert "$a_$ {" in (tmp_path / "heat.svg").read_text()
-
-
-def test_edges_are_drawn_between_their_tokens(frames: Tensor) -> None:
-    names = [f"{end}_{axis}" for end in ("source", "target") for axis in "tyx"]
-    places = [[0, 0, 0, 0, 2, 3], [0, 1, 1, 1, 1, 1]]
-    edges = pd.DataFrame(places, columns=names)
-    edges = edges.assign(relation=["intra_frame", "time_aligned"], weight=[0.5, 0.25])
-    figure = edges_on_frames(frames, GRID, edges)
-    within, across = (a for a in figure.artists if isinstance(a, ConnectionPatch))
-    assert within.xy1 == (7.5, 7.5)
-    assert within.xy2 == (55.5, 39.5)
-    assert across.axesA is figure.axes[0]
-    assert across.axesB is figure.axes[1]
-    assert to_hex(within.get_edgecolor()) != to_hex(across.get_edgecolor())
-
-
-@pytest.mark.parametrize("suffix", [".png", ".svg", ".pdf"])
-def test_figures_are_written(frames: Tensor, tmp_path: Path, suffix: str) -> None:
-    values = torch.rand(GRID.frames, GRID.height, GRID.width)
-    figure = compare_heat([ClipHeat(frames, values, "one"), ClipHeat(frames, values, "other")])
-    path = tmp_path / f"heat{suffix}"
-    save_figure(figure, path)
-    begins = {".png": b"\x89PNG", ".svg": b"<?xml", ".pdf": b"%PDF"}[suffix]
-    assert path.read_bytes().startswith(begins)
 
 
 def test_frames_that_do_not_go_with_the_tokens_are_refused(frames: Tensor) -> None:
