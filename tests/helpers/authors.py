@@ -23,7 +23,7 @@ PRESETS: dict[Preset, tuple[int, int, int]] = {  # classes, frames of the grid, 
 
 
 def reference_edges(frames: int) -> Tensor:
-    """Every pair of positions of a frame, and each position with itself in the next frame, both ways."""
+    """Every pair of positions of a frame, and each position with itself one frame on and back."""
     edges = []
     for t in range(frames):
         nodes = range(t * 49, t * 49 + 49)

@@ -32,9 +32,7 @@ def _start(function: Callable, rank: int, port: int, args: tuple, results: Any) 
     os.environ.update(
         LOCAL_RANK=str(rank), NODE_RANK="0", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)
     )
-    results.send_bytes(
-        pickle.dumps(function(*args))
-    )  # pickled here: a tensor is sent with its memory
+    results.send_bytes(pickle.dumps(function(*args)))  # whole: with the tensors' memory
 
 
 def on_two(function: Callable, *args: Any) -> list[Any]:
