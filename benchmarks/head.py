@@ -32,7 +32,7 @@ OURS, PAPER = "taghead", "the paper's way"
 Stage = Callable[[Tensor], Tensor]
 
 
-class PaperWay:
+class PaperHead:
     """The paper's head as its authors run it: a graph for each clip, batched at every forward.
 
     It has the head's positions and classifier, and its Transformer as torch makes it.
@@ -122,7 +122,7 @@ def check_equal(stages: dict[str, Stage], x: Tensor) -> None:
 def rows(head: TAGHead, feature_map: Tensor, rounds: int) -> list[list[str]]:
     """Whole head and graph stage, forward in evaluation, forward and backward in training."""
     grid, device = grid_of(feature_map), feature_map.device
-    paper = PaperWay(head, grid.typed_edges(RELATIONS)[0].to(device))
+    paper = PaperHead(head, grid.typed_edges(RELATIONS)[0].to(device))
     with torch.no_grad():
         tokens = head.eval().encode(feature_map)
     work: dict[str, tuple[Tensor, dict[str, Stage]]] = {

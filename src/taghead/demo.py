@@ -1,4 +1,4 @@
-"""The whole way on generated clips: generate, train, test, predict."""
+"""The command `taghead demo`: generates clips, trains, tests and predicts, in a few minutes."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ def demo(
     num_workers: int = 1,
     num_threads: int = 1,
 ) -> None:
-    """Generates clips of a gymnast, trains a small model on them, tests it and predicts one clip.
+    """Generates clips of a gymnast, trains and tests a small model on them, and predicts a clip.
 
     Args:
-        root: Where the clips go; they are kept, and used again.
-        output: Where checkpoint, metrics and pictures go.
-        epochs: Times that training sees each clip.
-        num_train: Clips to train on.
-        num_val: Clips to validate on after each epoch.
-        num_test: Clips to test on, unseen in training.
+        root: The folder of the clips, which a later demo uses again.
+        output: The folder of checkpoint, metrics and pictures.
+        epochs: Training epochs.
+        num_train: Training clips.
+        num_val: Validation clips, used after each epoch.
+        num_test: Test clips.
         seed: Seed of the weights and of the order of the clips.
-        num_workers: Processes that read clips beside the training process.
-        num_threads: Threads of the training process; sums, and with them the numbers, depend on it.
+        num_workers: Processes that read clips.
+        num_threads: Threads of the training process; the results depend on it by rounding.
     """
     check_counts(epochs=epochs, num_train=num_train, num_test=num_test)
     start = time.monotonic()

@@ -1,6 +1,7 @@
 """Errors that a user can mend: the message names the file, the rule and the value."""
 
-from collections.abc import Collection
+import sys
+from collections.abc import Collection, Sequence
 from numbers import Integral
 
 
@@ -33,6 +34,23 @@ def one_line(error: BaseException) -> str:
 def first_line(error: BaseException) -> str:
     """An error's message, cut to its first line."""
     return (str(error).strip() or repr(error)).splitlines()[0]
+
+
+def raise_failed(errors: Sequence[str | None]) -> None:
+    """Reports the videos that could not be read, after all others are done.
+
+    Args:
+        errors: The error of each video; None for one that was read.
+
+    Raises:
+        VideoError: With the last error; those before it are printed.
+    """
+    failed = [error for error in errors if error]
+    for error in failed[:-1]:
+        print(f"error: {error}", file=sys.stderr)
+    if failed:
+        count = f" ({len(failed)} of {len(errors)} videos failed)" if len(errors) > 1 else ""
+        raise VideoError(f"{failed[-1]}{count}")
 
 
 def check_counts(**counts: object) -> None:

@@ -1,6 +1,8 @@
-"""How right predictions are: collected clip by clip, counted by class, with intervals.
+"""Metrics of predictions: accuracies over clips and classes, with bootstrap intervals.
 
-What training logs and what a test reports comes from the same collected predictions.
+The logged accuracies and the test report are computed from the same collected predictions.
+torchmetrics' own accuracies are not used: its macro accuracy counts a class without clips as 0, and
+its metrics count a clip twice that a distributed sampler repeats.
 """
 
 from __future__ import annotations
@@ -15,10 +17,10 @@ from torchmetrics.utilities import dim_zero_cat
 
 
 class Predictions(NamedTuple):
-    """What a model says of a split's clips: each clip once, in the order of their indices.
+    """Predictions for a split's clips, each clip once, sorted by index.
 
     Shapes:
-        - **clip_index** `[M]`, number of the clip in its split
+        - **clip_index** `[M]`, index of the clip in its split
         - **label** `[M]`
         - **probabilities** `[M, K]`
     """
@@ -28,26 +30,26 @@ class Predictions(NamedTuple):
     probabilities: np.ndarray
 
     def ranking(self) -> np.ndarray:
-        """The classes of each clip `[M, K]`, the most probable first; of equals, the first."""
+        """The classes of each clip `[M, K]`, the most probable first; ties by class index."""
         return np.argsort(-self.probabilities, axis=1, kind="stable")
 
     def rank(self) -> np.ndarray:
-        """At which place each clip's own class is ranked `[M]`, from 1."""
+        """The rank of each clip's own class `[M]`, from 1."""
         return (self.ranking() == self.label[:, None]).argmax(axis=1) + 1
 
     def outcomes(self) -> np.ndarray:
-        """How many clips of each class had it ranked first, second to fifth, and below `[K, 3]`."""
-        place = np.searchsorted([1, 5], self.rank())
+        """Number of clips of each class with rank 1, 2 to 5, and above 5, `[K, 3]`."""
+        column = np.searchsorted([1, 5], self.rank())
         num_classes = self.probabilities.shape[1]
-        cells = np.bincount(3 * self.label + place, minlength=3 * num_classes)
+        cells = np.bincount(3 * self.label + column, minlength=3 * num_classes)
         return cells.reshape(num_classes, 3)
 
 
 class CollectedPredictions(Metric):
-    """Collects predictions over batches, and over processes where there are several.
+    """Metric that collects predictions over batches and ranks.
 
-    A clip that comes twice, as samplers do to give several processes the same number of batches,
-    counts once.
+    A clip counts once, also if it is repeated, as distributed samplers do to give all ranks the
+    same number of batches.
 
     Shapes:
         - **clip_index** `[B]`, **label** `[B]`, **probabilities** `[B, K]`
@@ -78,13 +80,14 @@ class CollectedPredictions(Metric):
 
 
 class ClipMean(Metric):
-    """The mean of a number that each clip has, over batches and processes.
+    """Mean of a value of each clip, over batches and ranks.
 
-    A clip that comes twice counts once, as in :class:`CollectedPredictions`.
+    A repeated clip counts once, as in :class:`CollectedPredictions`; torchmetrics' `MeanMetric`
+    would count it twice.
 
     Shapes:
         - **clip_index** `[B]`, **value** `[B]`
-        - **output** one number
+        - **output** a float
     """
 
     full_state_update = False
@@ -108,9 +111,9 @@ class ClipMean(Metric):
 def long_tail_groups(
     num_train: Sequence[int], head_above: int = 100, tail_below: int = 20
 ) -> dict[str, np.ndarray]:
-    """Which classes are head, medium and tail, by their numbers of training clips.
+    """Head, medium and tail classes by their numbers of training clips.
 
-    The numbers are those of `Large-Scale Long-Tailed Recognition in an Open World
+    The default thresholds are those of `Large-Scale Long-Tailed Recognition in an Open World
     <https://arxiv.org/abs/1904.05160>`_.
 
     Args:
@@ -138,12 +141,12 @@ def accuracies(
 ) -> dict[str, np.ndarray]:
     """Top-1, Top-5, mean class accuracy (MCA), and the MCA within groups of classes.
 
-    The MCA is the mean, over the classes that have clips, of their Top-1: a class without a clip
-    does not count, even where it was predicted; torchmetrics' macro accuracy counts it as 0.
-    An accuracy without a single clip is NaN.
+    The MCA is the mean of Top-1 over the classes that have clips. A class without clips does not
+    count, even if it was predicted; torchmetrics' macro accuracy counts it as 0. An accuracy over
+    no clips is NaN.
 
     Args:
-        outcomes: :meth:`Predictions.outcomes` of one test, or of many.
+        outcomes: :meth:`Predictions.outcomes` of one test, or of several stacked.
         groups: The classes of each group, by its name.
 
     Shapes:
@@ -151,13 +154,13 @@ def accuracies(
         - **group** `[K]`, bool
         - **output** `[...]` each
     """
-    # over all classes, as if they were one: [..., 1]
+    # all classes summed to one: [..., 1]
     overall = outcomes.sum(axis=-2, keepdims=True)
     found = {f"top{top}": class_accuracy(overall, top)[..., 0] for top in (1, 5)}
     # [..., K]
     by_class = class_accuracy(outcomes)
-    everything: dict[str, Any] = {"mca": slice(None)}
-    for name, members in {**everything, **(groups or {})}.items():
+    every_class: dict[str, Any] = {"mca": slice(None)}
+    for name, members in {**every_class, **(groups or {})}.items():
         accuracy = by_class[..., members]
         has_clips = ~np.isnan(accuracy)
         found[name] = _ratio(np.nansum(accuracy, axis=-1), has_clips.sum(axis=-1))
@@ -165,7 +168,7 @@ def accuracies(
 
 
 def class_accuracy(outcomes: np.ndarray, top: Literal[1, 5] = 1) -> np.ndarray:
-    """Top-1 or Top-5 of each class; NaN without a clip.
+    """Top-1 or Top-5 of each class; NaN for a class without clips.
 
     Shapes:
         - **outcomes** `[..., K, 3]`
@@ -184,32 +187,33 @@ def bootstrap(
 ) -> dict[str, tuple[float, float]]:
     """Percentile bootstrap intervals of :func:`accuracies`, over the clips.
 
-    A resample draws as many clips as there are, with replacement. How many it has of each class
-    and outcome is multinomial, and nothing else of it counts: the numbers are drawn directly.
-    A class of few clips is missing from some resamples, and from their MCA.
+    A resample draws as many clips as there are, with replacement. Its accuracies depend only on the
+    counts of each class and outcome, which are multinomial, so the counts are drawn directly
+    (torchmetrics' `BootStrapper` would update one copy of a metric for each resample). A class with
+    few clips is missing from some resamples, and from their MCA.
 
     Args:
         outcomes: :meth:`Predictions.outcomes` of the test, `[K, 3]`.
         groups: The classes of each group, by its name.
-        num_resamples: How many resamples to draw.
-        confidence: Part of the resamples that an interval holds.
+        num_resamples: Number of resamples.
+        confidence: Confidence level of the intervals.
         seed: Seed of the resamples.
 
     Raises:
         ValueError: If an argument breaks its rule.
     """
     check_bootstrap(num_resamples, confidence, seed)
-    there = outcomes > 0
-    numbers = outcomes[there]
+    is_observed = outcomes > 0
+    counts = outcomes[is_observed]
     drawn = np.zeros((num_resamples, *outcomes.shape), np.int64)
-    drawn[:, there] = np.random.default_rng(seed).multinomial(
-        numbers.sum(), numbers / numbers.sum(), num_resamples
+    drawn[:, is_observed] = np.random.default_rng(seed).multinomial(
+        counts.sum(), counts / counts.sum(), num_resamples
     )
     tails = [(1 - confidence) / 2, (1 + confidence) / 2]
     intervals = {}
     for name, values in accuracies(drawn, groups).items():
-        known = values[~np.isnan(values)]
-        low, high = np.quantile(known, tails).tolist() if known.size else (np.nan, np.nan)
+        defined = values[~np.isnan(values)]
+        low, high = np.quantile(defined, tails).tolist() if defined.size else (np.nan, np.nan)
         intervals[name] = (low, high)
     return intervals
 
@@ -229,6 +233,6 @@ def check_bootstrap(num_resamples: int, confidence: float, seed: int) -> None:
 
 
 def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """NaN where the whole is 0."""
+    """The quotient; NaN where the whole is 0."""
     nothing = np.full(np.shape(whole), np.nan)
     return np.divide(part, whole, out=nothing, where=whole > 0)

@@ -1,4 +1,4 @@
-"""Generated clips, arranged as a published dataset has its videos and annotation files."""
+"""Generated clips in the folders and annotation files of published datasets."""
 
 import json
 import os
@@ -8,15 +8,15 @@ VIDEO = "a.mp4"
 
 
 def arranged(root: Path, video: Path, format: str, num_classes: int) -> dict[str, object]:
-    """A clip of each class, all the same file, and the data module's options for them."""
+    """A clip of each class, all the same file, and the data module's arguments for them."""
     write = {"reference": _reference, "diving48": _diving48}[format]
     listed = write(root, video, num_classes)
     return {"root": root / "videos", "train": listed, "val": listed, "test": listed}
 
 
-def _link(video: Path, place: Path) -> None:
-    place.parent.mkdir(parents=True, exist_ok=True)
-    os.link(video, place)
+def _link(video: Path, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    os.link(video, path)
 
 
 def _reference(root: Path, video: Path, num_classes: int) -> Path:

@@ -1,15 +1,18 @@
-"""The paper's model as its authors run it, and the files that they would save of it."""
+"""The paper's model as its authors run it, and the checkpoints that they would save."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+import pytest
 import torch
 from torch import Tensor, nn
 from torch_geometric.data import Batch, Data
 from torch_geometric.nn import APPNP, global_mean_pool
 from torchvision.models.video.resnet import BasicBlock, Conv2Plus1D, R2Plus1dStem, VideoResNet
 
+from taghead.backbones import BACKBONES
 from taghead.model.released import Preset
 
 PRESETS: dict[Preset, tuple[int, int, int]] = {  # classes, frames of the grid, feed-forward
@@ -31,7 +34,7 @@ def reference_edges(frames: int) -> Tensor:
 
 
 class Reference(nn.Module):
-    """The paper's model, as its description has it, run the way PyG's tutorials run a batch."""
+    """The paper's model as described in the paper, run on batches as in PyG's tutorials."""
 
     def __init__(self, backbone: nn.Module, preset: Preset) -> None:
         super().__init__()
@@ -54,7 +57,7 @@ class Reference(nn.Module):
 
 
 def r2plus1d_34() -> nn.Sequential:
-    """R(2+1)D-34 as the IG-65M weights need it."""
+    """R(2+1)D-34 with the layers of the IG-65M weights."""
     net = VideoResNet(BasicBlock, [Conv2Plus1D] * 4, [3, 4, 6, 3], R2Plus1dStem)
     net.layer2[0].conv2[0] = Conv2Plus1D(128, 128, 288)
     net.layer3[0].conv2[0] = Conv2Plus1D(256, 256, 576)
@@ -73,8 +76,15 @@ def small_backbone() -> nn.Sequential:
     return nn.Sequential(stem, nn.Sequential(nn.Conv3d(16, 512, 1), nn.BatchNorm3d(512)))
 
 
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Replaces R(2+1)D-34 by a small backbone."""
+    spec = replace(BACKBONES["r2plus1d_34"], build=small_backbone, features=lambda network: network)
+    monkeypatch.setitem(BACKBONES, "r2plus1d_34", spec)
+
+
 def randomise(module: nn.Module) -> None:
-    """Norms and biases too, so that none of them could be left out unseen."""
+    """Random norms and biases, so that a missing one changes the output."""
     for name, parameter in module.named_parameters():
         if parameter.dim() == 1:
             nn.init.uniform_(parameter, *((0.5, 1.5) if name.endswith("weight") else (-0.2, 0.2)))
@@ -86,7 +96,7 @@ def released(
     nested: bool = False,
     edges: bool = True,
 ) -> dict[str, Any]:
-    """What the authors' `torch.save` would have been given."""
+    """The content of a released file."""
     state = reference.state_dict()
     if not edges:
         del state["edge_index"]

@@ -1,4 +1,4 @@
-"""Runs a function in two processes of one training, joined by gloo on the CPU."""
+"""Runs a function on two ranks of one training, with gloo on the CPU."""
 
 import multiprocessing
 import os
@@ -32,11 +32,11 @@ def _start(function: Callable, rank: int, port: int, args: tuple, results: Any) 
     os.environ.update(
         LOCAL_RANK=str(rank), NODE_RANK="0", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)
     )
-    results.send_bytes(pickle.dumps(function(*args)))  # whole: a tensor's memory goes with it
+    results.send_bytes(pickle.dumps(function(*args)))  # whole: with the tensors' memory
 
 
 def on_two(function: Callable, *args: Any) -> list[Any]:
-    """What the function returns in each process; it is one of a module, not of a test."""
+    """What a function returns on each of two ranks; it must be defined at the top of a module."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["taghead.training.task", "lightning.pytorch.cli"])
     port, started = free_port(), []

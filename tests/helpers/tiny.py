@@ -1,4 +1,4 @@
-"""A model that is small, but has the paper's sizes: 32 frames of 112 pixels, 4x7x7 tokens."""
+"""A small model with the paper's sizes: clips of 32 frames of 112 pixels, 4x7x7 tokens."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ CLASSES = ["jump", HOSTILE, "turn_left", "</script><script>alert(2)</script>", "
 
 
 class TinyBackbone(Backbone):
-    """One convolution: a token sees its own pixels and no others."""
+    """One convolution: a token depends on its own pixels alone."""
 
     def __init__(self) -> None:
         conv = nn.Conv3d(3, WIDTH, (8, 16, 16), stride=(8, 16, 16))
@@ -25,7 +25,7 @@ class TinyBackbone(Backbone):
 
 
 def make_model(**options: Any) -> VideoClassifier:
-    """A model with random weights, scaled so that its attention is far from even."""
+    """A model with random weights, scaled so that its attention is far from uniform."""
     torch.manual_seed(0)
     defaults = {"encoder_layers": 1, "encoder_heads": 2, "encoder_channels": 16, "graph_layers": 2}
     head = TAGHead(WIDTH, len(CLASSES), GRID, **{**defaults, **options})

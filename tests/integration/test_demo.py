@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from taghead.demo import demo
-from taghead.inference.predictor import load_model
+from taghead.model.pretrained import load_model
 
 
 def test_the_demo_in_small(

@@ -18,10 +18,10 @@ from taghead.data import SynthGym
 from taghead.data.synthetic import write_dataset
 from taghead.features.extract import write_features
 from taghead.graph import Grid
+from taghead.model.head_factory import HeadFactory
 from taghead.model.released import Preset, preset_preprocessing
 from taghead.sweep import read_sweep
 from taghead.sweep.checking import check_runs
-from taghead.training.task import HeadFactory
 from taghead.video import Preprocessing
 
 FOLDER = Path(__file__).parents[2] / "experiments"

@@ -13,7 +13,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 from taghead import Grid, TAGHead
 from taghead.graph import as_relation
 from taghead.graph.relations import KINDS
-from taghead.training.task import HeadFactory
+from taghead.model.head_factory import HeadFactory
 
 PAGE = (Path(__file__).parents[2] / "docs" / "relations.md").read_text()
 BLOCKS = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)]

@@ -1,16 +1,24 @@
 import json
+import shutil
+import warnings
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+import huggingface_hub.hub_mixin
 import pytest
 import torch
+from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
 from torch_geometric.nn import GATv2Conv
 
 from taghead import TAGHead, VideoClassifier
-from taghead.backbones import build_backbone
+from taghead.backbones import BACKBONES, build_backbone, r2plus1d_tiny
 from taghead.errors import DataError
 from taghead.model.classifier import mean_probabilities
 from taghead.video import Preprocessing
+
+NAMES = ["blowing kisses", "007", "none"]
 
 
 def model(**options: object) -> VideoClassifier:
@@ -23,8 +31,7 @@ def model(**options: object) -> VideoClassifier:
         encoder_channels=32,
         conv=partial(GATv2Conv, heads=2, concat=False),
     )
-    names = ["blowing kisses", "007", "none"]
-    defaults = {"class_names": names, "preprocessing": Preprocessing(8, 32, 32)}
+    defaults = {"class_names": NAMES, "preprocessing": Preprocessing(8, 32, 32)}
     return VideoClassifier(backbone, head, **{**defaults, **options}).eval()  # type: ignore[arg-type]
 
 
@@ -134,3 +141,81 @@ def test_probabilities_are_averaged_over_views() -> None:
         assert torch.equal(one.probabilities(views[:, :1]), one(views[:, 0]).softmax(dim=1))
     half = mean_probabilities(lambda clip: one(clip).bfloat16(), views)
     assert half.dtype == torch.float32  # in half precision, many classes would share a place
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that stands for the hub."""
+    place = tmp_path / "hub"
+
+    class Api:
+        def __init__(self, **options: Any) -> None: ...
+
+        def create_repo(self, repo_id: str, **options: Any) -> Any:
+            (place / repo_id).mkdir(parents=True, exist_ok=True)
+            return type("Repo", (), {"repo_id": repo_id})
+
+        def upload_folder(self, repo_id: str, folder_path: Path, **options: Any) -> str:
+            shutil.copytree(folder_path, place / repo_id, dirs_exist_ok=True)
+            return f"https://hub/{repo_id}"
+
+    def snapshot(name: str, allow_patterns: list[str], revision: str = "main") -> str:
+        if not (place / name).is_dir():
+            raise LocalEntryNotFoundError(f"no {name} at {revision}\nand more lines")
+        return str(place / name)
+
+    monkeypatch.setattr(huggingface_hub.hub_mixin, "HfApi", Api)
+    monkeypatch.setattr("taghead.model.classifier.snapshot_download", snapshot)
+    return place
+
+
+def test_an_upload_is_one_call_and_comes_back(hub: Path) -> None:
+    one = model()
+    assert one.push_to_hub("user/name") == "https://hub/user/name"
+    files = sorted(path.name for path in (hub / "user/name").iterdir())
+    assert files == ["README.md", "config.json", "model.safetensors"]
+    other = VideoClassifier.from_pretrained("user/name", revision="v1")
+    clip = torch.randn(1, 3, 8, 32, 32)
+    assert torch.equal(one(clip), other(clip))
+    assert (other.class_names, other.preprocessing) == (one.class_names, one.preprocessing)
+    with pytest.raises(DataError, match=r"^user/other: no such folder, and no such .* at v1$"):
+        VideoClassifier.from_pretrained("user/other", revision="v1")
+
+
+def test_saving_may_upload_as_well(hub: Path, tmp_path: Path) -> None:
+    where = model().save_pretrained(tmp_path / "gym", push_to_hub=True, private=True)
+    assert where == "https://hub/gym"
+    assert (tmp_path / "gym/config.json").read_bytes() == (hub / "gym/config.json").read_bytes()
+
+
+def test_a_folder_needs_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model().save_pretrained(tmp_path / "gym")
+
+    def offline(*args: Any, **options: Any) -> None:
+        raise OfflineModeIsEnabled("offline")
+
+    monkeypatch.setattr("taghead.model.classifier.snapshot_download", offline)
+    assert VideoClassifier.from_pretrained(tmp_path / "gym").class_names == NAMES
+    with pytest.raises(DataError, match="gim: no such folder, and no such model on the hub: off"):
+        VideoClassifier.from_pretrained("gim")
+
+
+def test_other_statistics_than_the_weights_were_trained_on_are_warned_about(
+    tmp_path: Path,
+) -> None:
+    torch.save(r2plus1d_tiny().state_dict(), tmp_path / "weights.pth")
+    clips = BACKBONES["r2plus1d_tiny"].preprocessing
+
+    def classifier(weights: Path | None, preprocessing: Preprocessing) -> VideoClassifier:
+        backbone = build_backbone("r2plus1d_tiny", weights)
+        head = TAGHead(128, 3, (2, 4, 4), encoder_layers=0, mode="none")
+        return VideoClassifier(backbone, head, preprocessing=preprocessing)
+
+    other = replace(clips, mean=(0.43216, 0.394666, 0.37645))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        classifier(tmp_path / "weights.pth", replace(clips, num_frames=8, resize=64))
+        classifier(None, other)
+    message = r"weights.pth of r2plus1d_tiny .* mean \(0.43216, .*\) instead of \(0.45, 0.45, 0.45"
+    with pytest.warns(UserWarning, match=message):
+        classifier(tmp_path / "weights.pth", other)

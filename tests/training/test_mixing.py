@@ -43,7 +43,7 @@ def test_both_take_turns_and_neither_changes_nothing() -> None:
     assert labels is LABELS
 
 
-def test_the_same_seed_mixes_alike() -> None:
+def test_the_same_seed_mixes_the_same() -> None:
     both = Mixing(4, mixup=1.0, cutmix=1.0)
     drawn = []
     for seed in (1, 1, 2):

@@ -1,19 +1,8 @@
-"""3D video backbones: from a clip to a feature map, each saying what it gives."""
+"""Backbones: from a clip to a feature map of known width and stride, by name or wrapped.
 
-from taghead.backbones.base import Backbone
-from taghead.backbones.build import BACKBONES, build_backbone
-from taghead.backbones.networks import r2plus1d_34, r2plus1d_tiny
-from taghead.backbones.spec import BackboneSpec, PublishedWeights
-from taghead.backbones.wrap import WrappedBackbone, wrap_backbone
+It imports `taghead.graph`, `taghead.video.preprocessing` and what lies below them.
+"""
 
-__all__ = [
-    "BACKBONES",
-    "Backbone",
-    "BackboneSpec",
-    "PublishedWeights",
-    "WrappedBackbone",
-    "build_backbone",
-    "r2plus1d_34",
-    "r2plus1d_tiny",
-    "wrap_backbone",
-]
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

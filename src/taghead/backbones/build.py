@@ -1,30 +1,43 @@
-"""Backbones by name, with or without trained weights."""
+"""Backbones by name or class path, with random or pretrained weights."""
 
 from __future__ import annotations
 
 import importlib
 import inspect
+import pkgutil
 import sys
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from taghead.backbones.base import Backbone
-from taghead.backbones.networks import R2PLUS1D_34, TINY
-from taghead.backbones.slowfast import SLOWFAST
-from taghead.backbones.spec import BackboneSpec
-from taghead.backbones.vision import VISION
+from taghead import backbones
+from taghead.backbones.backbone import Backbone, BackboneSpec
 from taghead.backbones.weights import download, load_features
 from taghead.files import read_tensors, state_dict_in
 from taghead.video.preprocessing import Preprocessing
 
-BACKBONES: dict[str, BackboneSpec] = {
-    "r2plus1d_tiny": TINY,
-    "r2plus1d_34": R2PLUS1D_34,
-    **VISION,
-    **SLOWFAST,
-}
+
+def collect_specs() -> dict[str, BackboneSpec]:
+    """The `SPECS` of all modules of this package: a new module needs no entry elsewhere.
+
+    Raises:
+        ValueError: If two modules have a spec of the same name.
+    """
+    found: dict[str, BackboneSpec] = {}
+    origin: dict[str, str] = {}
+    for info in pkgutil.iter_modules(backbones.__path__):
+        module = importlib.import_module(f"{backbones.__name__}.{info.name}")
+        for name, spec in getattr(module, "SPECS", {}).items():
+            if name in found:
+                raise ValueError(
+                    f"backbone {name} is in SPECS of {origin[name]} and {module.__name__}"
+                )
+            found[name], origin[name] = spec, module.__name__
+    return found
+
+
+BACKBONES = collect_specs()
 
 
 def build_backbone(name: str, weights: str | Path | None = None) -> Backbone:
@@ -32,14 +45,14 @@ def build_backbone(name: str, weights: str | Path | None = None) -> Backbone:
 
     Args:
         name: One of `BACKBONES`, or the class path of a `Backbone` of your own.
-        weights: Trained weights: a file with a state dict, or the name of published ones, such as
-            `DEFAULT`, which are downloaded once, into torch.hub's folder; random ones when not
-            given. Weights of a classifier in it are not used, for however many classes it is. A
-            class of your own is given them as the argument `weights`.
+        weights: Pretrained weights: a file with a state dict, or the name of published weights,
+            such as `DEFAULT`, which are downloaded once into torch.hub's folder; random weights
+            when not given. Those of a classifier are ignored. A class of your own gets this as its
+            argument `weights`.
 
     Raises:
         ValueError: If there is no such backbone or no such weights, or pytorchvideo is missing.
-        DataError: If the weights cannot be downloaded or are not this backbone's.
+        DataError: If the weights cannot be downloaded or are of another network.
     """
     if "." in name:
         return _own_backbone(name, weights)
@@ -51,7 +64,7 @@ def build_backbone(name: str, weights: str | Path | None = None) -> Backbone:
     spec = BACKBONES[name]
     model = spec.build()
     features = spec.features(model)
-    preprocessing, held = _load(name, spec, model, features, weights)
+    preprocessing, loaded = _load(name, spec, model, features, weights)
     return Backbone(
         features,
         spec.channels,
@@ -60,15 +73,15 @@ def build_backbone(name: str, weights: str | Path | None = None) -> Backbone:
         rounded_down=spec.rounded_down,
         clip_size=spec.clip_size,
         name=name,
-        weights=held,
+        weights=loaded,
     )
 
 
 def backbone_from_config(name: str) -> Backbone:
-    """The backbone that a saved model names, with random weights.
+    """The backbone of a saved model's config, with random weights.
 
-    A config may come from anywhere, and importing a module runs it: the class of a backbone of
-    your own must be imported already.
+    A config may come from anywhere, and importing a module runs its code: the class of a backbone
+    of your own must be imported already.
 
     Raises:
         ValueError: If there is no such backbone.
@@ -86,7 +99,7 @@ def _load(
     features: nn.Module,
     weights: str | Path | None,
 ) -> tuple[Preprocessing, str | None]:
-    """Loads the weights; returns how their clips were made, and what they are."""
+    """Loads the weights; returns the preprocessing that they were trained with, and their name."""
     if weights is None:
         return spec.preprocessing, None
     if Path(weights).is_file():
@@ -95,19 +108,18 @@ def _load(
         return spec.preprocessing, str(weights)
     label = next(iter(spec.weights), "") if weights == "DEFAULT" else str(weights)
     if label not in spec.weights:
-        published = ", ".join(spec.weights) or "none"
+        known = ", ".join(spec.weights) or "none"
         raise ValueError(
-            f"weights of {name}: no file and no published weights {weights} "
-            f"(published: {published})"
+            f"weights of {name}: no file and no published weights {weights} (published: {known})"
         )
-    entry = spec.weights[label]
-    state = state_dict_in(download(entry.url), entry.url)
-    load_features(name, model, features, state, entry.url)
-    return entry.preprocessing, label
+    published = spec.weights[label]
+    state = state_dict_in(download(published.url), published.url)
+    load_features(name, model, features, state, published.url)
+    return published.preprocessing, label
 
 
 def _own_backbone(path: str, weights: str | Path | None) -> Backbone:
-    """A backbone of the user's own class."""
+    """A backbone of a user's own class."""
     module, _, name = path.rpartition(".")
     try:
         cls: Any = getattr(importlib.import_module(module), name)

@@ -1,4 +1,4 @@
-"""Trained weights of backbones: from a file or from where they are published."""
+"""Pretrained weights of backbones: downloaded, checked and loaded."""
 
 from __future__ import annotations
 
@@ -17,38 +17,38 @@ from taghead.errors import DataError, first_line
 
 
 def download(url: str) -> Any:
-    """What a published file holds; it is kept in torch.hub's folder and downloaded once.
+    """The content of a published file, downloaded once into torch.hub's folder.
 
-    `TORCH_HOME` says where that is. A file appears there whole or not at all, and only if its
-    SHA-256 begins as its name says; names without such digits are of files that state none. One
-    that has been damaged there is downloaded again.
+    That folder is below `TORCH_HOME`. torch.hub writes a file atomically, and refuses one whose
+    SHA-256 does not begin with the digits in its name; a name without digits is not checked. A
+    cached file that was damaged is downloaded again.
 
     Raises:
         DataError: If it cannot be downloaded or read.
     """
-    kept = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(url).path).name
+    cached = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(url).path).name
     try:
-        _remove_damaged(kept)
-        with redirect_stdout(sys.stderr):  # where torch.hub says that it downloads
+        _remove_damaged(cached)
+        with redirect_stdout(sys.stderr):  # torch.hub prints to stdout
             return torch.hub.load_state_dict_from_url(
                 url, map_location="cpu", check_hash=True, weights_only=True
             )
     except Exception as error:  # urllib, pickle, zip files and torch raise types of their own
-        hint = f" (to download it again, remove {kept})" if kept.exists() else ""
+        hint = f" (to download it again, remove {cached})" if cached.exists() else ""
         raise DataError(
-            f"{url}: cannot be downloaded into {kept.parent} and read: {first_line(error)}{hint}"
+            f"{url}: cannot be downloaded into {cached.parent} and read: {first_line(error)}{hint}"
         ) from error
 
 
-def _remove_damaged(kept: Path) -> None:
-    """Removes a downloaded file whose SHA-256 is not what its name says: torch.hub looks once."""
-    digits = torch.hub.HASH_REGEX.search(kept.name)
-    if digits is None or not kept.is_file():
+def _remove_damaged(cached: Path) -> None:
+    """Removes a cached file whose SHA-256 is not that of its name; torch.hub checks only once."""
+    digits = torch.hub.HASH_REGEX.search(cached.name)
+    if digits is None or not cached.is_file():
         return
-    with open(kept, "rb") as file:
+    with open(cached, "rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if not found.startswith(digits[1]):
-        kept.unlink()
+        cached.unlink()
 
 
 def load_features(
@@ -58,14 +58,14 @@ def load_features(
     state: Mapping[str, Tensor],
     source: str | Path,
 ) -> None:
-    """Loads the weights of a network's features; those of its other parts are not used.
+    """Loads the weights of a network's features; those of its other parts are ignored.
 
     Args:
         name: The backbone's name, for the error.
-        model: The whole network, whose keys the state dict has.
-        features: The part of it that is wanted.
+        model: The whole network, with the keys of the state dict.
+        features: The part of it that is loaded.
         state: The weights.
-        source: Where they are from, for the error.
+        source: Their file or address, for the error.
 
     Raises:
         DataError: If a weight of the features is missing or has another shape, or the network

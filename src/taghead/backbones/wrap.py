@@ -1,4 +1,4 @@
-"""Any video network as a backbone: the output of one of its layers is the feature map."""
+"""Wrapper of any video network: the output of one of its layers is the feature map."""
 
 from __future__ import annotations
 
@@ -9,40 +9,41 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from taghead.backbones.base import Backbone, Size3
+from taghead.backbones.backbone import Backbone, Size3
 from taghead.graph.convert import from_tokens
 from taghead.graph.grid import Grid
 from taghead.video.preprocessing import Preprocessing
 
 
 class WrappedBackbone(Backbone):
-    """A video network of your own, up to one of its layers.
+    """A backbone of any video network, up to one of its layers.
 
-    A forward through the network on a clip of zeros finds the width and the stride. Each forward
-    ends at the layer: what the network does after it is not run, and parameters that the feature
-    map does not depend on are frozen, so that neither weight decay nor distributed training waits
-    for them. Neither the network's class nor its code is changed.
+    A forward on a clip of zeros finds the width and the stride. Each forward stops at the layer, so
+    later layers do not run. Parameters that the feature map does not depend on are frozen: weight
+    decay would change them, and distributed training would wait for their gradients. The network's
+    class and code stay unchanged.
 
-    `wrap_backbone` is the same as a function. So that a config or a saved model can name it, make
-    it a class of your own that takes no arguments::
+    `wrap_backbone` is the same as a function. For a name in configs and saved models, make it a
+    class of your own that takes no arguments::
 
         class MyBackbone(WrappedBackbone):
             def __init__(self) -> None:
                 super().__init__(my_network(), feature="layer4")
 
     Args:
-        module: From a clip `[B, 3, T, H, W]` to anything.
-        feature: The layer's name, as `named_modules` gives it; its first run in a forward counts.
-        patch: Pixels of the clip per token along (t, h, w), if the layer gives a sequence of
-            tokens `[B, N, C]`; tokens in front of the grid's, such as a class token, are left out.
-        channels_last: Whether the layer gives `[B, T, H, W, C]`.
-        preprocessing: How the clips were made that the module's weights were trained on, which
-            also says the size of the first clip; when it is not given the paper's, and no weights
-            are taken to be trained.
+        module: The network, from a clip `[B, 3, T, H, W]` to anything.
+        feature: The layer's name in `named_modules`; its first call in a forward counts.
+        patch: Frames, rows and columns of the clip per token, if the layer's output is a sequence
+            of tokens `[B, N, C]`; tokens before those of the grid, such as a class token, are
+            dropped.
+        channels_last: Whether the layer's output is `[B, T, H, W, C]`.
+        preprocessing: The preprocessing that the network's weights were trained with; also the size
+            of the clip of zeros. When not given, it is the paper's, and the weights count as
+            untrained.
 
     Raises:
-        ValueError: If there is no such layer, the forward does not reach it, or it does not give
-            a feature map.
+        ValueError: If there is no such layer, the forward does not reach it, or its output is no
+            feature map.
     """
 
     def __init__(
@@ -58,11 +59,11 @@ class WrappedBackbone(Backbone):
         if not feature or feature not in layers:
             raise ValueError(
                 f"feature must be a layer of {type(module).__name__}: "
-                f"{', '.join(_near(feature, layers))} (got {feature!r})"
+                f"{', '.join(_known_layers(feature, layers))} (got {feature!r})"
             )
         clips = preprocessing or Preprocessing()
         size = (clips.num_frames, clips.crop, clips.crop)
-        features = UpTo(module, feature, patch, channels_last)
+        features = TruncatedNetwork(module, feature, patch, channels_last)
         feature_map = features.probe(size, freeze=True)
         t, h, w = (
             max(1, round(before / after))
@@ -78,9 +79,9 @@ class WrappedBackbone(Backbone):
         self._grids = {size[:2]: Grid(*feature_map.shape[2:])}
 
     def grid(self, num_frames: int, size: int) -> Grid:
-        """The grid of the feature map of a square clip, as a forward on zeros has it."""
+        """The grid of the feature map of a square clip, found by a forward on zeros."""
         if (num_frames, size) not in self._grids:
-            feature_map = cast(UpTo, self.features).probe((num_frames, size, size))
+            feature_map = cast(TruncatedNetwork, self.features).probe((num_frames, size, size))
             self._grids[num_frames, size] = Grid(*feature_map.shape[2:])
         return self._grids[num_frames, size]
 
@@ -93,27 +94,27 @@ def wrap_backbone(
     channels_last: bool = False,
     preprocessing: Preprocessing | None = None,
 ) -> WrappedBackbone:
-    """A video network of your own as a backbone; the arguments are those of `WrappedBackbone`."""
+    """A backbone of any video network; the arguments are those of `WrappedBackbone`."""
     return WrappedBackbone(
         module, feature, patch=patch, channels_last=channels_last, preprocessing=preprocessing
     )
 
 
-class UpTo(nn.Module):
-    """A network up to one of its layers, whose output it gives as a feature map.
+class TruncatedNetwork(nn.Module):
+    """A network up to one of its layers, whose output becomes a feature map.
 
     Args:
         module: The network.
         feature: The layer's name.
-        patch: Pixels of the clip per token, if the layer gives a sequence.
-        channels_last: Whether the layer gives `[B, T, H, W, C]`.
+        patch: Frames, rows and columns per token, if the layer's output is a sequence.
+        channels_last: Whether the layer's output is `[B, T, H, W, C]`.
 
     Shapes:
         - **clip** `[B, 3, T_in, H_in, W_in]`
         - **output** `[B, C, T, H, W]`
 
     Raises:
-        ValueError: If the forward does not reach the layer, or it gives no feature map.
+        ValueError: If the forward does not reach the layer, or its output is no feature map.
     """
 
     def __init__(
@@ -178,7 +179,7 @@ class UpTo(nn.Module):
 
 
 class _Reached(Exception):
-    """Leaves a forward with a layer's output."""
+    """Raised to leave a forward with a layer's output."""
 
     def __init__(self, output: Any) -> None:
         self.output = output
@@ -190,7 +191,7 @@ def _stop(module: nn.Module, inputs: Any, output: Any) -> None:
 
 @contextmanager
 def _evaluating(module: nn.Module) -> Iterator[None]:
-    """All of a module's parts in evaluation, and after it each as it was."""
+    """A module in evaluation; afterwards each part is back in its own mode."""
     training = [part for part in module.modules() if part.training]
     module.eval()
     try:
@@ -200,8 +201,8 @@ def _evaluating(module: nn.Module) -> Iterator[None]:
             part.training = True
 
 
-def _near(feature: str, layers: dict[str, nn.Module]) -> list[str]:
-    """The layers inside the innermost one that the name does reach."""
+def _known_layers(feature: str, layers: dict[str, nn.Module]) -> list[str]:
+    """The layers inside the innermost layer that a wrong name reaches."""
     parent = feature
     while parent and parent not in layers:
         parent = parent.rpartition(".")[0]

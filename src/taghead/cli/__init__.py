@@ -91,7 +91,7 @@ def _run(args: list[str]) -> None:
 
         _function(sweep, _with_flags(args, "dry_run", "retry_failed"), positional=("file",))
     elif command == "convert":
-        from taghead.model.conversion import convert
+        from taghead.inference.convert_checkpoint import convert
 
         _function(convert, args, positional=("source", "output"))
     elif command == "bench":

@@ -1,6 +1,6 @@
-"""Explanations of a decision on a clip: saliency, explainers, curves, plots, an interactive page.
+"""Explanations of a model's decision on a clip: saliency, explainers, curves, plots, a page.
 
-It imports `taghead.inference` and what lies below it.
+It imports `taghead.model`, `taghead.video` and what lies below them.
 """
 
 import lazy_loader

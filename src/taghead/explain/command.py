@@ -1,4 +1,4 @@
-"""The command `taghead explain`."""
+"""The command `taghead explain`: attention of a model on video files, as files and a page."""
 
 from __future__ import annotations
 
@@ -15,18 +15,20 @@ from rich.text import Text
 from torch_geometric.nn import MessagePassing
 
 from taghead.attention.weights import check_attentive
-from taghead.errors import DataError, VideoError
-from taghead.explain.explanation import ClipExplanation, explain_clip, to_numbers
+from taghead.errors import DataError, VideoError, raise_failed
+from taghead.explain.clip_explanation import ClipExplanation, explain_clip
+from taghead.explain.clip_view import load_view
 from taghead.explain.overlay import write_overlay
-from taghead.explain.page import Entry, write_index, write_page
-from taghead.explain.panels import Choice, compare_clips, draw_clip
-from taghead.explain.view import see
+from taghead.explain.page.clip_page import write_page
+from taghead.explain.page.index_page import PageEntry, write_index
+from taghead.explain.plots.clip_figures import compare_clips, draw_clip
+from taghead.explain.selection import Selection
 from taghead.files import atomic_folder
-from taghead.inference.predictor import checked_device, load_model, raise_failed
 from taghead.model.classifier import VideoClassifier
+from taghead.model.pretrained import as_device, load_model
 
 Format = Literal["png", "pdf", "svg"]
-COMPARED = 3  # clips in the picture that compares them, at most
+MAX_COMPARED = 3  # clips in the picture that compares clips
 
 
 def explain(
@@ -44,25 +46,25 @@ def explain(
     device: str = "auto",
     modules: list[str] | None = None,
 ) -> None:
-    """Shows what a model attended to in video files: numbers, pictures, a video and a page.
+    """Explains predictions by attention: JSON, pictures, a video and an interactive page.
 
-    One clip's files lie in the output folder, those of several in a folder each, beside an index
-    page and a picture that compares them.
+    The files of a single clip go to the output folder. Several clips have a folder each, beside an
+    index page and a picture that compares them.
 
     Args:
         videos: The video files.
         model: A training checkpoint, or a folder that `save_pretrained` wrote.
         output: The folder of the results.
         target: The class to explain, by name; each clip's predicted one if not given.
-        view: Which of the views that a test averages over.
+        view: Index of the view, among those that a test averages over.
         layer: The message-passing layer whose edges are drawn; all of them if not given. The page
-            begins with it.
+            shows it first.
         head: The attention head whose edges are drawn; the mean over them if not given.
         relation: The relation whose edges are drawn; all of them if not given.
-        edges: How many edges of each relation are drawn.
-        draws: Random orders of edges that the attention's ranking is compared with. The graph part
-            runs 22 times for each, and for the ranking itself; 0 leaves the comparison out.
-        formats: Files of each picture: `png`, `pdf`, `svg`; PNG and PDF if not given.
+        edges: Number of edges of each relation that are drawn.
+        draws: Number of random orders of edges that the attention's order is compared with. Each
+            order, attention's included, takes 22 runs of the graph part; 0 leaves the curves out.
+        formats: File formats of each picture: `png`, `pdf`, `svg`; PNG and PDF if not given.
         device: Where the model runs: `auto`, `cpu`, `cuda`, ...
         modules: Python modules to import first: where operators of your own are defined.
 
@@ -70,33 +72,34 @@ def explain(
         ValueError: If an argument breaks its rule.
         DataError: If the model or a video cannot be read; all other videos are explained first.
     """
-    device = checked_device(device)
+    device = as_device(device)
     for module in modules or []:
         importlib.import_module(module)
     classifier = load_model(model).to(device)
     _check_attention(classifier, model)
-    choice = Choice(layer, head, relation, edges, tuple(formats or ("png", "pdf")))
-    choice = choice.checked(classifier.head)
+    selection = Selection(layer, head, relation, edges, tuple(formats or ("png", "pdf")))
+    selection = selection.checked(classifier.head)
     if not isinstance(draws, int) or draws < 0 or draws == 1:
         raise ValueError(f"draws must be 0, or an integer of at least 2 (got {draws})")
-    task = _Task(classifier, model, _target(classifier, target), view, choice, draws, device)
+    target_index = _target_index(classifier, target)
+    writer = _ExplanationWriter(classifier, model, target_index, view, selection, draws, device)
     folders = _folders(videos, Path(output))
-    entries: list[Entry] = []
+    entries: list[PageEntry] = []
     compared: list[ClipExplanation] = []
     for video, folder in zip(videos, folders, strict=True):
         try:
-            found = task.run(video, folder)
+            explanation = writer.write(video, folder)
         except VideoError as error:
-            entries.append(Entry(video, folder.name, error=str(error)))
+            entries.append(PageEntry(video, folder.name, error=str(error)))
             continue
-        entries.append(Entry(video, folder.name, found))
-        _tell(found, folder)
-        if len(compared) < COMPARED:
-            compared.append(found)
+        entries.append(PageEntry(video, folder.name, explanation))
+        _print_prediction(explanation, folder)
+        if len(compared) < MAX_COMPARED:
+            compared.append(explanation)
     if len(videos) > 1:
         with atomic_folder(Path(output)) as stage:
             if len(compared) > 1:
-                compare_clips(compared, classifier.head, choice, stage / "comparison")
+                compare_clips(compared, classifier.head, selection, stage / "comparison")
             pictures = [file.name for file in sorted(stage.iterdir())]
             write_index(entries, stage / "index.html", pictures)
         print(f"all clips: {Path(output) / 'index.html'}")
@@ -104,38 +107,40 @@ def explain(
 
 
 @dataclass(frozen=True)
-class _Task:
-    """What is done with every clip."""
+class _ExplanationWriter:
+    """Explains clips, one after another, and writes the files of each."""
 
     model: VideoClassifier
     source: str
     target: int | None
     view: int
-    choice: Choice
+    selection: Selection
     draws: int
     device: str
 
-    def run(self, video: str, folder: Path) -> ClipExplanation:
-        """Explains one clip; its files appear when all are written."""
+    def write(self, video: str, folder: Path) -> ClipExplanation:
+        """Explains one clip; its files appear once all are written."""
         preprocessing = self.model.preprocessing
-        assert preprocessing is not None  # load_model sees to it
-        clip = see(video, preprocessing, self.view)
-        found = explain_clip(self.model, clip, self.target, draws=self.draws, device=self.device)
-        numbers = to_numbers(found, self.source)
+        assert preprocessing is not None  # load_model refuses such a model
+        clip = load_view(video, preprocessing, self.view)
+        explanation = explain_clip(
+            self.model, clip, self.target, draws=self.draws, device=self.device
+        )
+        content = explanation.to_dict(self.source)
         with atomic_folder(folder) as stage:
-            text = json.dumps(numbers, ensure_ascii=False, allow_nan=False)
+            text = json.dumps(content, ensure_ascii=False, allow_nan=False)
             (stage / "attention.json").write_text(text + "\n", encoding="utf-8")
-            write_page(found, numbers, self.choice, stage / "page.html")
-            write_overlay(found, stage / "overlay.mp4")
-            draw_clip(found, self.model.head, self.choice, stage)
-        return found
+            write_page(explanation, content, self.selection, stage / "page.html")
+            write_overlay(explanation, stage / "overlay.mp4")
+            draw_clip(explanation, self.model.head, self.selection, stage)
+        return explanation
 
 
 def _check_attention(model: VideoClassifier, source: str) -> None:
-    """Refuses a head whose operators have no attention to show.
+    """Refuses a model with an operator that has no attention weights.
 
     Raises:
-        DataError: If there is one; the message lists those that have.
+        DataError: With the operators that have.
     """
     try:
         for conv in model.head.layers.modules():
@@ -146,7 +151,8 @@ def _check_attention(model: VideoClassifier, source: str) -> None:
         raise DataError(f"{source}: {reason}") from error
 
 
-def _target(model: VideoClassifier, name: str | None) -> int | None:
+def _target_index(model: VideoClassifier, name: str | None) -> int | None:
+    """The index of a class name, if one is given."""
     if name is None:
         return None
     names = model.class_names or [str(i) for i in range(model.head.num_classes)]
@@ -160,7 +166,7 @@ def _target(model: VideoClassifier, name: str | None) -> int | None:
 
 
 def _folders(videos: list[str], output: Path) -> list[Path]:
-    """A folder for each clip, by its name in letters that every system takes; none twice."""
+    """A distinct folder for each clip, named after it in characters that every system allows."""
     if len(videos) == 1:
         return [output]
     folders: list[Path] = []
@@ -174,7 +180,9 @@ def _folders(videos: list[str], output: Path) -> list[Path]:
     return folders
 
 
-def _tell(found: ClipExplanation, folder: Path) -> None:
-    probability = float(found.probabilities[found.predicted])
-    line = f"{found.clip.path}: {found.class_names[found.predicted]} ({probability:.1%})"
+def _print_prediction(explanation: ClipExplanation, folder: Path) -> None:
+    """Prints the clip, its predicted class and where its page is."""
+    predicted = explanation.predicted
+    probability = float(explanation.probabilities[predicted])
+    line = f"{explanation.clip.path}: {explanation.class_names[predicted]} ({probability:.1%})"
     Console(soft_wrap=True).print(Text(f"{line}: {folder / 'page.html'}"))

@@ -1,4 +1,4 @@
-"""PyG's explainers on a head, and their fidelity."""
+"""PyG's explainer algorithms on a head, and the fidelity of their explanations."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch_geometric.explain.algorithm import ExplainerAlgorithm
 from torch_geometric.nn import HGTConv
 
 from taghead.attention.weights import in_evaluation
-from taghead.explain.saliency import Target, targets
+from taghead.explain.saliency import Target, target_classes
 from taghead.graph.convert import from_tokens, grid_of, to_hetero_data
 from taghead.nn.graph_model import EdgeListModel, GraphModel
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 
 class GraphInputs(NamedTuple):
-    """A head's graph model and what it takes, for a batch of clips.
+    """A head's graph model and its arguments for a batch of clips.
 
     Args:
-        model: `GraphModel` for a head with an operator for each relation, `EdgeListModel` for one
-            with one operator for all: so that PyG's masks reach the operators.
-        x: The tokens, under their node type in a `GraphModel`'s dictionary.
-        edges: The edges, likewise.
-        options: Its other arguments.
+        model: `GraphModel` for a head with an operator for each relation, `EdgeListModel` for a
+            head with one operator for all, so that PyG's edge masks reach the operators.
+        x: The tokens; in a dictionary by node type for `GraphModel`.
+        edges: The edges; in a dictionary by edge type for `GraphModel`.
+        options: The model's other arguments.
     """
 
     model: GraphModel | EdgeListModel
@@ -37,12 +37,12 @@ class GraphInputs(NamedTuple):
 
 
 class HeadExplanation(NamedTuple):
-    """What an explainer found.
+    """Edge scores of an explainer algorithm, their fidelity and PyG's own explanation.
 
     Args:
-        scores: A number for every edge of every relation, by the relation's name, `[B*E]`.
-        fidelity: How often the prediction changes without the explanation (fidelity+, high is
-            good), and with the explanation alone (fidelity-, low is good).
+        scores: A score for every edge, by the relation's name, `[B*E]`.
+        fidelity: Fidelity+, how often the prediction changes without the explanation (high is
+            good), and fidelity-, how often it changes with the explanation alone (low is good).
         explanation: PyG's own object.
     """
 
@@ -53,7 +53,7 @@ class HeadExplanation(NamedTuple):
 
 @torch.no_grad()
 def graph_inputs(head: TAGHead, feature_map: Tensor) -> GraphInputs:
-    """What PyG's `Explainer` takes for a head: a model and its arguments.
+    """A model of a head and its arguments, as PyG's `Explainer` takes them.
 
     Args:
         head: The head.
@@ -64,7 +64,7 @@ def graph_inputs(head: TAGHead, feature_map: Tensor) -> GraphInputs:
     graphs = to_hetero_data(from_tokens(tokens, grid_of(feature_map)), head.relations)
     x, batch, pos = (graphs["token"][name] for name in ("x", "batch", "pos"))
     edges = {tuple(r): graphs[r].edge_index for r in head.relations}
-    if not _is_one_for_all(head):
+    if not _has_shared_operator(head):
         named: dict[str, Any] = {"batch_dict": {"token": batch}, "pos_dict": {"token": pos}}
         return GraphInputs(head.graph_model(), {"token": x}, edges, named)
     types = [e.new_full((e.size(1),), i) for i, e in enumerate(edges.values())]
@@ -80,10 +80,10 @@ def explain_head(
     target: Target = None,
     **options: Any,
 ) -> HeadExplanation:
-    """Runs one of PyG's explainer algorithms on a head's graph part, for scores of its edges.
+    """Scores of a head's edges by one of PyG's explainer algorithms.
 
-    A `PGExplainer` is trained on these clips first. PyG's works on heads with one operator for all
-    relations only (modes `union` and `edge_type`), HGTConv excepted.
+    A `PGExplainer` is trained on these clips first. It works only on heads with one operator for
+    all relations (modes `union` and `edge_type`), and not with HGTConv.
 
     Args:
         head: The head.
@@ -99,10 +99,10 @@ def explain_head(
         ValueError: If the algorithm does not work on the head, or a relation has no edges on the
             grid; or PyG's own, if it finds nothing.
     """
-    found = graph_inputs(head, feature_map)
-    model, x, edges, given = found
-    of_relations = edges if isinstance(edges, dict) else {("", "the graph", ""): edges}
-    for (_, name, _), edge_index in of_relations.items():
+    inputs = graph_inputs(head, feature_map)
+    model, x, edges, given = inputs
+    by_relation = edges if isinstance(edges, dict) else {("", "the graph", ""): edges}
+    for (_, name, _), edge_index in by_relation.items():
         if not edge_index.size(1):
             raise ValueError(
                 f"relations: PyG's explainers need edges of every relation, {name} has none on "
@@ -110,15 +110,15 @@ def explain_head(
             )
     is_learned = isinstance(algorithm, PGExplainer)
     has_hgt = any(isinstance(part, HGTConv) for part in head.layers.modules())
-    if is_learned and (has_hgt or not _is_one_for_all(head)):
+    if is_learned and (has_hgt or not _has_shared_operator(head)):
         raise ValueError(
             f"algorithm: PyG's PGExplainer needs a head with one operator for all relations, mode "
             f"union or edge_type, and not HGTConv (got {head.operator} with "
-            f"{'one' if _is_one_for_all(head) else 'one for each'})"
+            f"{'one' if _has_shared_operator(head) else 'one for each'})"
         )
-    of_class = target is not None or is_learned
+    has_target = target is not None or is_learned
     defaults: dict[str, Any] = {
-        "explanation_type": "phenomenon" if of_class else "model",
+        "explanation_type": "phenomenon" if has_target else "model",
         "edge_mask_type": "object",
         "model_config": {
             "mode": "multiclass_classification",
@@ -127,11 +127,11 @@ def explain_head(
         },
     }
     with in_evaluation(head):
-        model.eval()  # what the explainer sets it back to
+        model.eval()  # the explainer restores this mode
         explainer = Explainer(model, algorithm, **{**defaults, **options})
-        if of_class:
+        if has_target:
             with torch.no_grad():
-                given["target"] = targets(model(x, edges, **given), target)
+                given["target"] = target_classes(model(x, edges, **given), target)
         if is_learned:
             for epoch in range(algorithm.epochs):
                 algorithm.train(epoch, model, x, edges, **given)
@@ -139,7 +139,7 @@ def explain_head(
         given.pop("target", None)
         return HeadExplanation(
             _scores(head, explanation, given),
-            fidelity(explainer, explanation, found),
+            fidelity(explainer, explanation, inputs),
             explanation,
         )
 
@@ -148,16 +148,16 @@ def explain_head(
 def fidelity(
     explainer: Explainer, explanation: Explanation | HeteroExplanation, inputs: GraphInputs
 ) -> tuple[float, float]:
-    r"""How much predictions depend on an explanation, fidelity+ and fidelity-.
+    r"""Fidelity+ and fidelity-: how much predictions depend on an explanation.
 
     Follows `GraphFramEx: Towards Systematic Evaluation of Explainability Methods for Graph Neural
-    Networks <https://arxiv.org/abs/2206.09677>`_ as PyG's `fidelity` does, which takes no
-    heterogeneous graphs.
+    Networks <https://arxiv.org/abs/2206.09677>`_. PyG's own `fidelity` computes the same, but takes
+    no heterogeneous graphs.
 
     Args:
-        explainer: What explained.
-        explanation: What it found.
-        inputs: The model's arguments.
+        explainer: The explainer.
+        explanation: Its explanation.
+        inputs: The model and its arguments.
     """
     _, x, edges, options = inputs
     masks = _masks(explanation)
@@ -170,15 +170,15 @@ def fidelity(
         rest: Any = {key: 1 - mask for key, mask in masks.items()}
     else:
         rest = 1 - masks
-    kept, removed, truth = classes(masks), classes(rest), explanation.target
+    alone, without, truth = classes(masks), classes(rest), explanation.target
     if explainer.explanation_type.value == "model":
-        return float((removed != truth).float().mean()), float((kept != truth).float().mean())
+        return float((without != truth).float().mean()), float((alone != truth).float().mean())
     full = explainer.get_target(explainer.get_prediction(x, edges, **options)) == truth
-    changes = [full.float() - (found == truth).float() for found in (removed, kept)]
+    changes = [full.float() - (found == truth).float() for found in (without, alone)]
     return float(changes[0].abs().mean()), float(changes[1].abs().mean())
 
 
-def _is_one_for_all(head: TAGHead) -> bool:
+def _has_shared_operator(head: TAGHead) -> bool:
     return bool(len(head.layers)) and head.layers[0].convs.convs is None  # type: ignore[union-attr]
 
 

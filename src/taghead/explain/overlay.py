@@ -1,4 +1,4 @@
-"""The clip as an mp4 with heat over its frames."""
+"""The overlay video: a clip beside itself with its attention rollout as a heatmap."""
 
 from __future__ import annotations
 
@@ -13,74 +13,75 @@ from matplotlib import colormaps, font_manager
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from taghead.explain.explanation import ClipExplanation
+from taghead.explain.clip_explanation import ClipExplanation
 
-SMALLEST = 360  # pixels of a side of the pictures
-STRIP = 44  # pixels under them, for text
+MIN_SIDE = 360  # pixels of a picture
+STRIP = 44  # pixels below the pictures, for text
 INK, FAINT, PAPER = (240, 243, 248), (168, 178, 194), (17, 22, 32)
 
 
-def write_overlay(found: ClipExplanation, path: str | Path) -> None:
-    """Writes the view's frames as H.264, each beside itself under the heat of its tokens.
+def write_overlay(explanation: ClipExplanation, path: str | Path) -> None:
+    """Writes the view's frames as H.264, each beside itself under the heatmap of its tokens.
 
-    The heat is the rollout: clear where a token counts least, strongest where it counts most. The
-    video runs at the speed of the clip.
+    The heatmap is the attention rollout: transparent at the smallest value, most opaque at the
+    largest. The video runs at the speed of the clip.
 
     Args:
-        found: The explanation.
+        explanation: The explanation.
         path: The mp4 file.
     """
-    pictures, rollout = found.clip.pictures, found.rollout
+    pictures, rollout = explanation.clip.pictures, explanation.rollout
     low, high = float(rollout.min()), float(rollout.max())
-    shares = (rollout - low) / (high - low) if high > low else torch.zeros_like(rollout)
-    side = max(pictures.shape[1], SMALLEST)
-    layers = [_heat(share, side) for share in shares]
-    rate = Fraction(found.clip.rate).limit_denominator(1000)
+    scaled = (rollout - low) / (high - low) if high > low else torch.zeros_like(rollout)
+    side = max(pictures.shape[1], MIN_SIDE)
+    layers = [_heat(frame, side) for frame in scaled]
+    rate = Fraction(explanation.clip.rate).limit_denominator(1000)
     with av.open(str(path), "w", format="mp4", options={"movflags": "faststart"}) as container:
         stream = container.add_stream("libx264", rate=rate, options={"crf": "20"})
         stream.width, stream.height = 2 * side, side + STRIP
         stream.pix_fmt = "yuv420p"
         stream.thread_count = 1
-        for i, (picture, t) in enumerate(zip(pictures, found.token_frames, strict=True)):
+        for i, (picture, t) in enumerate(zip(pictures, explanation.token_frames, strict=True)):
             plain = Image.fromarray(picture).resize((side, side), Image.Resampling.BICUBIC)
             canvas = Image.new("RGB", (2 * side, side + STRIP), PAPER)
             canvas.paste(plain, (0, 0))
             canvas.paste(_under_heat(plain, layers[t]), (side, 0))
-            _caption(canvas, found, i, side)
+            _caption(canvas, explanation, i, side)
             frame = av.VideoFrame.from_ndarray(np.asarray(canvas), format="rgb24")
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
 
 
-def _heat(shares: Tensor, side: int) -> np.ndarray:
-    """Shares of one frame of tokens, 0 to 1, as colours with opacity, `[side, side, 4]`."""
-    resized = F.interpolate(shares[None, None].float(), size=[side, side], mode="bilinear")
-    found = resized[0, 0].numpy()
-    rgba = colormaps["inferno"](0.25 + 0.7 * found)
-    rgba[..., 3] = 0.8 * found
+def _heat(values: Tensor, side: int) -> np.ndarray:
+    """RGBA colours of values from 0 to 1, `[H, W]` -> `[side, side, 4]`."""
+    resized = F.interpolate(values[None, None].float(), size=[side, side], mode="bilinear")
+    shown = resized[0, 0].numpy()
+    rgba = colormaps["inferno"](0.25 + 0.7 * shown)
+    rgba[..., 3] = 0.8 * shown
     return rgba
 
 
 def _under_heat(picture: Image.Image, rgba: np.ndarray) -> Image.Image:
+    """A grey picture with RGBA colours `[side, side, 4]` blended over it."""
     grey = np.asarray(picture.convert("L"), dtype=np.float32)[..., None].repeat(3, -1)
     opacity = rgba[..., 3:]
-    mixed = grey * (1 - opacity) + 255 * rgba[..., :3] * opacity
-    return Image.fromarray(mixed.clip(0, 255).astype(np.uint8))
+    blended = grey * (1 - opacity) + 255 * rgba[..., :3] * opacity
+    return Image.fromarray(blended.clip(0, 255).astype(np.uint8))
 
 
-def _caption(canvas: Image.Image, found: ClipExplanation, i: int, side: int) -> None:
-    """The predicted class, the time and how far the clip has run, in the strip."""
+def _caption(canvas: Image.Image, explanation: ClipExplanation, i: int, side: int) -> None:
+    """Draws the predicted class, the time and a progress bar below the pictures."""
     font = ImageFont.truetype(font_manager.findfont("DejaVu Sans"), 15)
     draw = ImageDraw.Draw(canvas)
     middle, width = side + STRIP // 2 + 2, canvas.width
-    name = " ".join(found.class_names[found.predicted].replace("_", " ").split())
-    percent = f"  {float(found.probabilities[found.predicted]):.1%}"
-    clock = f"{found.clip.seconds[i]:.2f} s"
+    name = " ".join(explanation.class_names[explanation.predicted].replace("_", " ").split())
+    percent = f"  {float(explanation.probabilities[explanation.predicted]):.1%}"
+    clock = f"{explanation.clip.seconds[i]:.2f} s"
     room = side - 24 - draw.textlength(percent, font)
     while len(name) > 1 and draw.textlength(name, font) > room:
         name = name.removesuffix("…")[:-1] + "…"
     draw.text((12, middle), name + percent, INK, font, anchor="lm")
     draw.text((side + 12, middle), "attention rollout", FAINT, font, anchor="lm")
     draw.text((width - 12, middle), clock, INK, font, anchor="rm")
-    part = (i + 1) / len(found.clip.pictures)
+    part = (i + 1) / len(explanation.clip.pictures)
     draw.rectangle((0, side, round(width * part) - 1, side + 3), (255, 158, 61))

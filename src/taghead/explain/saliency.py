@@ -1,4 +1,4 @@
-"""What a class's logit is sensitive to: edges and tokens, by gradients."""
+"""Saliency of edges and tokens: gradients of a class's logit."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from taghead.nn.head import TAGHead
 
 Target = int | Tensor | None
-EdgesOf = dict[tuple[str, str, str], Tensor]
+EdgeTensors = dict[tuple[str, str, str], Tensor]
 
 
 def edge_saliency(head: TAGHead, feature_map: Tensor, target: Target = None) -> dict[str, Tensor]:
-    """How much a class's logit falls if an edge's messages fade, to first order.
+    """Gradient of a class's logit with respect to a factor of 1 on each edge's messages.
 
-    It is the gradient by a factor of 1 on the messages of the edge, in all layers together. An
-    operator's softmax stays as it is.
+    To first order it is how much the logit falls if the messages are removed in all layers, with
+    every operator's softmax unchanged.
 
     Args:
         head: The head.
@@ -44,8 +44,10 @@ def edge_saliency(head: TAGHead, feature_map: Tensor, target: Target = None) -> 
     with in_evaluation(head), torch.enable_grad():
         tokens = head.encode(feature_map.detach()).detach()
         graphs = to_hetero_data(from_tokens(tokens, grid), head.relations)
-        edges: EdgesOf = {r: graphs[r].edge_index for r in head.relations}
-        masks: EdgesOf = {r: tokens.new_ones(e.size(1)).requires_grad_() for r, e in edges.items()}
+        edges: EdgeTensors = {r: graphs[r].edge_index for r in head.relations}
+        masks: EdgeTensors = {
+            r: tokens.new_ones(e.size(1)).requires_grad_() for r, e in edges.items()
+        }
         model = head.graph_model()
         with edge_masks(model, masks, edges):
             logits = model(
@@ -54,20 +56,20 @@ def edge_saliency(head: TAGHead, feature_map: Tensor, target: Target = None) -> 
                 {"token": graphs["token"].batch},
                 {"token": graphs["token"].pos},
             )
-        score = logits.gather(1, targets(logits, target).unsqueeze(1)).sum()
+        score = logits.gather(1, target_classes(logits, target).unsqueeze(1)).sum()
         found = torch.autograd.grad(score, list(masks.values()), materialize_grads=True)
     return {relation.name: grad for relation, grad in zip(head.relations, found, strict=True)}
 
 
 def token_saliency(head: TAGHead, feature_map: Tensor, target: Target = None) -> Tensor:
-    """How much each location of the feature map adds to a class's logit, to first order.
+    """Gradient times input of a class's logit at each token, summed over channels.
 
-    It is gradient times input, summed over channels.
+    To first order it is how much each location of the feature map adds to the logit.
 
     Args:
         head: The head.
         feature_map: A backbone's output.
-        target: As `edge_saliency` has it.
+        target: The class, one for all clips or one for each; the predicted one if not given.
 
     Shapes:
         - **feature_map** `[B, C, T, H, W]`
@@ -76,16 +78,16 @@ def token_saliency(head: TAGHead, feature_map: Tensor, target: Target = None) ->
     with in_evaluation(head), torch.enable_grad():
         x = feature_map.detach().requires_grad_()
         logits = head(x)
-        score = logits.gather(1, targets(logits, target).unsqueeze(1)).sum()
+        score = logits.gather(1, target_classes(logits, target).unsqueeze(1)).sum()
         (grad,) = torch.autograd.grad(score, x)
     return (grad * x.detach()).sum(1)
 
 
-def targets(logits: Tensor, target: Target) -> Tensor:
-    """The class of each clip, `[B]`.
+def target_classes(logits: Tensor, target: Target) -> Tensor:
+    """The target class of each clip, `[B]`; the predicted one if not given.
 
     Raises:
-        ValueError: If it is not one of the K classes, or there are not as many as clips.
+        ValueError: If a target is not one of the K classes, or they are not as many as the clips.
     """
     if target is None:
         return logits.argmax(1)
@@ -103,15 +105,15 @@ def targets(logits: Tensor, target: Target) -> Tensor:
 @contextmanager
 def edge_masks(
     model: GraphModel,
-    masks: EdgesOf,
-    edges: EdgesOf,
+    masks: EdgeTensors,
+    edges: EdgeTensors,
 ) -> Iterator[None]:
-    """Multiplies the messages of a graph model's operators, as PyG's explainers do.
+    """Multiplies the messages of a graph model's operators by masks, as PyG's explainers do.
 
     Args:
         model: The model.
         masks: A factor for each edge of each relation, `[E]`.
-        edges: The edges that the model is given, `[2, E]`.
+        edges: The edges that the model runs on, `[2, E]`.
 
     Raises:
         ValueError: If an operator does not send one message along each edge.

@@ -25,7 +25,7 @@ from taghead.features.manifest import Dtype, Precision, Recipe, weights_digest
 from taghead.features.shards import map_bytes
 from taghead.features.views import Key, ViewDataset, view_loader
 from taghead.features.writer import CacheWriter
-from taghead.inference.predictor import checked_device, load_model
+from taghead.model.pretrained import as_device, load_model
 
 log = logging.getLogger(__name__)
 
@@ -108,7 +108,7 @@ def write_features(
     check_choices(
         dtype=(dtype, get_args(Dtype)), precision=(precision, ("auto", *get_args(Precision)))
     )
-    device = checked_device(device)
+    device = as_device(device)
     if precision == "auto":
         mixed: Precision = "16-mixed" if dtype == "float16" else "bf16-mixed"
         precision = mixed if torch.device(device).type == "cuda" else "32-true"

@@ -1,6 +1,6 @@
-"""Predictions of a trained model for video files.
+"""Use of a trained model: predictions for video files, and conversion of checkpoints.
 
-It imports `taghead.model`, `taghead.video` and what lies below them.
+It imports `taghead.data`, `taghead.model`, `taghead.video` and what lies below them.
 """
 
 import lazy_loader

@@ -1,10 +1,9 @@
-"""Class probabilities for video files."""
+"""Predictions for video files: their most probable classes."""
 
 from __future__ import annotations
 
 import importlib
 import json
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,18 +14,19 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from taghead.errors import DataError, VideoError
+from taghead.errors import VideoError, raise_failed
 from taghead.model.classifier import VideoClassifier
+from taghead.model.pretrained import as_device, load_model
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """The most probable classes of one video, or why it could not be read.
+    """The most probable classes of one video, or the error that made it unreadable.
 
     Args:
         video: The video file.
-        classes: Names and probabilities, the most probable first.
-        error: Why there are none.
+        classes: Class names and probabilities, the most probable first.
+        error: Why the video could not be read.
     """
 
     video: str
@@ -41,37 +41,18 @@ class Prediction:
         return json.dumps({"video": self.video, "classes": classes})
 
 
-def load_model(path: str | Path) -> VideoClassifier:
-    """A model from a folder of `save_pretrained` or from a training checkpoint.
-
-    Raises:
-        DataError: If it is neither, or does not say how videos become clips.
-    """
-    path = Path(path)
-    if not path.exists():
-        raise DataError(f"{path}: no such model")
-    model = (
-        VideoClassifier.from_pretrained(path)
-        if path.is_dir()
-        else VideoClassifier.from_checkpoint(path)
-    )
-    if model.preprocessing is None:
-        raise DataError(f"{path}: the model does not say how videos become clips")
-    return model
-
-
 @torch.inference_mode()
 def predict_videos(
     model: VideoClassifier, videos: Sequence[str | Path], top: int = 5, device: str = "cpu"
 ) -> Iterator[Prediction]:
-    """Predicts videos one by one; one that cannot be read is told, and the next follows.
+    """Predicts videos one by one; an unreadable one gives a prediction with its error.
 
     Args:
         model: A model with preprocessing; it is set to evaluation. Classes without names are
-            told by number.
+            numbered.
         videos: The video files.
-        top: How many classes to give for each.
-        device: Where the model runs.
+        top: Number of classes for each video.
+        device: The device that the model is moved to.
 
     Raises:
         ValueError: If the model has no preprocessing.
@@ -107,9 +88,9 @@ def predict(
     Args:
         videos: The video files.
         model: A training checkpoint, or a folder that `save_pretrained` wrote.
-        top: How many classes to give for each video.
-        format: Print a `table`, or `jsonl`, one line of JSON a video.
-        output: A file to which the JSON lines are written as well.
+        top: Number of classes for each video.
+        format: `table`, or `jsonl` for one line of JSON for each video.
+        output: A file for the JSON lines.
         device: Where the model runs: `auto`, `cpu`, `cuda`, ...
         modules: Python modules to import first: where operators of your own are defined.
 
@@ -119,7 +100,7 @@ def predict(
     """
     if top < 1:
         raise ValueError(f"top must be a positive integer (got {top})")
-    device = checked_device(device)
+    device = as_device(device)
     if output:
         Path(output).parent.mkdir(parents=True, exist_ok=True)
         Path(output).touch()
@@ -135,39 +116,6 @@ def predict(
     if output:
         Path(output).write_text("".join(f"{p.to_json()}\n" for p in predictions))
     raise_failed([prediction.error for prediction in predictions])
-
-
-def raise_failed(errors: Sequence[str | None]) -> None:
-    """Tells why videos could not be used, after all others were.
-
-    Args:
-        errors: The reason of each video; none for one that was used.
-
-    Raises:
-        VideoError: With the last reason; those before it are printed.
-    """
-    failed = [error for error in errors if error]
-    for error in failed[:-1]:
-        print(f"error: {error}", file=sys.stderr)
-    if failed:
-        many = f" ({len(failed)} of {len(errors)} videos failed)" if len(errors) > 1 else ""
-        raise VideoError(f"{failed[-1]}{many}")
-
-
-def checked_device(name: str) -> str:
-    """A device that is there.
-
-    Raises:
-        ValueError: If it is not.
-    """
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.zeros(1, device=name)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"device must be one of this machine (got {name!r}): {reason}") from error
-    return name
 
 
 def print_table(predictions: Sequence[Prediction]) -> None:

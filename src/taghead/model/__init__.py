@@ -1,6 +1,6 @@
-"""A backbone with a head: from a clip to logits, to a folder or the hub and back, and its costs.
+"""The video classifier, a backbone with a head: saved, loaded, described and measured.
 
-It imports `taghead.backbones`, `taghead.nn` and the preprocessing of `taghead.video`.
+It imports `taghead.backbones`, `taghead.nn`, `taghead.video.preprocessing` and what lies below.
 """
 
 import lazy_loader

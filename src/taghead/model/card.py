@@ -1,16 +1,12 @@
-"""The model card: what a saved model is, in words, for people and for the Hugging Face hub."""
+"""The model card: a saved model described for people and for the Hugging Face hub."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from huggingface_hub import ModelCard, ModelCardData
-
-if TYPE_CHECKING:
-    from taghead.model.classifier import VideoClassifier
-    from taghead.nn.head import TAGHead
 
 CARD = "README.md"
 GENERATED = "<!-- Generated with the model. Without this line it is yours, and saving keeps it. -->"
@@ -22,25 +18,29 @@ METADATA = ModelCardData(
 
 
 def is_generated(path: Path) -> bool:
-    """Whether a card may be written here: there is none, or it has not been made someone's own."""
+    """Whether a card may be written here: there is none, or it is a generated one."""
     return not path.is_file() or GENERATED in path.read_text(errors="replace")
 
 
-def model_card(model: VideoClassifier) -> ModelCard:
-    """What a model is, how to use it, how its clips are made, its results and its classes."""
-    num_classes = model.head.num_classes
-    parameters = sum(p.numel() for p in model.parameters()) / 1e6
+def model_card(config: Mapping[str, Any], num_parameters: int) -> ModelCard:
+    """The card of a model: its parts, use, preprocessing, results and classes.
+
+    Args:
+        config: The model's config, as `VideoClassifier.config()` gives it.
+        num_parameters: Number of its parameters.
+    """
+    num_classes = config["head"]["num_classes"]
     sections = [
         f"---\n{METADATA.to_yaml()}\n---\n\n{GENERATED}\n",
         f"# Video classifier of {num_classes} classes\n",
-        f"A {model.backbone} backbone with a time-aligned graph head "
-        f"([TAG-Head](https://arxiv.org/abs/2604.11498)), {parameters:.1f} M parameters, in the "
-        f"package `taghead`.\n",
+        f"A {config['backbone']} backbone with a time-aligned graph head "
+        f"([TAG-Head](https://arxiv.org/abs/2604.11498)), {num_parameters / 1e6:.1f} M parameters, "
+        f"in the package `taghead`.\n",
         _usage(),
-        _table("Model", ("part", "setting"), _parts(model)),
-        _preprocessing(model),
-        _results(model),
-        _classes(model.class_names, num_classes),
+        _table("Model", ("part", "setting"), _parts(config["backbone"], config["head"])),
+        _preprocessing(config["preprocessing"]),
+        _results(config["metrics"]),
+        _classes(config["class_names"], num_classes),
     ]
     return ModelCard("\n".join(section for section in sections if section))
 
@@ -60,51 +60,49 @@ def _usage() -> str:
     )
 
 
-def _parts(model: VideoClassifier) -> list[tuple[str, str]]:
-    head: TAGHead = model.head
-    config = head.config()
-    operator = config["conv"]
+def _parts(backbone: str, head: Mapping[str, Any]) -> list[tuple[str, str]]:
+    operator = head["conv"]
     options = ", ".join(f"{name}={value}" for name, value in operator["init_args"].items())
-    channels = config["channels"] or config["in_channels"]
-    graph = "none" if config["mode"] == "none" else ", ".join(config["relations"])
+    channels = head["channels"] or head["in_channels"]
+    graph = "none" if head["mode"] == "none" else ", ".join(head["relations"])
     rows = [
-        ("backbone", str(model.backbone)),
-        ("tokens", f"{'x'.join(map(str, config['grid']))} (t, h, w), {channels} channels"),
+        ("backbone", backbone),
+        ("tokens", f"{'x'.join(map(str, head['grid']))} (t, h, w), {channels} channels"),
         (
             "Transformer",
-            f"{config['encoder_layers']} layers, {config['encoder_heads']} heads, "
-            f"feed-forward {config['encoder_channels']}"
-            if config["encoder_layers"]
+            f"{head['encoder_layers']} layers, {head['encoder_heads']} heads, "
+            f"feed-forward {head['encoder_channels']}"
+            if head["encoder_layers"]
             else "none",
         ),
         ("edges", graph),
-        ("readout", config["readout"]),
+        ("readout", head["readout"]),
     ]
-    if config["mode"] != "none":
+    if head["mode"] != "none":
         named = f"{operator['class_path']}({options})"
-        layers = config["graph_layers"]
-        rows.insert(4, ("operator", f"{named}, {config['mode']}, layers: {layers}"))
+        layers = head["graph_layers"]
+        rows.insert(4, ("operator", f"{named}, {head['mode']}, layers: {layers}"))
     return rows
 
 
-def _preprocessing(model: VideoClassifier) -> str:
-    if model.preprocessing is None:
+def _preprocessing(arguments: Mapping[str, Any] | None) -> str:
+    if arguments is None:
         return ""
-    rows = [(name, str(value)) for name, value in model.preprocessing.to_dict().items()]
+    rows = [(name, str(value)) for name, value in arguments.items()]
     return _table("Preprocessing", ("argument", "value"), rows)
 
 
-def _results(model: VideoClassifier) -> str:
-    if not model.metrics:
+def _results(metrics: Mapping[str, float]) -> str:
+    if not metrics:
         return ""
-    rows = [(name, f"{value:g}") for name, value in model.metrics.items()]
+    rows = [(name, f"{value:g}") for name, value in metrics.items()]
     return _table("Results", ("metric", "value"), rows)
 
 
 def _classes(names: Sequence[str] | None, num_classes: int) -> str:
     if names is None:
         return f"## Classes\n\nNumbered 0 to {num_classes - 1}; the model has no names for them.\n"
-    lines = (f"{number} {' '.join(name.split())}" for number, name in enumerate(names))
+    lines = (f"{index} {' '.join(name.split())}" for index, name in enumerate(names))
     return "## Classes\n\n```\n" + "\n".join(lines) + "\n```\n"
 
 

@@ -1,4 +1,4 @@
-"""A backbone with a head: from a clip to class scores, to a folder or the hub and back."""
+"""The video classifier: a backbone and a head, saved to and loaded from a folder or the hub."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from taghead.backbones.build import backbone_from_config
 from taghead.errors import DataError, first_line
 from taghead.files import atomic_folder, read_tensors
 from taghead.model.card import CARD, is_generated, model_card
-from taghead.model.released import Preset, is_reference, preset_preprocessing, read_released
+from taghead.model.released import Preset, is_released, preset_preprocessing, read_released
 from taghead.nn.head import TAGHead
 from taghead.video.preprocessing import Preprocessing
 
@@ -26,25 +26,25 @@ CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
 
 class VideoClassifier(nn.Module, ModelHubMixin, library_name="taghead"):
-    """A backbone with a head, the names of the classes, and how a video becomes a clip.
+    """A backbone with a head, the class names and the preprocessing.
 
     Args:
         backbone: From a clip to a feature map.
         head: From a feature map to logits.
         class_names: The classes, in the order of the logits.
         preprocessing: From a video file to a clip.
-        metrics: What the model reached, by the numbers' names, for its model card.
+        metrics: Test results by name, for the model card.
 
     Shapes:
         - **clip** `[B, 3, T_in, H_in, W_in]`
         - **output** `[B, K]`, logits
 
     Raises:
-        ValueError: If the backbone's width is not what the head takes, or the class names are not
-            as many as the head's classes.
+        ValueError: If the backbone's width is not the head's `in_channels`, or the class names are
+            not distinct or not as many as the head's classes.
 
     Warns:
-        UserWarning: If the backbone's weights were trained on clips of other statistics.
+        UserWarning: If the backbone's weights were trained with another mean or std.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class VideoClassifier(nn.Module, ModelHubMixin, library_name="taghead"):
         self.class_names = list(class_names) if class_names is not None else None
         self.preprocessing = preprocessing
         self.metrics = dict(metrics or {})
-        _warn_of_statistics(backbone, preprocessing)
+        _check_statistics(backbone, preprocessing)
 
     def forward(self, clip: Tensor) -> Tensor:
         # [B, 3, T_in, H_in, W_in] -> [B, C, T, H, W]
@@ -81,7 +81,7 @@ class VideoClassifier(nn.Module, ModelHubMixin, library_name="taghead"):
         return self.head(feature_map)
 
     def probabilities(self, clip: Tensor) -> Tensor:
-        """Probabilities of the classes, averaged over the views of a clip if it has several.
+        """Class probabilities, averaged over the views of a clip if it has several.
 
         Shapes:
             - **clip** `[B, 3, T_in, H_in, W_in]`, or `[B, V, 3, T_in, H_in, W_in]` with V views
@@ -90,10 +90,11 @@ class VideoClassifier(nn.Module, ModelHubMixin, library_name="taghead"):
         return mean_probabilities(self, clip)
 
     def config(self) -> dict[str, Any]:
-        """All but the weights, as JSON can hold it.
+        """Everything but the weights, as JSON can hold it.
 
         Raises:
-            ValueError: If the backbone or the head was put together in a script.
+            ValueError: If the backbone or the head has a part that no file can name, such as an
+                object made in a script.
         """
         return {
             "backbone": self.backbone.to_config(),
@@ -107,7 +108,8 @@ class VideoClassifier(nn.Module, ModelHubMixin, library_name="taghead"):
     def from_config(cls, config: dict[str, Any]) -> VideoClassifier:
         """The model of a config, with random weights.
 
-        No module is imported for it: classes of your own must be imported already.
+        No module is imported for it, since a config may come from anywhere: classes of your own
+        must be imported already.
         """
         preprocessing = config.get("preprocessing")
         return cls(
@@ -120,14 +122,14 @@ class VideoClassifier(nn.Module, ModelHubMixin, library_name="taghead"):
 
     @classmethod
     def from_checkpoint(cls, path: str | Path) -> VideoClassifier:
-        """The model of a checkpoint that training wrote.
+        """The model of a training checkpoint, in evaluation.
 
         Raises:
             DataError: If the file is not such a checkpoint.
         """
         try:
             checkpoint = read_tensors(path)
-            if is_reference(checkpoint):
+            if is_released(checkpoint):
                 raise DataError(
                     "a released TAG-Head checkpoint: `taghead convert` takes it, with --preset"
                 )
@@ -148,12 +150,12 @@ class VideoClassifier(nn.Module, ModelHubMixin, library_name="taghead"):
     def from_reference(
         cls, path: str | Path, preset: Preset, class_names: Sequence[str] | None = None
     ) -> VideoClassifier:
-        """The model of a checkpoint that the paper's authors released.
+        """The model of a checkpoint that the paper's authors released, in evaluation.
 
         Args:
             path: The file, a state dict in either family of keys, bare or nested.
-            preset: The dataset that it is of.
-            class_names: The classes, in the order of the logits, which the file does not name.
+            preset: The dataset that it was trained on.
+            class_names: The classes, in the order of the logits; the file has no names.
 
         Raises:
             ValueError: If there is no such preset, or the class names are not as many as it has.
@@ -170,20 +172,20 @@ class VideoClassifier(nn.Module, ModelHubMixin, library_name="taghead"):
     def from_pretrained(
         cls, pretrained_model_name_or_path: str | Path, **hub_options: Any
     ) -> VideoClassifier:
-        """The model that `save_pretrained` wrote into a folder, or `push_to_hub` onto the hub.
+        """The model of a folder of `save_pretrained` or of the Hugging Face hub, in evaluation.
 
         Args:
             pretrained_model_name_or_path: A folder, or a model on the Hugging Face hub.
             hub_options: Arguments of `huggingface_hub.snapshot_download`, such as `revision`.
 
         Raises:
-            DataError: If there is no such model, or a file does not hold what it should.
+            DataError: If there is no such model, or one of its files is damaged.
         """
         folder = _folder(pretrained_model_name_or_path, hub_options)
         config_file, weights_file = folder / CONFIG, folder / WEIGHTS
         try:
             model = cls.from_config(json.loads(config_file.read_text()))
-        except Exception as error:  # whatever a file that is no config makes of it
+        except Exception as error:  # JSON, the backbone and the head raise types of their own
             raise DataError(f"{config_file}: not a model's config: {first_line(error)}") from error
         try:
             model.load_state_dict(load_file(weights_file))
@@ -203,21 +205,21 @@ class VideoClassifier(nn.Module, ModelHubMixin, library_name="taghead"):
         model_card_kwargs: dict[str, Any] | None = None,
         **push_to_hub_kwargs: Any,
     ) -> str | None:
-        """Writes `config.json`, `model.safetensors` and a model card into a folder.
+        """Writes `config.json`, `model.safetensors` and a model card into a folder, atomically.
 
-        Each file appears whole, once all are written. A `README.md` that somebody wrote stays.
-        `push_to_hub("user/name")` uploads the same files to the Hugging Face hub.
+        A `README.md` of your own is not replaced. `push_to_hub("user/name")` uploads the same files
+        to the Hugging Face hub.
 
         Args:
             save_directory: The folder.
-            config: Not used: the model knows its own.
+            config: Ignored: it is :meth:`config`.
             repo_id: The model's name on the hub; the folder's when not given.
             push_to_hub: Whether to upload the model as well.
-            model_card_kwargs: Not used: the card says what the model itself knows.
+            model_card_kwargs: Ignored: the card is made from the config.
             push_to_hub_kwargs: Other arguments of `push_to_hub`, such as `private`.
 
         Raises:
-            ValueError: If the backbone or the head was put together in a script.
+            ValueError: As :meth:`config` does.
         """
         folder = Path(save_directory)
         with atomic_folder(folder) as stage:
@@ -236,11 +238,11 @@ class VideoClassifier(nn.Module, ModelHubMixin, library_name="taghead"):
 
     def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
         """The model card, `README.md` in the saved folder."""
-        return model_card(self)
+        return model_card(self.config(), sum(p.numel() for p in self.parameters()))
 
 
 def _folder(name: str | Path, hub_options: dict[str, Any]) -> Path:
-    """A model's folder: the one of that name, or else a copy of what the hub has.
+    """A model's folder: the local one of that name, or else the hub's, downloaded.
 
     Raises:
         DataError: If there is neither.
@@ -252,14 +254,14 @@ def _folder(name: str | Path, hub_options: dict[str, Any]) -> Path:
     try:
         files = [CONFIG, WEIGHTS]
         return Path(snapshot_download(str(name), allow_patterns=files, **hub_options))
-    except (ValueError, OSError) as error:  # what the hub's client raises, offline too
+    except (ValueError, OSError) as error:  # of the hub's client, offline too
         raise DataError(
             f"{name}: no such folder, and no such model on the hub: {first_line(error)}"
         ) from error
 
 
-def _warn_of_statistics(backbone: Backbone, preprocessing: Preprocessing | None) -> None:
-    """Warns if pretrained weights get clips of other colours than they were trained on."""
+def _check_statistics(backbone: Backbone, preprocessing: Preprocessing | None) -> None:
+    """Warns if clips are normalised with another mean or std than the weights were trained with."""
     trained_on = backbone.preprocessing
     if backbone.weights is None or preprocessing is None:
         return
@@ -277,9 +279,9 @@ def _warn_of_statistics(backbone: Backbone, preprocessing: Preprocessing | None)
 
 
 def mean_probabilities(classify: Callable[[Tensor], Tensor], clip: Tensor) -> Tensor:
-    """Probabilities that a classifier gives to clips, as :meth:`VideoClassifier.probabilities`.
+    """Class probabilities of any classifier, averaged over the views of each clip.
 
-    Views pass one after another: they take no more memory than a batch of one view.
+    The views are classified one after another, in the memory of a batch of one view.
 
     Args:
         classify: From clips to logits.

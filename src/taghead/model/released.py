@@ -1,4 +1,4 @@
-"""The paper's released checkpoints: which they are, and their weights under our names."""
+"""The paper's released checkpoints: their keys renamed to those of :class:`VideoClassifier`."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from taghead.video.preprocessing import Preprocessing
 
 Preset = Literal["haa500", "gym99", "gym288"]
 
-# What the backbone and the classifier are called in the two families of files.
+# key prefixes of the backbone and the classifier in the two families of files
 FAMILIES = (("backbone.", "classifier."), ("csnmodel.", "mlp_head."))
 OTHER_PARTS = {
     "head.positions.tables.0": "pos_embedding",
     "head.encoder.layers.": "transformer.layers.",
 }
-EDGES = "edge_index"  # a buffer that some files have
-SHOWN = 20  # keys that an error lists of each kind
+EDGES = "edge_index"  # a buffer in some of the files
+MAX_LISTED = 20  # keys of each kind in an error
 
 
 def preset_preprocessing(preset: Preset) -> Preprocessing:
-    """How the paper makes clips for one of its datasets."""
+    """The paper's preprocessing for one of its datasets."""
     return Preprocessing(
         num_frames=32 if preset == "haa500" else 64,
         resize=128,
@@ -42,16 +42,16 @@ def preset_preprocessing(preset: Preset) -> Preprocessing:
 def read_released(
     path: str | Path, preset: Preset, wanted: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
-    """The weights of a released checkpoint under our names.
+    """The state dict of a released checkpoint, with the keys of `VideoClassifier`.
 
     Args:
         path: A state dict, bare or under `model_state_dict`, in either family of keys.
-        preset: The dataset that it is said to be of.
+        preset: The dataset that it was trained on, as the user says.
         wanted: The state dict of the preset's `VideoClassifier`.
 
     Raises:
-        DataError: If the file is no state dict, lacks a key, has one more or one of another shape,
-            or holds the edges of another graph.
+        DataError: If the file is no state dict, keys are missing or unexpected, a shape differs,
+            or its edges are those of another graph.
     """
     state = state_dict_in(read_tensors(path), path)
     names = _names(state, wanted)
@@ -63,15 +63,15 @@ def read_released(
         first = wrong[0]
         raise DataError(
             f"{path}: not a checkpoint of {preset}: {first} is {list(state[first].shape)} instead "
-            f"of {list(shapes[first])}{_fitting(state, names, preset)}"
+            f"of {list(shapes[first])}{_matching_preset(state, names, preset)}"
         )
     if edges is not None:
         _check_edges(path, edges, Grid(PAPER[preset][1], 7, 7))
     return {key: state[name].to(wanted[key].dtype) for name, key in names.items()}
 
 
-def is_reference(content: object) -> bool:
-    """Whether a file's content looks like a released checkpoint."""
+def is_released(content: object) -> bool:
+    """Whether a file's content has the keys of a released checkpoint."""
     try:
         state = state_dict_in(content, "")
     except DataError:
@@ -81,7 +81,7 @@ def is_reference(content: object) -> bool:
 
 
 def _names(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, str]:
-    """Our keys by the file's, in the family that the file is of."""
+    """Keys of `VideoClassifier` by the file's keys, in the file's family."""
     family = max(FAMILIES, key=lambda prefixes: sum(k.startswith(prefixes) for k in state))
     parts = {
         "backbone.features.": family[0],
@@ -109,12 +109,12 @@ def _check_keys(path: str | Path, names: Mapping[str, str], state: Mapping[str, 
 
 
 def _shortened(keys: list[str]) -> str:
-    more = len(keys) - SHOWN
-    return ", ".join(keys[:SHOWN]) + (f" and {more} more" if more > 0 else "")
+    more = len(keys) - MAX_LISTED
+    return ", ".join(keys[:MAX_LISTED]) + (f" and {more} more" if more > 0 else "")
 
 
-def _fitting(state: Mapping[str, Tensor], names: Mapping[str, str], given: Preset) -> str:
-    """Which other preset the head's shapes are of, as the end of an error."""
+def _matching_preset(state: Mapping[str, Tensor], names: Mapping[str, str], given: Preset) -> str:
+    """Which other preset the head's shapes fit, as the end of an error."""
     theirs = {key: name for name, key in names.items()}
     num_classes = state[theirs["head.classifier.1.bias"]].numel()
     num_nodes = state[theirs["head.positions.tables.0"]].numel() // 512
@@ -129,7 +129,7 @@ def _fitting(state: Mapping[str, Tensor], names: Mapping[str, str], given: Prese
 
 
 def _check_edges(path: str | Path, edges: Tensor, grid: Grid) -> None:
-    """Checks that a file's edges, in whatever order, are the graph that our head runs on."""
+    """Checks that a file's edges, in any order, are those of the paper's graph."""
     wanted = grid.typed_edges(RELATIONS)[0]
     fits = edges.dim() == 2 and edges.shape == wanted.shape
     if not fits or not torch.equal(_sorted(edges, grid), _sorted(wanted, grid)):

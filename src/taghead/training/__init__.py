@@ -1,4 +1,4 @@
-"""Training and evaluation with Lightning: task, optimiser, losses, exact resume, test report.
+"""Training and evaluation with Lightning: task, optimizer, losses, exact resume, test report.
 
 It imports `taghead.features`, `taghead.data`, `taghead.model` and what lies below them.
 """

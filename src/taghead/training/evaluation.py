@@ -1,4 +1,4 @@
-"""Validation and test of a task: every clip counted once, on any number of processes."""
+"""Validation and test steps of a task: every clip counts once, on any number of ranks."""
 
 from __future__ import annotations
 
@@ -14,15 +14,19 @@ from taghead.metrics import ClipMean, CollectedPredictions, accuracies
 from taghead.model.classifier import mean_probabilities
 
 Batch = tuple[Tensor, Tensor, Tensor]
-"""Clips, labels `[B]`, indices of the clips in their split `[B]`.
+"""Clips, labels `[B]` and clip indices in the split `[B]`.
 
-Clips are `[B, 3, T, H, W]`, in a test with V views of each `[B, V, 3, T, H, W]`. On a feature
-cache, feature maps `[B, C, T, H, W]` or `[B, V, C, T, H, W]` stand in their place.
+Clips are `[B, 3, T, H, W]`, or `[B, V, 3, T, H, W]` in a test with V views. From a feature cache
+they are feature maps `[B, C, T, H, W]` or `[B, V, C, T, H, W]`.
 """
 
 
-class EvaluatedTask(LightningModule):
-    """What a task measures on the validation and the test split; its `forward` gives logits."""
+class EvaluationModule(LightningModule):
+    """Validation, test and predict steps of a module whose `forward` gives logits.
+
+    It logs loss and accuracies of the validation split, accuracies of the test split, and the
+    number of clips of both.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -41,7 +45,7 @@ class EvaluatedTask(LightningModule):
         self.val_loss.update(index, F.cross_entropy(logits.float(), label, reduction="none"))
 
     def on_validation_epoch_end(self) -> None:
-        # it is the same number in every process already
+        # already the same on all ranks
         self.log("val/loss", self.val_loss.compute(), sync_dist=True)
         self._log_accuracies("val", self.val_predictions)
 
@@ -58,10 +62,10 @@ class EvaluatedTask(LightningModule):
     def _log_accuracies(
         self, split: Literal["val", "test"], collected: CollectedPredictions
     ) -> None:
-        """Logs accuracies, of how many clips they are, and of how many listed ones."""
+        """Logs accuracies, the number of their clips, and the number of listed clips."""
         predictions = collected.compute()
         found = accuracies(predictions.outcomes())
-        # every process has collected the same: their mean, by sync_dist, changes nothing
+        # already the same on all ranks: the mean over them, by sync_dist, changes nothing
         self.log_dict(
             {f"{split}/{name}": float(value) for name, value in found.items()},
             prog_bar=split == "val",

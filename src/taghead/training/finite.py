@@ -1,64 +1,85 @@
-"""What stops a training before it spoils something."""
+"""Checks for a non-finite loss and non-finite weights, over all ranks of a training."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import Any
 
-import torch
 from lightning.pytorch import LightningModule, Trainer
-from torch import Tensor, nn
+from torch import Tensor, distributed
 
 from taghead.errors import DataError
-from taghead.training.ranks import anywhere, everywhere
 
 
-def stop_if_not_finite(task: LightningModule, loss: Tensor, index: Tensor) -> None:
-    """Stops all processes in the same step, before the weights of any change.
+def check_loss_finite(task: LightningModule, loss: Tensor, index: Tensor) -> None:
+    """Stops all ranks in the same step if the loss of any is NaN or infinite.
+
+    It runs before the optimizer's step, so no rank's weights change.
 
     Args:
-        task: What is trained.
-        loss: The loss of this process's batch.
-        index: The clips of the batch, by number.
+        task: The module in training.
+        loss: The loss of this rank's batch.
+        index: Indices of the batch's clips in the training set `[B]`.
 
     Raises:
-        DataError: Naming the clips of the processes whose loss no step may follow.
+        DataError: With the non-finite loss and the clips of its batches.
     """
-    bad = not loss.isfinite()
-    if not anywhere(bad, loss.device):
+    is_bad = not bool(loss.isfinite())
+    if not _any_rank(is_bad, task):
         return
-    dataset = getattr(task.trainer.train_dataloader, "dataset", None)
+    trainer = task.trainer
+    dataset = getattr(trainer.train_dataloader, "dataset", None)
     clips = getattr(dataset, "clips", None)
     names = [str(i) if clips is None else clips[i].id for i in index.tolist()]
-    found = [pair for pair in everywhere((loss.item(), names) if bad else None) if pair]
+    gathered = _all_gather_object((loss.item(), names) if is_bad else None)
+    bad = [pair for pair in gathered if pair]
     raise DataError(
-        f"train/loss is {found[0][0]} in step {task.global_step} of epoch "
+        f"train/loss is {bad[0][0]} in step {task.global_step} of epoch "
         f"{task.current_epoch}: training stops before the weights change. The clips of the "
-        f"batch: {', '.join(name for _, part in found for name in part)}. "
-        f"The last checkpoint: {_last_checkpoint(task.trainer)}"
+        f"batch: {', '.join(name for _, names in bad for name in names)}. "
+        f"The last checkpoint: {_last_checkpoint(trainer)}"
     )
 
 
-def stop_if_weights_not_finite(task: LightningModule) -> None:
-    """Stops all processes before a checkpoint takes the place of one that is good.
+def check_weights_finite(task: LightningModule) -> None:
+    """Stops all ranks before a checkpoint of non-finite weights replaces a good one.
 
-    A step whose loss was a number may have had gradients that were none; the next step's loss
-    would tell.
+    A finite loss may have non-finite gradients, which only the next step's loss would show.
 
     Args:
-        task: What is about to be saved.
+        task: The module that is about to be saved.
 
     Raises:
-        DataError: Naming the weights that are no numbers.
+        DataError: With the names of the non-finite weights.
     """
     bad = [name for name, weight in task.named_parameters() if not weight.isfinite().all()]
-    if not anywhere(bool(bad), task.device):
+    if not _any_rank(bool(bad), task):
         return
-    names = sorted({name for part in everywhere(bad) for name in part})
+    names = sorted({name for part in _all_gather_object(bad) for name in part})
     raise DataError(
         f"weights are not finite after step {task.global_step}, the first of {len(names)}: "
         f"{names[0]}; no checkpoint is written of them. The last one: "
         f"{_last_checkpoint(task.trainer)}"
     )
+
+
+def _any_rank(flag: bool, task: LightningModule) -> bool:
+    """Whether a flag is set on any rank; a task without a trainer is a single one."""
+    if not _is_distributed():
+        return flag
+    return task.trainer.strategy.reduce_boolean_decision(flag, all=False)
+
+
+def _all_gather_object(value: Any) -> list[Any]:
+    """The values of all ranks; Lightning's own `all_gather` takes tensors alone."""
+    if not _is_distributed():
+        return [value]
+    values = [None] * distributed.get_world_size()
+    distributed.all_gather_object(values, value)
+    return values
+
+
+def _is_distributed() -> bool:
+    return distributed.is_available() and distributed.is_initialized()
 
 
 def _last_checkpoint(trainer: Trainer) -> str:
@@ -68,33 +89,3 @@ def _last_checkpoint(trainer: Trainer) -> str:
         for name in ("last_model_path", "best_model_path")
     ]
     return next(filter(None, saved), "none")
-
-
-def check_checkpoint(path: str, task: nn.Module) -> None:
-    """Checks that a checkpoint fits a task, before anything is started with it.
-
-    Args:
-        path: A checkpoint that training wrote.
-        task: What its weights are for.
-
-    Raises:
-        DataError: If the file is missing, no checkpoint, or one of another model.
-    """
-    if not Path(path).is_file():
-        raise DataError(f"{path}: no such checkpoint")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["state_dict"]
-        shapes = {key: value.shape for key, value in state.items()}
-    except Exception as error:  # pickle, zip files and torch raise types of their own
-        reason = (str(error) or repr(error)).splitlines()[0]
-        raise DataError(f"{path}: not a checkpoint: {reason}") from error
-    wanted = {key: value.shape for key, value in task.state_dict().items()}
-    for key in sorted(wanted.keys() | shapes.keys()):
-        if wanted.get(key) != shapes.get(key):
-            has, needs = (
-                "nothing" if shape is None else list(shape)
-                for shape in (shapes.get(key), wanted.get(key))
-            )
-            raise DataError(
-                f"{path}: a checkpoint of another model: {key} is {has}, the model has {needs}"
-            )

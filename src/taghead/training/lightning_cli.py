@@ -12,8 +12,8 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 
 from taghead.errors import DataError, one_line
-from taghead.training.resume import last_checkpoint, run_loggers
-from taghead.training.task import check_checkpoint
+from taghead.training.checkpoints import check_checkpoint, last_checkpoint
+from taghead.training.resume import run_loggers
 
 
 class TagheadCLI(LightningCLI):

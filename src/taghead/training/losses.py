@@ -1,4 +1,4 @@
-"""Losses for classes of very different numbers of clips."""
+"""Classification losses for balanced and imbalanced classes."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ Loss = Literal["cross_entropy", "logit_adjustment", "balanced_softmax"]
 
 
 class ClassificationLoss(nn.Module):
-    r"""Cross-entropy, of logits that are adjusted to how common the classes are in training.
+    r"""Cross-entropy of logits, adjusted by the class frequencies of the training split if asked.
 
     .. math:: \ell(\mathbf{z}, y) = -\log \frac{e^{z_y + \tau \log \pi_y}}
         {\sum_k e^{z_k + \tau \log \pi_k}}
 
-    with :math:`\pi_k`, the part of the training clips that are of class k.
+    with :math:`\pi_k` the fraction of training clips of class k.
 
     - `cross_entropy`: :math:`\tau = 0`, no adjustment.
     - `balanced_softmax`: :math:`\tau = 1`, `Balanced Meta-Softmax
-      <https://arxiv.org/abs/2007.10740>`_, which writes the clips' number for :math:`\pi_k`: a
-      constant factor that cancels.
-    - `logit_adjustment`: the `logit-adjusted loss <https://arxiv.org/abs/2007.07314>`_ of any
-      :math:`\tau`; at 1 it is balanced softmax.
+      <https://arxiv.org/abs/2007.10740>`_, which has clip counts in place of :math:`\pi_k`; the
+      constant factor cancels.
+    - `logit_adjustment`: the `logit-adjusted loss <https://arxiv.org/abs/2007.07314>`_ for any
+      :math:`\tau`; 1 gives balanced softmax.
 
-    A rare class must then reach a higher logit, so that the logits themselves, which tests and
-    predictions use, favour no class for being common. Label smoothing spreads a label's weight
-    over the adjusted classes.
+    The adjustment trains a rare class to reach a higher logit. Tests and predictions use the logits
+    without it, which then favour no class for its frequency. Label smoothing is applied to the
+    adjusted logits.
 
     Args:
         num_classes: Number of classes K.
-        loss: Which one.
+        loss: The loss, one of the three above.
         tau: Strength of `logit_adjustment`.
-        label_smoothing: Part of a label's weight that is spread over all classes.
+        label_smoothing: Fraction of a label's weight that is spread over all classes.
 
     Shapes:
-        - **logits** `[B, K]`, **labels** `[B]`, or the classes' probabilities `[B, K]`
+        - **logits** `[B, K]`, **labels** `[B]`, or class probabilities `[B, K]`
         - **output** a scalar, the mean over the batch
 
     Raises:
@@ -68,11 +68,11 @@ class ClassificationLoss(nn.Module):
         self.loss = loss
         self.tau = 0.0 if loss == "cross_entropy" else tau
         self.label_smoothing = label_smoothing
-        # of the training split at hand: set by whoever trains, so no part of the weights
+        # of the training split, set at each start of training: not part of the state dict
         self.register_buffer("log_prior", torch.zeros(num_classes), persistent=False)
 
     def set_class_counts(self, counts: Sequence[int]) -> None:
-        """Takes the number of training clips of each class, on which an adjustment rests.
+        """Sets the number of training clips of each class, from which the adjustment follows.
 
         Raises:
             ValueError: If they are not `num_classes` positive numbers.

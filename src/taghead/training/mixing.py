@@ -1,4 +1,4 @@
-"""Clips of a batch mixed with one another, and their labels with them."""
+"""Mixup and CutMix of clips and labels."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from torchvision.transforms import v2
 
 
 class Mixing:
-    """Mixes each clip of a batch with another one, by `mixup` or `CutMix`.
+    """Mixup or CutMix of each clip of a batch with another one, by torchvision.
 
-    `mixup <https://arxiv.org/abs/1710.09412>`_ adds the two clips with weights that sum to 1;
-    `CutMix <https://arxiv.org/abs/1905.04899>`_ puts a box of one into the other, the same box in
-    every frame. Labels mix with the same weights. How much is drawn for each batch, from a Beta
-    distribution; where both are on, each batch has one of them at random. Random numbers come from
-    torch's global generator. On feature maps, mixup mixes features, as
-    `Manifold Mixup <https://arxiv.org/abs/1806.05236>`_ does, and CutMix the tokens of a box.
+    `Mixup <https://arxiv.org/abs/1710.09412>`_ is a weighted mean of two clips; `CutMix
+    <https://arxiv.org/abs/1905.04899>`_ replaces a box of one clip by that of another, the same box
+    in every frame. Labels are mixed with the same weights, which are drawn from a Beta distribution
+    for each batch. If both are on, one of them is chosen at random for each batch. Random numbers
+    come from torch's global generator. On feature maps, mixup is `Manifold Mixup
+    <https://arxiv.org/abs/1806.05236>`_, and CutMix replaces the tokens of a box.
 
     Args:
         num_classes: Number of classes K.
-        mixup: Both parameters of mixup's Beta distribution; 0 leaves it out.
-        cutmix: Both parameters of CutMix's Beta distribution; 0 leaves it out.
+        mixup: Both parameters of mixup's Beta distribution; 0 turns it off.
+        cutmix: Both parameters of CutMix's Beta distribution; 0 turns it off.
 
     Shapes:
         - **clip** `[B, 3, T, H, W]`, **labels** `[B]`
-        - **output** clips `[B, 3, T, H, W]`, and probabilities of the classes `[B, K]`, or the
-          labels as they were where neither is on
+        - **output** clips `[B, 3, T, H, W]` and class probabilities `[B, K]`; clips and labels
+          unchanged if neither is on
 
     Raises:
         ValueError: If a parameter is negative.
@@ -46,6 +46,6 @@ class Mixing:
         if not self.transforms:
             return clip, labels
         transform = self.transforms[int(torch.randint(len(self.transforms), ()))]
-        # torchvision takes five dimensions for a video only, whatever their order
+        # torchvision accepts five dimensions only from a video, in any order
         mixed, probabilities = transform(tv_tensors.Video(clip), labels)
         return mixed.as_subclass(Tensor), probabilities

@@ -1,4 +1,4 @@
-"""Groups of parameters with learning rates of their own, and how the rates rise and fall."""
+"""Parameter groups with layer-wise learning-rate decay, and the learning-rate schedule."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-NEARLY_ALL = 0.9  # of a network's parameters, by number
+NEARLY_ALL = 0.9  # fraction of a network's parameters
 NamedParameters = Iterable[tuple[str, nn.Parameter]]
 
 
@@ -17,55 +17,56 @@ def parameter_groups(
 ) -> list[dict[str, Any]]:
     """The trained parameters of a module, in groups for an optimizer.
 
-    Matrices and kernels have weight decay; biases, norms and positions have none. The learning
-    rate falls from each stage of the network to the one before it, so that early stages, whose
-    filters are the most general, change least.
+    Weight decay applies to matrices and kernels, not to biases, norms and positions. The learning
+    rate decays from each stage of the network to the one before it: early stages have the most
+    general filters and change least.
 
     Args:
         module: A backbone or a head.
         rate: The learning rate of its last stage.
         weight_decay: Weight decay.
-        layer_decay: A stage's learning rate as a part of the next one's; 1 gives all the same.
+        layer_decay: A stage's learning rate as a fraction of the next one's; 1 for equal rates.
     """
     stages = depth_stages(module) if layer_decay != 1 else [list(module.named_parameters())]
     groups = []
-    for number, stage in enumerate(stages):
-        stage_rate = rate * layer_decay ** (len(stages) - 1 - number)
+    for i, stage in enumerate(stages):
+        stage_rate = rate * layer_decay ** (len(stages) - 1 - i)
         groups += _with_and_without_decay(stage, stage_rate, weight_decay)
     return groups
 
 
 def clean_name(name: str) -> str:
-    """A parameter's name without what FSDP puts into it."""
+    """A parameter's name without FSDP's prefixes."""
     return name.replace("_fsdp_wrapped_module.", "")
 
 
 def depth_stages(module: nn.Module, prefix: str = "") -> list[list[tuple[str, nn.Parameter]]]:
     """A network's parameters in stages, from its input to its output.
 
-    A module around a network is opened; the stages are then the children with parameters, in the
-    order in which they stand, such as a stem and four layers. A child that holds nearly all, such
-    as a Transformer's list of blocks, is opened as well. Parameters beside the children, such as
-    positions, are of the first stage.
+    Stages are the children with parameters, in their order, such as a stem and four layers. A child
+    with nearly all parameters, such as a wrapped network or a Transformer's list of blocks, is
+    replaced by its own stages. Parameters outside the children, such as positions, belong to the
+    first stage.
 
     Args:
         module: The network.
-        prefix: What the parameters' names begin with.
+        prefix: Prefix of the parameters' names.
     """
     own = [(prefix + name, p) for name, p in module.named_parameters(recurse=False)]
-    total = _size(module)
+    total = num_parameters(module)
     stages: list[list[tuple[str, nn.Parameter]]] = []
     for name, child in module.named_children():
-        if _size(child) > NEARLY_ALL * total:
+        if num_parameters(child) > NEARLY_ALL * total:
             stages += depth_stages(child, f"{prefix}{name}.")
-        elif _size(child):
+        elif num_parameters(child):
             stages.append(list(child.named_parameters(f"{prefix}{name}")))
     stages = stages or [[]]
     stages[0] = own + stages[0]
     return stages
 
 
-def _size(module: nn.Module) -> int:
+def num_parameters(module: nn.Module) -> int:
+    """Number of parameters of a module."""
     return sum(parameter.numel() for parameter in module.parameters())
 
 
@@ -85,11 +86,11 @@ def _with_and_without_decay(
 
 
 def warmup_cosine(warmup: float, num_steps: int, step: int) -> float:
-    """The learning rate at a step, as a part of the highest: up a line, down a cosine to 0.
+    """Learning rate at a step as a fraction of the highest: linear warmup, then a cosine to 0.
 
     Args:
-        warmup: Part of all steps that rise.
-        num_steps: Steps in all.
+        warmup: Fraction of all steps that are warmup.
+        num_steps: Number of all steps.
         step: The step, from 0.
     """
     rising = warmup * num_steps

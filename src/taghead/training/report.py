@@ -1,4 +1,4 @@
-"""What a test leaves behind: numbers, predictions clip by clip, classes one by one, pictures."""
+"""Test report: metrics, predictions of each clip, accuracy of each class, and pictures."""
 
 from __future__ import annotations
 
@@ -34,24 +34,24 @@ TITLES = {"top1": "Top-1", "top5": "Top-5", "mca": "MCA"}
 
 
 class TestReport(Callback):
-    """Writes a test's results into a folder.
+    """Writes the test report into a folder.
 
-    `metrics.json`, `predictions.csv`, `per_class.csv`, `confusion_matrix.png` and
-    `contact_sheet.png`. All numbers come from the same predictions as those that the test logs.
+    Its files are `metrics.json`, `predictions.csv`, `per_class.csv`, `confusion_matrix.png` and
+    `contact_sheet.png`. All numbers are of the same predictions as the logged accuracies.
 
     Args:
-        folder: Where to; `test` in the run's folder when not given.
-        head_above: Classes with more training clips are the head of the long tail.
-        tail_below: Classes with fewer training clips are its tail; the others are medium.
-        num_resamples: How often the bootstrap draws the test clips.
-        confidence: Part of the draws that an interval holds.
-        seed: Seed of the draws.
+        folder: The folder; `test` in the run's folder when not given.
+        head_above: Head classes have more training clips than this.
+        tail_below: Tail classes have fewer training clips than this; the others are medium.
+        num_resamples: Number of bootstrap resamples of the test clips.
+        confidence: Confidence level of the intervals.
+        seed: Seed of the bootstrap.
 
     Raises:
         ValueError: If an argument breaks its rule.
     """
 
-    __test__ = False  # no test class, though its name begins like one
+    __test__ = False  # not a test class for pytest
 
     def __init__(
         self,
@@ -80,7 +80,7 @@ class TestReport(Callback):
         folder.mkdir(parents=True, exist_ok=True)
         data = trainer.datamodule  # type: ignore[attr-defined]
         predictions = task.test_predictions.compute()
-        # a checkpoint knows what it was trained on
+        # of the checkpoint's own training, if it has them
         num_train = task.class_counts or data.class_counts()
         groups = long_tail_groups(num_train, **self.thresholds)
         metrics = summary(predictions, groups, **self.bootstrap)
@@ -103,16 +103,16 @@ def summary(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """All numbers of a test, as JSON can hold them: accuracies, their intervals, counts.
+    """Metrics of a test as JSON can hold them: accuracies, their intervals, counts.
 
-    A group of classes without a test clip is left out.
+    Groups of classes without test clips are left out.
 
     Args:
-        predictions: What the model said.
-        groups: The classes of each group, by its name.
-        num_resamples: How often the bootstrap draws the clips.
-        confidence: Part of the draws that an interval holds.
-        seed: Seed of the draws.
+        predictions: The predictions.
+        groups: The classes of each group, by its name, `[K]` bool.
+        num_resamples: Number of bootstrap resamples of the clips.
+        confidence: Confidence level of the intervals.
+        seed: Seed of the bootstrap.
     """
     outcomes = predictions.outcomes()
     num_clips = outcomes.sum(axis=1)
@@ -134,27 +134,27 @@ def summary(
 
 
 def headline(metrics: dict[str, Any]) -> str:
-    """A test's numbers in a line; the groups of classes only where there are several."""
+    """The metrics in one line; groups of classes only if there are several."""
     names = dict(TITLES)
     if len(metrics["groups"]) > 1:
         names.update({name: f"{name} classes" for name in metrics["groups"]})
-    numbers = []
+    parts = []
     for name, title in names.items():
         low, high = (100 * end for end in metrics["intervals"][name])
-        numbers.append(f"{title} {metrics[name]:.1%} [{low:.1f}, {high:.1f}]")
+        parts.append(f"{title} {metrics[name]:.1%} [{low:.1f}, {high:.1f}]")
     clips = f"{metrics['num_clips']} of {metrics['num_listed']} test clips"
-    return f"{clips}: {', '.join(numbers)}"
+    return f"{clips}: {', '.join(parts)}"
 
 
 def predictions_table(
     clips: Sequence[Clip], class_names: Sequence[str], predictions: Predictions
 ) -> pd.DataFrame:
-    """One row a clip: its id and file, class, predicted class, probabilities of both, rank.
+    """One row for each clip: id, file, class, predicted class, probabilities of both, rank.
 
     Args:
         clips: The clips of the split.
-        class_names: The classes, by number.
-        predictions: What the model said.
+        class_names: The classes, in the order of the labels.
+        predictions: The predictions.
     """
     clip_index, label, probabilities = predictions
     rows, best = np.arange(len(label)), predictions.ranking()[:, 0]
@@ -179,13 +179,13 @@ def class_table(
     num_train: Sequence[int],
     groups: dict[str, np.ndarray],
 ) -> pd.DataFrame:
-    """One row a class: its group, clips, accuracies, and for which class it is taken most often.
+    """One row for each class: group, clips, accuracies, most frequent wrong prediction.
 
     Args:
-        class_names: The classes, by number.
-        predictions: What the model said.
+        class_names: The classes, in the order of the labels.
+        predictions: The predictions.
         num_train: Training clips of each class.
-        groups: The classes of each group, by its name.
+        groups: The classes of each group, by its name, `[K]` bool.
     """
     outcomes = predictions.outcomes()
     # mistakes [K, K], by class and predicted class
@@ -208,13 +208,13 @@ def class_table(
 
 
 def confusion_matrix(table: pd.DataFrame, class_names: Sequence[str], path: Path) -> None:
-    """Draws how often each class was taken for each other one, as a part of its clips."""
-    numbers = {name: number for number, name in enumerate(class_names)}
+    """Draws the confusion matrix, each row normalised by the clips of its class."""
+    labels = {name: label for label, name in enumerate(class_names)}
     predicted, label = (
-        torch.tensor(table[column].map(numbers).to_numpy()) for column in ("predicted", "class")
+        torch.tensor(table[column].map(labels).to_numpy()) for column in ("predicted", "class")
     )
-    numbers_taken = multiclass_confusion_matrix(predicted, label, len(class_names)).numpy()
-    matrix = numbers_taken / np.maximum(numbers_taken.sum(axis=1, keepdims=True), 1)
+    counts = multiclass_confusion_matrix(predicted, label, len(class_names)).numpy()
+    matrix = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     size = min(40.0, 4 + 0.3 * len(class_names))  # inches
     figure = Figure(figsize=(size, size * 0.9), layout="constrained")
     axes = figure.subplots()
@@ -234,23 +234,23 @@ def contact_sheet(
     num_rows: int = 12,
     num_frames: int = 8,
 ) -> None:
-    """Draws some clips, a row each, with what was predicted; wrong ones are among them if any.
+    """Draws frames of some clips, a row each, with their predictions; wrong ones are among them.
 
-    Half of the rows, at most, are mistakes, the most confident ones; the others are spread evenly
-    over the table.
+    At most half of the rows are wrong predictions, the most confident ones; the others are evenly
+    spaced rows of the table.
 
     Args:
         table: The predictions (:func:`predictions_table`).
         clips: The clips of the split.
-        path: The picture.
-        num_rows: Clips to draw, at most.
-        num_frames: Frames of each.
+        path: The picture file.
+        num_rows: Maximum number of clips.
+        num_frames: Frames of each clip.
     """
     is_wrong = table["class"] != table["predicted"]
     wrong = table[is_wrong].sort_values("probability", ascending=False).head(num_rows // 2)
     right = table[~is_wrong]
-    places = np.linspace(0, len(right) - 1, min(num_rows - len(wrong), len(right))).astype(int)
-    chosen = pd.concat([right.iloc[places], wrong])
+    indices = np.linspace(0, len(right) - 1, min(num_rows - len(wrong), len(right))).astype(int)
+    chosen = pd.concat([right.iloc[indices], wrong])
     rows = list(chosen[["class", "predicted", "probability"]].itertuples(name=None))
     figure = Figure(figsize=(1.4 * num_frames, 1.35 * len(rows)))
     spacing = {"left": 0.01, "right": 0.99, "bottom": 0.01, "top": 0.97, "wspace": 0.03}
@@ -261,7 +261,7 @@ def contact_sheet(
         try:
             for cell, frame in zip(strip, _frames(clips[index], num_frames), strict=True):
                 cell.imshow(frame)
-        except VideoError as error:  # features were tested, and the video is gone
+        except VideoError as error:  # a test of cached features, after the video was removed
             log.warning("the contact sheet lacks a clip: %s", error)
         verdict = "right" if name == predicted else f"wrong, it is {name}"
         strip[0].set_title(

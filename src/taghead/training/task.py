@@ -1,4 +1,4 @@
-"""Training and evaluation of a video classifier with Lightning."""
+"""The Lightning module that trains and evaluates a video classifier."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 import math
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch import Callback
@@ -17,12 +17,12 @@ from torch.optim.lr_scheduler import LambdaLR
 from taghead.backbones import Backbone, build_backbone
 from taghead.errors import DataError
 from taghead.features.cache import FeatureCache
-from taghead.graph.grid import Grid
 from taghead.model.classifier import VideoClassifier
+from taghead.model.head_factory import HeadFactory
 from taghead.nn.head import TAGHead
-from taghead.training.evaluation import Batch, EvaluatedTask
+from taghead.training.evaluation import Batch, EvaluationModule
 from taghead.training.finetuning import batch_norms, set_norms
-from taghead.training.finite import check_checkpoint, stop_if_not_finite
+from taghead.training.finite import check_loss_finite
 from taghead.training.losses import ClassificationLoss, Loss
 from taghead.training.mixing import Mixing
 from taghead.training.optim import clean_name, parameter_groups, warmup_cosine
@@ -30,70 +30,52 @@ from taghead.training.recompute import recompute_activations
 from taghead.training.resume import ExactResume
 from taghead.video.preprocessing import Preprocessing
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    HeadFactory = Callable[[int, int, Grid], TAGHead]
-else:
-
-    class HeadFactory(Protocol):
-        """Makes a head for (in_channels, num_classes, grid).
-
-        The command line reads this signature: a head's other arguments are its options.
-        """
-
-        def __call__(self, in_channels: int, num_classes: int, grid: Grid) -> TAGHead: ...
-
-
-__all__ = ["Batch", "ClassificationTask", "HeadFactory", "check_checkpoint"]
-
 log = logging.getLogger(__name__)
 
 
-class ClassificationTask(EvaluatedTask):
-    """Trains a backbone and a head, end to end.
+class ClassificationTask(EvaluationModule):
+    """Trains a backbone with a head, end to end or the head alone.
 
     Args:
-        class_names: The classes, by number.
-        preprocessing: How videos become clips; it says the size of the head's grid.
+        class_names: The classes, in the order of the labels.
+        preprocessing: From a video file to a clip; its sizes decide the head's grid.
         backbone: The backbone's name, or the class path of one of your own.
-        backbone_weights: A file with the backbone's weights, or the name of published ones, such
-            as `DEFAULT`.
+        backbone_weights: A file with the backbone's weights, or the name of published weights,
+            such as `DEFAULT`.
         head: The head's class and options.
         optimizer: `adam`, whose weight decay is an L2 penalty, or `adamw`.
         learning_rate: Highest learning rate of the head.
         backbone_learning_rate: Highest learning rate of the backbone; the head's when not given.
         weight_decay: Weight decay; biases, norms and positions have none.
-        warmup: Part of all steps, 0 to 1, in which the learning rates rise; after it they fall to
-            0 along a cosine.
-        label_smoothing: Part of a label's weight that is spread over all classes.
+        warmup: Fraction of all steps, 0 to 1, in which the learning rates rise linearly; after it
+            they fall to 0 along a cosine.
+        label_smoothing: Fraction of a label's weight that is spread over all classes.
         freeze_backbone: Whether only the head is trained: the backbone has no gradients, and its
-            batch norms keep their statistics.
-        channels_last: Whether clips and convolutions are laid out channels-last, faster on most
-            hardware.
-        loss: `cross_entropy`, or for classes of very different numbers of clips `balanced_softmax`
-            or `logit_adjustment` (:class:`~taghead.training.losses.ClassificationLoss`). The
-            numbers are those of the clips that training uses.
+            batch norms use their running statistics.
+        channels_last: Whether clips and convolutions have the channels-last memory format, faster
+            on most hardware.
+        loss: `cross_entropy`, or for imbalanced classes `balanced_softmax` or `logit_adjustment`
+            (:class:`~taghead.training.losses.ClassificationLoss`), with the class counts of the
+            clips that training uses.
         tau: Strength of `logit_adjustment`.
-        features: The cache that batches come from, where they hold feature maps in place of clips.
-            The backbone is then the one that made them, and frozen.
-        layer_decay: Learning rate of each stage of the backbone, as a part of the next one's; the
-            last stage has the backbone's (:func:`~taghead.training.optim.parameter_groups`).
-        mixup: How strongly the clips of a batch are mixed
-            (:class:`~taghead.training.mixing.Mixing`), 0 for not at all; 0.2 is usual.
-        cutmix: The same of boxes of clips; 1 is usual.
+        features: The feature cache, if batches hold feature maps in place of clips. The backbone is
+            then the one that computed them, and frozen.
+        layer_decay: Learning rate of each stage of the backbone, as a fraction of the next stage's;
+            the last stage has the backbone's (:func:`~taghead.training.optim.parameter_groups`).
+        mixup: Beta parameter of mixup (:class:`~taghead.training.mixing.Mixing`), 0 for none; 0.2
+            is usual.
+        cutmix: Beta parameter of CutMix, 0 for none; 1 is usual.
         freeze_batch_norm: Whether the backbone's batch norms keep their statistics and parameters,
-            for batches too small to tell them. The trainer's `sync_batchnorm` computes them over
-            all processes instead.
-        recompute: Whether the backbone's activations are computed again in the backward pass and
-            not kept (:func:`~taghead.training.recompute.recompute_activations`): less memory,
-            more time.
-        compile_backend: A backend of `torch.compile`, such as `inductor`, that backbone and head
-            are compiled with.
+            for batches too small to estimate statistics. The trainer's `sync_batchnorm` computes
+            them over all ranks instead.
+        recompute: Whether the backbone's activations are recomputed in the backward pass instead of
+            stored (:func:`~taghead.training.recompute.recompute_activations`): less memory, more
+            time.
+        compile_backend: A backend of `torch.compile`, such as `inductor`, for backbone and head.
 
     Raises:
         ValueError: If an argument breaks its rule.
-        DataError: If the backbone's weights are not those that made the features.
+        DataError: If the backbone's weights are not those that computed the features.
     """
 
     def __init__(
@@ -159,7 +141,7 @@ class ClassificationTask(EvaluatedTask):
         self.features = features
         self.is_frozen = freeze_backbone or features is not None
         if self.is_frozen:
-            self.model.backbone.requires_grad_(False).eval()  # training begins in the mode it finds
+            self.model.backbone.requires_grad_(False).eval()  # Lightning keeps each module's mode
         self.optimizer = optimizer
         self.learning_rates = {
             "backbone": learning_rate if backbone_learning_rate is None else backbone_learning_rate,
@@ -175,7 +157,7 @@ class ClassificationTask(EvaluatedTask):
         self.class_counts: list[int] | None = None
 
     def _groups_by_name(self) -> list[dict[str, Any]]:
-        """Groups of parameters by name: sharded ones tell neither their sizes nor dimensions."""
+        """Parameter groups by name: FSDP's sharded parameters have lost their dimensions."""
         names = {id(parameter): name for name, parameter in self.named_parameters()}
         parts = {"backbone": self.layer_decay, "head": 1.0}
         return [
@@ -205,7 +187,7 @@ class ClassificationTask(EvaluatedTask):
         return [ExactResume()]
 
     def on_train_start(self) -> None:
-        """Counts the clips of each class that training uses."""
+        """Counts the clips of each class that training uses, for the loss and the checkpoint."""
         labels = getattr(getattr(self.trainer.train_dataloader, "dataset", None), "labels", None)
         if labels is not None:
             counts = torch.tensor(labels).bincount(minlength=len(self.loss.log_prior))
@@ -225,12 +207,12 @@ class ClassificationTask(EvaluatedTask):
         clip, label, index = batch
         clip, label = self.mixing(clip, label)
         loss = self.loss(self(clip), label)
-        stop_if_not_finite(self, loss.detach(), index)
+        check_loss_finite(self, loss.detach(), index)
         self.log("train/loss", loss, prog_bar=True, batch_size=len(clip))
         return loss
 
     def optimizer_groups(self) -> list[dict[str, Any]]:
-        """The trained parameters in groups for an optimizer, also where FSDP has sharded them."""
+        """The trained parameters in groups for an optimizer, with or without FSDP's sharding."""
         found = {clean_name(name): parameter for name, parameter in self.named_parameters()}
         return [{**group, "params": [found[n] for n in group["params"]]} for group in self.groups]
 
@@ -250,7 +232,7 @@ class ClassificationTask(EvaluatedTask):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         try:
             checkpoint["video_classifier"] = self.model.config()
-        except ValueError as error:  # an operator given as a function: the weights are saved
+        except ValueError as error:  # an operator that no file can name: weights are saved anyway
             log.warning("the checkpoint holds weights, but no config to load it from: %s", error)
             checkpoint["video_classifier"] = None
         checkpoint["class_counts"] = self.class_counts
@@ -274,7 +256,7 @@ class ClassificationTask(EvaluatedTask):
 
 
 def _backbone(name: str, weights: str | None, features: FeatureCache | None) -> Backbone:
-    """The backbone by name, or the one that made the features, which must agree."""
+    """The backbone by name, which must be the one that computed the features, if there are any."""
     if features is None:
         return build_backbone(name, weights)
     if name != features.recipe.backbone:

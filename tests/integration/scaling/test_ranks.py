@@ -14,8 +14,8 @@ from ranks import data, on_two, task, trainer
 
 from taghead.errors import DataError
 from taghead.metrics import ClipMean
+from taghead.training.checkpoints import LastCheckpoint
 from taghead.training.report import TestReport
-from taghead.training.resume import LastCheckpoint
 
 NUM_CLIPS = 101
 

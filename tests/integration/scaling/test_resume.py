@@ -1,6 +1,5 @@
 """Training that was cut off ends where an uninterrupted one does, bit for bit."""
 
-import os
 import random
 import shutil
 import sys
@@ -22,7 +21,7 @@ from taghead.cli import main
 from taghead.data import SynthGym
 from taghead.data.dataset import ClipDataset
 from taghead.data.seeding import Draw
-from taghead.training.resume import LastCheckpoint, WholeCheckpoints, last_checkpoint
+from taghead.training.checkpoints import LastCheckpoint, last_checkpoint
 from taghead.training.task import ClassificationTask
 from taghead.video import Preprocessing
 
@@ -128,26 +127,6 @@ def test_from_every_checkpoint_on_training_is_the_same(
     assert "train/loss" in found
 
 
-def test_checkpoints_appear_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path, writer = tmp_path / "kept" / "last.ckpt", WholeCheckpoints()
-    writer.save_checkpoint({"step": 1}, path)
-    (path.parent / ".unfinished-best.ckpt").write_bytes(b"half of")
-
-    def cut_off(source: Any, target: Any) -> None:
-        """A death between writing and renaming, which leaves the file that was there."""
-        assert torch.load(source, weights_only=True) == {"step": 2}
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "replace", cut_off)
-        with pytest.raises(KeyboardInterrupt):
-            WholeCheckpoints().save_checkpoint({"step": 2}, path)
-    assert [left.name for left in path.parent.iterdir()] == ["last.ckpt"]  # the leftover is gone
-    assert torch.load(path, weights_only=True) == {"step": 1}
-    writer.save_checkpoint({"step": 3}, path)
-    assert torch.load(path, weights_only=True) == {"step": 3}
-
-
 def test_killed_trainings_end_as_one_that_was_not(dataset: Path, tmp_path: Path) -> None:
     runner = Runner(dataset, ["--data.num_workers=0", "--trainer.max_epochs=3"])
     done = trials(tmp_path, runner, number=2, kills=1, seed=1)
@@ -236,8 +215,3 @@ def test_a_file_that_is_no_checkpoint_is_named(
     (folder / "last.ckpt").write_text("hello")
     with pytest.raises(SystemExit, match=r"error: .*version_0/checkpoints/last.ckpt: not a check"):
         command("fit", dataset, "--ckpt_path=last")
-
-
-def test_the_number_of_steps_is_positive() -> None:
-    with pytest.raises(ValueError, match=r"every_n_steps must be a positive integer \(got 0\)"):
-        LastCheckpoint(0)

@@ -1,17 +1,8 @@
-"""What a model costs: arithmetic, time and memory, and the part of them that is the head's."""
+"""Costs of a model by part: parameters, floating-point operations, latency and memory.
 
-from taghead.model.costs.arithmetic import count_flops
-from taghead.model.costs.measuring import Latency, latency, peak_bytes
-from taghead.model.costs.model import MODEL_PARTS, PartCosts, Precision, head_flops, model_costs
+It imports `taghead.model.classifier` and what lies below it.
+"""
 
-__all__ = [
-    "MODEL_PARTS",
-    "Latency",
-    "PartCosts",
-    "Precision",
-    "count_flops",
-    "head_flops",
-    "latency",
-    "model_costs",
-    "peak_bytes",
-]
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

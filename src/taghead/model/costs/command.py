@@ -1,4 +1,4 @@
-"""The command `taghead bench`: what backbones and heads cost."""
+"""The command `taghead bench model`: parameters, GFLOP, latency and memory of models."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from rich.table import Table
 
 from taghead.backbones import Backbone, build_backbone
 from taghead.errors import check_counts
-from taghead.inference.predictor import checked_device
 from taghead.model.classifier import VideoClassifier
-from taghead.model.costs import PartCosts, Precision, model_costs
+from taghead.model.costs.parts import PartCosts, Precision, model_costs
+from taghead.model.head_factory import HeadFactory
+from taghead.model.pretrained import as_device
 from taghead.nn.head import TAGHead
-from taghead.training.task import HeadFactory
 
 
 def bench_model(
@@ -34,35 +34,35 @@ def bench_model(
     channels_last: bool = True,
     output: str | None = None,
 ) -> None:
-    """Prints what backbones and a head cost: parameters, GFLOP, latency and memory.
+    """Prints the costs of backbones with a head: parameters, GFLOP, latency and memory.
 
     Args:
         backbones: Names of backbones, or class paths of your own.
         head: The head's class and options.
         num_classes: Number of classes.
-        num_frames: Frames of a clip; those of the backbone's own training when not given.
-        size: Height and width of a clip; those of the backbone's own training when not given.
+        num_frames: Frames of a clip; as in the backbone's own training when not given.
+        size: Height and width of a clip; as in the backbone's own training when not given.
         batch_size: Clips in a batch.
         precision: `32`, `bf16-mixed` or `16-mixed`.
         device: Where it runs: `auto`, `cpu`, `cuda`, ...
-        runs: How often each time is measured.
+        runs: Number of measurements of each latency.
         channels_last: Whether clips and convolutions are laid out channels-last.
-        output: A CSV file to which the numbers are written as well.
+        output: A CSV file for the same table.
 
     Raises:
         ValueError: If an argument breaks its rule.
     """
-    numbers = {"num_classes": num_classes, "batch_size": batch_size, "runs": runs}
+    counts = {"num_classes": num_classes, "batch_size": batch_size, "runs": runs}
     sizes = {"num_frames": num_frames, "size": size}
-    check_counts(**numbers, **{name: n for name, n in sizes.items() if n is not None})
-    where = torch.device(checked_device(device))
+    check_counts(**counts, **{name: n for name, n in sizes.items() if n is not None})
+    target = torch.device(as_device(device))
     models = [_model(name, head, num_classes, num_frames, size) for name in backbones]
     rows: list[dict[str, object]] = []
     for model, clip_size in track(models, "Measuring", transient=True):
         layout = torch.channels_last_3d if channels_last else torch.contiguous_format
         model.backbone.to(memory_format=layout)
-        clip = torch.randn(batch_size, 3, *clip_size).to(where, memory_format=layout)
-        costs = model_costs(model.to(where), clip, precision, runs)
+        clip = torch.randn(batch_size, 3, *clip_size).to(target, memory_format=layout)
+        costs = model_costs(model.to(target), clip, precision, runs)
         clips = f"{batch_size}x{'x'.join(map(str, clip_size))}"
         rows += [{"model": str(model.backbone), "clips": clips, **row} for row in as_rows(costs)]
         model.cpu()
@@ -70,12 +70,12 @@ def bench_model(
             Path(output).parent.mkdir(parents=True, exist_ok=True)
             pd.DataFrame(rows).to_csv(output, index=False)
     threads = f"{torch.get_num_threads()} threads"
-    processor = torch.cuda.get_device_name(where) if where.type == "cuda" else threads
-    _print(pd.DataFrame(rows), f"precision {precision}, {where} ({processor}), {runs} runs")
+    processor = torch.cuda.get_device_name(target) if target.type == "cuda" else threads
+    _print(pd.DataFrame(rows), f"precision {precision}, {target} ({processor}), {runs} runs")
 
 
 def as_rows(costs: list[PartCosts]) -> Iterator[dict[str, object]]:
-    """A row for each part, and one with the head's share of the whole, in percent."""
+    """Table rows: one for each part, and one with the head's share of the whole, in percent."""
     for part in costs:
         yield {
             "part": part.part,
@@ -98,7 +98,7 @@ def as_rows(costs: list[PartCosts]) -> Iterator[dict[str, object]]:
 def _model(
     name: str, head: HeadFactory, num_classes: int, num_frames: int | None, size: int | None
 ) -> tuple[VideoClassifier, tuple[int, int, int]]:
-    """The model, with random weights, and the size (t, h, w) of its clips."""
+    """A model with random weights, and its clip size (t, h, w)."""
     backbone: Backbone = build_backbone(name)
     frames = num_frames or backbone.preprocessing.num_frames
     pixels = size or backbone.preprocessing.crop
@@ -108,12 +108,12 @@ def _model(
 
 
 def _print(costs: pd.DataFrame, setting: str) -> None:
-    """A table for each model."""
+    """Prints one table for each model."""
     for (name, clips), model in costs.groupby(["model", "clips"], sort=False):
         table = Table(box=box.SIMPLE, title=f"{name}, clips {clips}, {setting}")
         rows = model.drop(columns=["model", "clips"])
         for column in rows.columns:
             table.add_column(column, justify="left" if column == "part" else "right")
-        for part, *numbers in rows.itertuples(index=False):
-            table.add_row(part, *("" if pd.isna(number) else f"{number:.4g}" for number in numbers))
+        for part, *values in rows.itertuples(index=False):
+            table.add_row(part, *("" if pd.isna(value) else f"{value:.4g}" for value in values))
         Console().print(table)

@@ -1,0 +1,9 @@
+from .backbone import Backbone as Backbone
+from .backbone import BackboneSpec as BackboneSpec
+from .backbone import PublishedWeights as PublishedWeights
+from .build import BACKBONES as BACKBONES
+from .build import build_backbone as build_backbone
+from .r2plus1d import r2plus1d_34 as r2plus1d_34
+from .r2plus1d import r2plus1d_tiny as r2plus1d_tiny
+from .wrap import WrappedBackbone as WrappedBackbone
+from .wrap import wrap_backbone as wrap_backbone

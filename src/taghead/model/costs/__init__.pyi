@@ -1,0 +1,9 @@
+from .flops import count_flops as count_flops
+from .parts import MODEL_PARTS as MODEL_PARTS
+from .parts import PartCosts as PartCosts
+from .parts import Precision as Precision
+from .parts import head_flops as head_flops
+from .parts import model_costs as model_costs
+from .runtime import Latency as Latency
+from .runtime import latency as latency
+from .runtime import peak_bytes as peak_bytes

@@ -1,0 +1,1 @@
+from authors import small as small

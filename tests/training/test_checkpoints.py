@@ -1,0 +1,73 @@
+"""Checkpoints on disk: atomic writes, and checks before use."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from taghead.errors import DataError
+from taghead.training.checkpoints import (
+    AtomicCheckpointIO,
+    LastCheckpoint,
+    check_checkpoint,
+    num_steps,
+)
+
+
+def test_checkpoints_appear_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, writer = tmp_path / "kept" / "last.ckpt", AtomicCheckpointIO()
+    writer.save_checkpoint({"step": 1}, path)
+    (path.parent / ".unfinished-best.ckpt").write_bytes(b"half of")
+
+    def cut_off(source: Any, target: Any) -> None:
+        """A death between writing and renaming, which leaves the file that was there."""
+        assert torch.load(source, weights_only=True) == {"step": 2}
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", cut_off)
+        with pytest.raises(KeyboardInterrupt):
+            AtomicCheckpointIO().save_checkpoint({"step": 2}, path)
+    assert [left.name for left in path.parent.iterdir()] == ["last.ckpt"]  # the leftover is gone
+    assert torch.load(path, weights_only=True) == {"step": 1}
+    writer.save_checkpoint({"step": 3}, path)
+    assert torch.load(path, weights_only=True) == {"step": 3}
+
+
+def test_the_number_of_steps_is_positive() -> None:
+    with pytest.raises(ValueError, match=r"every_n_steps must be a positive integer \(got 0\)"):
+        LastCheckpoint(0)
+
+
+def test_a_checkpoint_must_fit_the_task(tmp_path: Path) -> None:
+    path, task = tmp_path / "last.ckpt", nn.Linear(3, 2)
+    with pytest.raises(DataError, match=r"last.ckpt: no such checkpoint"):
+        check_checkpoint(path, task)
+    torch.save({"state_dict": task.state_dict(), "global_step": 7}, path)
+    check_checkpoint(path, task)
+    assert num_steps(path) == 7
+    message = (
+        r"last.ckpt: a checkpoint of another model: weight is \[2, 3\], the model has \[2, 4\]"
+    )
+    with pytest.raises(DataError, match=message):
+        check_checkpoint(path, nn.Linear(4, 2))
+    message = r"another model: bias is nothing, the model has \[2\]"
+    torch.save({"state_dict": {"weight": task.weight.detach()}}, path)
+    with pytest.raises(DataError, match=message):
+        check_checkpoint(path, task)
+
+
+@pytest.mark.parametrize("content", [b"hello", None])
+def test_a_file_that_is_no_checkpoint_is_named(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "last.ckpt"
+    if content is None:
+        torch.save({"weight": torch.zeros(1)}, path)
+    else:
+        path.write_bytes(content)
+    for read in (num_steps, lambda path: check_checkpoint(path, nn.Linear(1, 1))):
+        with pytest.raises(DataError, match=r"last.ckpt: not a checkpoint: ") as error:
+            read(path)
+        assert "\n" not in str(error.value)
