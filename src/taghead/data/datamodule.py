@@ -21,8 +21,8 @@ from taghead.data.index.manifest import Manifest, read_manifest
 from taghead.data.index.scan import scan
 from taghead.data.index.scan_result import Key, key_of
 from taghead.data.sampler import EpochSampler, LateLoader
-from taghead.data.workers import start_reader
 from taghead.errors import DataError
+from taghead.processes import start_worker
 from taghead.video.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
@@ -180,7 +180,7 @@ class VideoDataModule(LightningDataModule):
             "batch_size": self.batch_size,
             "num_workers": self.num_workers,
             "persistent_workers": self.num_workers > 0,
-            "worker_init_fn": start_reader,
+            "worker_init_fn": start_worker,
         }
         if split != "train":
             return DataLoader(dataset, **options)

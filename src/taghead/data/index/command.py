@@ -18,8 +18,8 @@ from taghead.data.index.manifest import Entry, read_manifest, write_manifest
 from taghead.data.index.report import draw_classes, write_report
 from taghead.data.index.scan import scan
 from taghead.data.index.scan_result import Facts, Key, written_by
-from taghead.data.workers import usable_cores
 from taghead.errors import DataError
+from taghead.processes import usable_cores
 
 MANIFEST, EXCLUDED, REPORT, PICTURE, PARTIAL = (
     "manifest.parquet",

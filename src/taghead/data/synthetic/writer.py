@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TimeRemainingColumn
 
-from taghead.data.workers import start_worker, usable_cores
 from taghead.errors import DataError
+from taghead.processes import start_worker, usable_cores
 
 from .classes import ClipSpec, check_fraction, class_labels, class_names
 from .render import count_frames, draw_clip, plan_clip
