@@ -17,7 +17,7 @@ from taghead.processes import start_worker
 
 T = TypeVar("T")
 R = TypeVar("R")
-MAX_ATTEMPTS = 3
+MAX_ATTEMPTS = 5
 POLL_SEC = 1.0  # how often a pool is looked after that has ended without telling
 
 

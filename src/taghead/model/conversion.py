@@ -8,9 +8,10 @@ from pathlib import Path
 import lightning
 import torch
 
-from taghead.data.annotations import read_classes, read_reference
-from taghead.data.annotations.classes import class_names
-from taghead.data.annotations.tables import read_json
+from taghead.data.annotations import read_classes
+from taghead.data.annotations.class_list import class_names
+from taghead.data.annotations.formats.reference_csv import read_reference
+from taghead.data.annotations.text_files import read_json
 from taghead.errors import DataError
 from taghead.files import atomic_folder
 from taghead.inference.predictor import load_model
