@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -126,11 +127,18 @@ def config_differences(
         yield key, one, other
 
 
-def remove_unfinished(folder: Path) -> None:
-    """Removes the files in a folder that killed processes left half-written."""
-    for left in folder.glob(f"{UNFINISHED}*"):
-        if left.is_file():
-            left.unlink(missing_ok=True)
+def remove_unfinished(folder: Path, min_age_sec: float = 0.0) -> None:
+    """Removes the files in a folder, and below it, that killed processes left half-written.
+
+    Args:
+        folder: The folder.
+        min_age_sec: How long ago a file was written at least; where other processes may be writing
+            in the folder, more than one file takes.
+    """
+    for left in folder.rglob(f"{UNFINISHED}*"):
+        with suppress(FileNotFoundError):  # its process has finished it, or another one removed it
+            if left.is_file() and time.time() - left.stat().st_mtime >= min_age_sec:
+                left.unlink()
 
 
 def _sync(path: Path) -> None:
