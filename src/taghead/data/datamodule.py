@@ -51,7 +51,7 @@ class VideoDataModule(LightningDataModule):
             `exclude` leaves it out and lists it in `excluded.csv` in the run's folder. To know,
             every clip is read once before training, unless `manifest` or an earlier run tells.
         class_balance: How far training evens out classes of different numbers of clips, 0 to 1: 0
-            sees every clip once an epoch, 1 draws all classes alike
+            sees every clip once an epoch, 1 draws all classes equally often
             (:class:`~taghead.data.sampler.EpochSampler`).
         format: The format of the annotations: `auto`, `reference`, `plain`, `folders`, `haa500`,
             `finegym` or `diving48`.
@@ -138,7 +138,7 @@ class VideoDataModule(LightningDataModule):
             if split in self.listed:
                 self.choose(split)
         if any(self.excluded.get(split) for split in new):
-            self._report_excluded()
+            self._write_excluded()
 
     def counts(self, split: Split) -> tuple[int, int]:
         """How many clips of a split are used, of how many listed."""
@@ -171,7 +171,7 @@ class VideoDataModule(LightningDataModule):
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed training needs to draw the clips that were still to come."""
+        """What a resumed training needs to sample the clips that are left of its epoch."""
         return {"order_seed": self.order_seed}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -197,7 +197,7 @@ class VideoDataModule(LightningDataModule):
         return LateLoader(dataset, sampler=sampler, **options)
 
     def _batches_done(self) -> int:
-        """How many batches of the epoch are behind, where a training goes on in its middle."""
+        """How many batches of the epoch are done, where a training is resumed within it."""
         if self.trainer is None:
             return 0
         return self.trainer.fit_loop.epoch_loop.batch_progress.current.ready
@@ -225,14 +225,14 @@ class VideoDataModule(LightningDataModule):
             )
 
     def _unreadable(self, split: Split) -> list[ExcludedClip]:
-        """The clips of a split that cannot be used, as far as it matters to know before."""
+        """The clips of a split that cannot be used; with a manifest or `exclude`, all are read."""
         listed = self.listed[split]
         if self.on_error == "raise" and self.manifest is None:
             return find_missing(listed)
         journal = Journal.in_user_cache(self.root)
         known = journal.known
         if self._indexed is not None:
-            self._warn_of_gone(split, self._indexed.listed.get(split, []))
+            self._warn_of_missing(split, self._indexed.listed.get(split, []))
             known = {**self._indexed.known, **known}
         results = scan(
             listed, self.root, known, journal, num_workers=self.num_workers, title=f"{split} clips"
@@ -248,8 +248,8 @@ class VideoDataModule(LightningDataModule):
     def _indexed(self) -> Manifest | None:
         return None if self.manifest is None else read_manifest(self.manifest)
 
-    def _warn_of_gone(self, split: Split, indexed: Sequence[ClipKey]) -> None:
-        """Where folders list the clips, one that is deleted is listed no more."""
+    def _warn_of_missing(self, split: Split, indexed: Sequence[ClipKey]) -> None:
+        """Names clips of the manifest that are not listed any more, as deleted ones of a folder."""
         listed = {clip_key(clip, self.root) for clip in self.listed[split]}
         gone = [key for key in indexed if key not in listed]
         if gone:
@@ -258,8 +258,8 @@ class VideoDataModule(LightningDataModule):
                 *(split, len(gone), self.manifest, " ".join(gone[0])),
             )
 
-    def _report_excluded(self) -> None:
-        """Lists the clips that are left out in a file, and says how many."""
+    def _write_excluded(self) -> None:
+        """Writes the excluded clips to a file, and logs how many they are."""
         folder = Path((self.trainer and self.trainer.log_dir) or ".")
         folder.mkdir(parents=True, exist_ok=True)
         excluded_table(self.excluded).to_csv(folder / "excluded.csv", index=False)

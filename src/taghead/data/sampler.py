@@ -70,7 +70,7 @@ class EpochSampler(DistributedSampler):
 
 
 class LateLoader(DataLoader):
-    """A loader that begins an epoch at its first batch, and not when it is asked for an iterator.
+    """A data loader that starts its workers at the first batch, not when it gives an iterator.
 
     Lightning asks before it has told the sampler the epoch, and before it knows how much of a
     resumed epoch is done; workers would begin to read the wrong clips. It takes a loader with a

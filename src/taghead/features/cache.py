@@ -115,7 +115,7 @@ class FeatureSplit:
         self.listed = list(listed)
         reasons = {int(i): why for shard in shards for i, why in shard["excluded"].items()}
         self.clips = [clip for i, clip in enumerate(self.listed) if i not in reasons]
-        self.unreadable = [ExcludedClip.of(self.listed[i], why) for i, why in reasons.items()]
+        self.excluded = [ExcludedClip.of(self.listed[i], why) for i, why in reasons.items()]
         self.first = [0]  # number, among the clips used, of each shard's first
         for shard in shards[:-1]:
             self.first.append(self.first[-1] + shard["num_clips"])
@@ -125,7 +125,7 @@ class FeatureSplit:
         return len(self.clips)
 
     def views(self, index: int) -> Tensor:
-        """The feature maps of a clip's views `[views, C, T, H, W]`, as they lie in the file."""
+        """The feature maps of a clip's views `[views, C, T, H, W]`, in the stored type."""
         shard = bisect_right(self.first, index) - 1
         if shard not in self._open:
             self._open[shard] = open_shard(self.paths[shard])

@@ -57,4 +57,4 @@ class FeatureDataModule(VideoDataModule):
     def choose(self, split: Split) -> None:
         part = self.features.splits[split]
         self.clips[split] = part.clips
-        self.excluded[split] = part.unreadable
+        self.excluded[split] = part.excluded

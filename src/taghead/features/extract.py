@@ -47,7 +47,7 @@ def extract(
 ) -> None:
     """Writes a frozen backbone's feature maps of a dataset, on which heads then train.
 
-    The same command goes on with a cache that is not finished.
+    The same command resumes a cache that is not finished.
 
     Args:
         output: The cache's folder.
@@ -223,7 +223,7 @@ def _unreadable(data: VideoDataModule, writer: CacheWriter) -> dict[ViewKey, str
     """
     if data.on_error == "raise":
         for split in writer.spec.clips:
-            for bad in writer.unreadable(split):
+            for bad in writer.excluded(split):
                 raise DataError(
                     f"{writer.root}: was begun without a clip, but on_error is raise: {bad.reason}"
                 )

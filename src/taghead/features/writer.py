@@ -129,17 +129,17 @@ class CacheWriter:
             if count["num_used"] == 0:
                 raise DataError(
                     f"{self.root}: none of the {count['num_listed']} {split} clips can be read: "
-                    f"{self.unreadable(split)[0].bare_reason}"
+                    f"{self.excluded(split)[0].bare_reason}"
                 )
         if any(count["num_excluded"] for count in counts.values()):
-            table = excluded_table({split: self.unreadable(split) for split in counts})
+            table = excluded_table({split: self.excluded(split) for split in counts})
             with atomic_file(self.root / EXCLUDED) as partial:
                 table.to_csv(partial, index=False)
         self._write_manifest(
             shards={split: self._entries(split) for split in counts}, counts=counts
         )
 
-    def unreadable(self, split: Split) -> list[ExcludedClip]:
+    def excluded(self, split: Split) -> list[ExcludedClip]:
         """The clips of a split that are left out so far."""
         clips = self.spec.clips[split]
         done = [self.finished[s] for s in self.shards if s.split == split and s in self.finished]
@@ -151,7 +151,7 @@ class CacheWriter:
 
     def counts(self, split: Split) -> dict[str, int]:
         """How many clips a split lists, uses and leaves out."""
-        listed, excluded = len(self.spec.clips[split]), len(self.unreadable(split))
+        listed, excluded = len(self.spec.clips[split]), len(self.excluded(split))
         return {"num_listed": listed, "num_used": listed - excluded, "num_excluded": excluded}
 
     def _examine(self) -> None:

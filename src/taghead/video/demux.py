@@ -1,4 +1,4 @@
-"""From a path to the packets of its video stream, with what cannot be a video refused."""
+"""Demuxing: from a path to the packets of its video stream; what is no video is refused."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,14 +15,14 @@ from taghead.video.containers import check_complete
 
 # Text that libavformat would draw as a video, and lists of other files.
 _TEXT_FORMATS = frozenset({"tty", "concat", "dash", "hls"})
-# Opening decodes a frame or more to learn what these containers state anyway.
+# Opening a file decodes frames of it to learn what containers of the survey's list state anyway.
 SKIP_DECODING = {"skip_frame": "all"}
-# Nor need more than a header be read where a first opening has learned it all.
+# Of a file with a survey, no more than the header need be read.
 HEADER_ONLY = {**SKIP_DECODING, "probesize": "32"}
 
 
 def check_file(path: Path) -> None:
-    """Refuse what cannot be a video before libavformat sees it; a pipe would block it.
+    """Refuses what cannot be a video before libavformat opens it; a pipe would block it.
 
     Raises:
         VideoError: If it is no file, is empty or incomplete, or may not be read.
@@ -99,7 +99,7 @@ def read_packets(path: Path, container: InputContainer, stream: VideoStream) -> 
 
 
 def without_discard(packet: Packet) -> Packet:
-    """The packet, without the mark that its frame is not to be shown."""
+    """The packet without the "discard" flag, which says that its frame is not to be shown."""
     if not packet.is_discard:
         return packet
     copy = Packet(bytes(packet))

@@ -1,5 +1,7 @@
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -232,3 +234,17 @@ def test_missing_files_say_what_is_missing(tmp_path: Path) -> None:
             "reason": f"no such video file (there is no folder {tmp_path}/y)",
         }
     ]
+
+
+@pytest.mark.parametrize(
+    ("module", "heavy"),
+    [
+        ("taghead.data.annotations", "torch pandas numpy av"),
+        ("taghead.data.index.scan", "torch pandas lightning"),
+        ("taghead.video.survey_cache", "torch pandas"),
+    ],
+)
+def test_processes_that_read_files_start_without_torch(module: str, heavy: str) -> None:
+    code = f"import sys, {module}; print([m for m in {heavy.split()} if m in sys.modules])"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"

@@ -44,12 +44,12 @@ def index(
     timeout_sec: float = 300.0,
     rescan: bool = False,
 ) -> None:
-    """Checks a dataset: reads every frame of every clip, and writes down what is wrong with it.
+    """Checks a dataset: reads every frame of every clip, and reports what is wrong with it.
 
     In the folder `output` are then `manifest.parquet`, which training reads; `excluded.csv`, the
-    clips that cannot be used, which nothing leaves out unless it is told to (`on_error=exclude`);
-    `report.txt` and `classes.png`. The command goes on where it was stopped, and reads files again
-    that have changed.
+    clips that cannot be used, which training leaves out only with `on_error=exclude`;
+    `report.txt` and `classes.png`. A stopped command is resumed by the same command; files that
+    have changed are read again.
 
     Args:
         root: The folder of videos.
@@ -166,7 +166,7 @@ def _excluded(entries: Sequence[ManifestEntry]) -> pd.DataFrame:
 
 
 def _check_counts(folder: Path, annotations: Annotations) -> None:
-    """Checks in the files as written that no clip got lost on the way."""
+    """Checks in the files as written that every listed clip is in one of them."""
     used = pd.read_parquet(folder / MANIFEST).query("reason == ''")["split"].value_counts()
     excluded = pd.read_csv(folder / EXCLUDED)["split"].value_counts()
     for split, clips in annotations.clips.items():

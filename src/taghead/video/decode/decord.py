@@ -1,4 +1,4 @@
-"""Decoding with decord2, on the files where it is proved to be right."""
+"""Decoding with decord2, on the files of the allowlist."""
 
 import numpy as np
 
@@ -10,7 +10,7 @@ _NO_REPEATS = "1e-9"  # the share of frames that decord may replace by others
 
 
 class DecordBackend:
-    """Decodes with decord2; a file outside the proved set never reaches it.
+    """Decodes with decord2; a file outside the allowlist is refused.
 
     It does not notice damage within pictures that the decoder passes over: PyAV does.
 

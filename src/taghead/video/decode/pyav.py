@@ -1,4 +1,4 @@
-"""Decoding with PyAV: right on every file, because each frame is checked against its packet."""
+"""Decoding with PyAV: exact on every file, as each frame is checked against its packet."""
 
 from collections.abc import Generator, Iterator
 from contextlib import closing

@@ -1,4 +1,4 @@
-"""Decoding with torchcodec, on the files where it is proved to be right."""
+"""Decoding with torchcodec, on the files of the allowlist."""
 
 import numpy as np
 
