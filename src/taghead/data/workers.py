@@ -40,7 +40,8 @@ def run_isolated(
     that job's failure; another one takes its place.
 
     Args:
-        function: What to run; found by its module and name in the processes. It must not raise.
+        function: What to run; found by its module and name in the processes. What
+            it raises is raised here.
         jobs: Its arguments.
         num_workers: Number of processes, at least 1. A script that starts them needs the usual
             ``if __name__ == "__main__":``.
