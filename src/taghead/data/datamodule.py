@@ -53,8 +53,7 @@ class VideoDataModule(LightningDataModule):
         class_balance: How far training evens out classes of different numbers of clips, 0 to 1: 0
             sees every clip once an epoch, 1 draws all classes equally often
             (:class:`~taghead.data.sampler.EpochSampler`).
-        format: The format of the annotations: `auto`, `reference`, `plain`, `folders`, `haa500`,
-            `finegym` or `diving48`.
+        format: The format of the annotations; `auto` finds it by what the files hold.
         classes: A file with the names of the classes, for formats that need one.
         times: FineGym's JSON file of times, if it is not beside `train`.
         manifest: The `manifest.parquet` that `taghead index` wrote. It has which clips cannot be

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from av.container import InputContainer
@@ -23,6 +23,13 @@ from taghead.video.demux import (
     without_discard,
 )
 from taghead.video.file_stamp import FileStamp, stamp_of
+from taghead.video.packet_index import (
+    PacketInfo,
+    frame_timestamps,
+    hides_first_frame,
+    min_frames_shown,
+    seek_points,
+)
 from taghead.video.rgb import Orientation
 
 NO_TIMESTAMP = np.iinfo(np.int64).min  # as FFmpeg's AV_NOPTS_VALUE
@@ -32,14 +39,6 @@ NO_TIMESTAMP = np.iinfo(np.int64).min  # as FFmpeg's AV_NOPTS_VALUE
 _CONTAINERS = ("mov,", "matroska,")
 _MAGIC = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"\x1a\x45\xdf\xa3")
 _CODECS = frozenset({"h264", "hevc", "av1", "vp8", "vp9", "ffv1", "mjpeg"})
-
-
-class _PacketInfo(NamedTuple):
-    """What the survey takes from a packet."""
-
-    timestamp: int | None
-    num_shown: int  # pictures
-    is_discarded: bool
 
 
 @dataclass(frozen=True)
@@ -152,7 +151,7 @@ def _of_packets(path: Path, container: InputContainer, stream: VideoStream) -> S
     audio_start = _audio_start(path, container)
     codec = stream.codec_context.codec.canonical_name
     width = bitstream.length_bytes(codec, stream.codec_context.extradata)
-    found: list[_PacketInfo] = []
+    found: list[PacketInfo] = []
     keyframes: list[tuple[int | None, int | None]] = []
     first: Packet | None = None
     for packet in read_packets(path, container, stream):
@@ -161,18 +160,18 @@ def _of_packets(path: Path, container: InputContainer, stream: VideoStream) -> S
         pictures = bitstream.pictures_shown(codec, memoryview(packet)) if counted else 1
         if codec == "vp9" and not pictures:
             raise VideoError(f"{path}: damaged: packet {len(found)} shows no picture")
-        found.append(_PacketInfo(packet.pts, pictures, packet.is_discard))
+        found.append(PacketInfo(packet.pts, pictures, packet.is_discard))
         if packet.is_keyframe and bitstream.can_start(codec, memoryview(packet), width):
             keyframes.append((packet.pts, packet.dts))
     frame = _decode_alone(stream, first) if first is not None and first.is_keyframe else None
     inexact_reason = "a keyframe does not come first" if frame is None else ""
     if frame is not None and frame.interlaced_frame:
         inexact_reason = "it is interlaced, and a field of a frame may have a packet of its own"
-    if _hides_first_frame(found):
+    if hides_first_frame(found):
         raise VideoError(f"{path}: damaged: it hides its first frame, and shows some before it")
-    timestamps, shown = (None, None) if inexact_reason else _frame_timestamps(found)
+    timestamps, shown = (None, None) if inexact_reason else frame_timestamps(found)
     if frame is None or timestamps is None or shown is None:
-        min_frames = 1 if frame is not None and frame.interlaced_frame else _min_frames(found)
+        min_frames = 1 if frame is not None and frame.interlaced_frame else min_frames_shown(found)
         inexact_reason = inexact_reason or "its packets leave it open which frames are shown"
         with open_stream(path, 1) as (container, stream):
             return _of_first_frame(path, container, stream, inexact_reason, min_frames)
@@ -185,7 +184,7 @@ def _of_packets(path: Path, container: InputContainer, stream: VideoStream) -> S
         first_frame if audio_start is None else min(audio_start, first_frame),
         timestamps=timestamps,
         shown=shown,
-        seek_points=_seek_points(keyframes, timestamps, container.format.name.startswith("mov,")),
+        seek_points=seek_points(keyframes, timestamps, container.format.name.startswith("mov,")),
         num_packets=len(found),
     )
 
@@ -235,73 +234,10 @@ def _survey(
     )
 
 
-def _hides_first_frame(packets: list[_PacketInfo]) -> bool:
-    """Whether the first frame is hidden though frames before it are shown: no cut leads there."""
-    start = packets[0].timestamp if packets else None
-    if start is None or not packets[0].is_discarded:
-        return False
-    return any(
-        packet.timestamp is not None and packet.timestamp < start and not packet.is_discarded
-        for packet in packets
-    )
-
-
-def _min_frames(packets: list[_PacketInfo]) -> int:
-    """How many frames packets show, less those that lack a reference.
-
-    Those follow the first packet and come before it in time; anywhere else such a time is damage.
-    """
-    leading = 0
-    for packet in packets[1:]:
-        start = packets[0].timestamp
-        if start is None or packet.timestamp is None or packet.timestamp >= start:
-            break
-        leading += 1
-    return sum(bool(one.num_shown) and not one.is_discarded for one in packets) - leading
-
-
-def _seek_points(
-    keyframes: list[tuple[int | None, int | None]], timestamps: np.ndarray, seeks_by_dts: bool
-) -> np.ndarray:
-    """Timestamps of keyframes and where to seek for them, `[S, 2]`, in order."""
-    expected = set(timestamps.tolist())
-    pairs = [
-        (pts, dts if seeks_by_dts and dts is not None else pts)
-        for pts, dts in keyframes
-        if pts in expected
-    ]
-    return np.array(sorted(pairs), np.int64).reshape(-1, 2)
-
-
 def _decode_alone(stream: VideoStream, packet: Packet) -> VideoFrame | None:
     """The frame of a keyframe, without what the decoder would wait for to put it in order."""
     frames = stream.decode(without_discard(packet)) or stream.decode(None)
     return frames[0] if frames else None
-
-
-def _frame_timestamps(
-    packets: list[_PacketInfo],
-) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """Timestamp of each frame, and whether it is shown; None where packets do not tell.
-
-    Pre-roll is decoded but not shown. Pictures before the keyframe that the file starts with
-    refer to others which it lacks, so that decoders leave out some of them: unless they are hidden
-    anyway, packets do not tell which.
-    """
-    start = packets[0].timestamp
-    frames = sorted(
-        (packet.timestamp, not packet.is_discarded)
-        for packet in packets
-        if packet.timestamp is not None and packet.num_shown
-    )
-    timestamps = np.array([timestamp for timestamp, _ in frames], np.int64)
-    shown = np.array([is_shown for _, is_shown in frames], bool)
-    one_each = all(one.timestamp is not None and one.num_shown < 2 for one in packets)
-    if start is None or not one_each or not len(timestamps) or (np.diff(timestamps) == 0).any():
-        return None, None
-    if shown[timestamps < start].any() or not shown.any():
-        return None, None
-    return timestamps[timestamps >= start], shown[timestamps >= start]
 
 
 def _audio_start(path: Path, container: InputContainer) -> Fraction | None:
