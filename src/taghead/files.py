@@ -1,9 +1,10 @@
-"""Files: state dicts from anywhere, and atomic writes."""
+"""Files: state dicts from anywhere, atomic writes, differences of configs."""
 
 from __future__ import annotations
 
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -98,11 +99,46 @@ def atomic_folder(folder: str | Path) -> Iterator[Path]:
     _sync(folder)
 
 
-def remove_unfinished(folder: Path) -> None:
-    """Removes the files in a folder that killed processes left half-written."""
-    for left in folder.glob(f"{UNFINISHED}*"):
-        if left.is_file():
-            left.unlink(missing_ok=True)
+def config_differences(
+    one: Any, other: Any, key: str = "", *, into_lists: bool = False
+) -> Iterator[tuple[str, Any, Any]]:
+    """Where two configs differ: the dotted key, and the value in each, None where it has none.
+
+    The `init_args` of a class are left out of keys, as on the command line: `model.head.mode`.
+
+    Args:
+        one: Nested mappings, lists and values, as JSON and YAML hold them.
+        other: The config to compare it with.
+        key: The key of both in a larger config.
+        into_lists: Whether lists are compared item by item, and not as values.
+    """
+    if isinstance(one, dict) and isinstance(other, dict):
+        for name in {**one, **other}:
+            inner = key if name == "init_args" else f"{key}.{name}".lstrip(".")
+            yield from config_differences(
+                one.get(name), other.get(name), inner, into_lists=into_lists
+            )
+    elif into_lists and isinstance(one, list) and isinstance(other, list):
+        if len(one) != len(other):
+            yield f"length of {key}", len(one), len(other)
+        for index, pair in enumerate(zip(one, other, strict=False)):
+            yield from config_differences(*pair, f"{key}[{index}]", into_lists=True)
+    elif one != other:
+        yield key, one, other
+
+
+def remove_unfinished(folder: Path, min_age_sec: float = 0.0) -> None:
+    """Removes the files in a folder, and below it, that killed processes left half-written.
+
+    Args:
+        folder: The folder.
+        min_age_sec: How long ago a file was written at least; where other processes may be writing
+            in the folder, more than one file takes.
+    """
+    for left in folder.rglob(f"{UNFINISHED}*"):
+        with suppress(FileNotFoundError):  # its process has finished it, or another one removed it
+            if left.is_file() and time.time() - left.stat().st_mtime >= min_age_sec:
+                left.unlink()
 
 
 def _sync(path: Path) -> None:

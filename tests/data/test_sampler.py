@@ -3,18 +3,18 @@ import pytest
 from torch.utils.data import Dataset
 
 from taghead.data.sampler import EpochSampler, LateLoader
-from taghead.data.seeding import Draw
+from taghead.data.seeding import SampleKey
 
 COUNTS = np.array([640, 160, 40, 10])
 LABELS = np.random.default_rng(0).permutation(np.repeat(np.arange(4), COUNTS)).tolist()
 
 
-def epoch(sampler: EpochSampler, number: int) -> list[Draw]:
+def epoch(sampler: EpochSampler, number: int) -> list[SampleKey]:
     sampler.set_epoch(number)
     return list(sampler)
 
 
-def clips(draws: list[Draw]) -> list[int]:
+def clips(draws: list[SampleKey]) -> list[int]:
     return [draw.index for draw in draws]
 
 
@@ -78,7 +78,7 @@ def test_balance_is_a_part(balance: float) -> None:
 
 
 class Indices(Dataset):
-    def __getitem__(self, key: Draw) -> int:
+    def __getitem__(self, key: SampleKey) -> int:
         return key.index
 
     def __len__(self) -> int:

@@ -2,9 +2,11 @@ import operator
 import os
 import signal
 import time
+from functools import partial
 
 import pytest
 
+from taghead.data import workers
 from taghead.data.workers import Failure, run_isolated
 
 
@@ -47,3 +49,23 @@ def test_processes_end_when_nobody_listens(monkeypatch: pytest.MonkeyPatch) -> N
     start = time.monotonic()
     results.close()
     assert time.monotonic() - start < 30
+
+
+def test_a_process_that_dies_between_jobs_costs_none() -> None:
+    results = run_isolated(eval, ["__import__('os').getpid()", "1 + 1", "2 + 2"], 1, minute)
+    _, pid = next(results)
+    assert isinstance(pid, int)
+    os.kill(pid, signal.SIGKILL)
+    time.sleep(0.5)
+    assert [result for _, result in results] == [2, 4]
+
+
+def test_processes_that_die_at_their_start_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "start_worker", partial(os._exit, 1))
+    with pytest.raises(RuntimeError, match=r"died at its start.*`if __name__ == \"__main__\":`"):
+        list(run_isolated(operator.neg, [1, 2], 2, minute))
+
+
+def test_an_error_of_the_function_is_raised() -> None:
+    with pytest.raises(ZeroDivisionError):
+        list(run_isolated(eval, ["1 + 1", "1 / 0"], 1, minute))

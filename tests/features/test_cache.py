@@ -14,7 +14,7 @@ from taghead.data import ClipDataset, SynthGym
 from taghead.errors import DataError
 from taghead.features import FeatureCache, FeatureDataModule, FeatureDataset
 from taghead.features.extract import write_features
-from taghead.features.views import Key, ViewDataset
+from taghead.features.view_dataset import ViewDataset, ViewKey
 from taghead.video import Preprocessing
 
 DataOf = Callable[..., SynthGym]
@@ -116,7 +116,7 @@ def test_every_clip_comes_once_an_epoch_in_an_order_over_all_files(
         orders.append(order)
     assert orders[0] != orders[1]
     assert data.class_counts() == [2] * 18
-    assert data.class_names == stored.recipe.class_names
+    assert data.class_names == stored.spec.class_names
 
 
 def test_another_process_maps_the_files_itself(stored: FeatureCache) -> None:
@@ -178,7 +178,7 @@ def test_a_clip_that_breaks_is_told_and_one_that_is_known_to_be_broken_not_tried
     listed = data_of().listed["train"]
     (tmp_path / "text.mp4").write_text("hello")
     clips = [listed[0], replace(listed[1], path=tmp_path / "text.mp4"), listed[2]]
-    known: dict[Key, str] = {("train", 2): "it hangs"}
+    known: dict[ViewKey, str] = {("train", 2): "it hangs"}
     views = ViewDataset({"train": clips}, data_of().preprocessing, 2, 0, known)
     key, good = views["train", 0]
     assert (key, good.shape) == (("train", 0), (2, 3, 8, 32, 32))  # type: ignore[union-attr]

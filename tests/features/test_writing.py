@@ -22,7 +22,7 @@ from taghead.data import SynthGym, VideoDataModule
 from taghead.errors import DataError, VideoError
 from taghead.features import FeatureCache, cache_bytes
 from taghead.features.extract import write_features
-from taghead.features.manifest import weights_digest
+from taghead.features.feature_spec import weights_digest
 from taghead.features.writer import CacheWriter
 from taghead.video import Preprocessing
 
@@ -44,7 +44,7 @@ def killed(root: Path, write: Callable[[], object], num_shards: int) -> None:
     """Writes in another process, and kills that once so many shards are there."""
     process = multiprocessing.get_context("fork").Process(target=write)
     process.start()
-    while len(list(root.glob("*-*.safetensors"))) < num_shards:
+    while len(list(root.glob("[!.]*-*.safetensors"))) < num_shards:
         assert process.is_alive()
         time.sleep(0.001)
     assert process.pid is not None
@@ -69,7 +69,7 @@ def test_killed_at_any_moment_it_ends_the_same(
         killed(root, lambda root=root: write(root), stop)
         with pytest.raises(DataError, match=r"not finished|no feature cache"):
             FeatureCache(root)
-        written = {path: path.stat().st_mtime_ns for path in root.glob("*-*.safetensors")}
+        written = {path: path.stat().st_mtime_ns for path in root.glob("[!.]*-*.safetensors")}
         write(root)
         assert files_of(root) == whole
         assert all(path.stat().st_mtime_ns == when for path, when in written.items())
@@ -117,7 +117,7 @@ def test_a_cache_of_another_recipe_is_left_alone(
 ) -> None:
     whole = files_of(stored.root)
     with pytest.raises(DataError, match=f"^{stored.root}: its features are made with {message}"):
-        CacheWriter(stored.root, replace(stored.recipe, **change), 100).__enter__()
+        CacheWriter(stored.root, replace(stored.spec, **change), 100).__enter__()
     assert files_of(stored.root) == whole
 
 
@@ -127,11 +127,11 @@ def test_a_cache_of_other_clips_or_another_transform_is_left_alone(
     preprocessing = replace(data_of().preprocessing, crop=24)
     with pytest.raises(DataError, match=r"made with preprocessing.crop = 32, asked for 24"):
         write_features(stored.root, backbone, data_of(preprocessing=preprocessing), num_views=3)
-    recipe = stored.recipe
-    shorter = replace(recipe, clips={**recipe.clips, "val": recipe.clips["val"][:17]})
+    spec = stored.spec
+    shorter = replace(spec, clips={**spec.clips, "val": spec.clips["val"][:17]})
     with pytest.raises(DataError, match=r"made with length of clips.val = 18, asked for 17"):
         CacheWriter(stored.root, shorter, 100).__enter__()
-    turned = replace(recipe, clips={**recipe.clips, "val": recipe.clips["val"][::-1]})
+    turned = replace(spec, clips={**spec.clips, "val": spec.clips["val"][::-1]})
     with pytest.raises(DataError, match=r"made with clips.val\[0\].path = '.*', asked for '.*'"):
         CacheWriter(stored.root, turned, 100).__enter__()
 
@@ -146,14 +146,14 @@ def test_other_weights_under_the_same_name_are_refused(
 def test_a_folder_with_anything_else_is_left_alone(stored: FeatureCache, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(DataError, match=r"not empty and no feature cache; choose another"):
-        CacheWriter(tmp_path, stored.recipe, 100).__enter__()
+        CacheWriter(tmp_path, stored.spec, 100).__enter__()
 
 
 def test_one_writer_at_a_time(stored: FeatureCache) -> None:
-    with CacheWriter(stored.root, stored.recipe, 100):
+    with CacheWriter(stored.root, stored.spec, 100):
         with pytest.raises(DataError, match=rf"^{stored.root}: another process is writing it$"):
-            CacheWriter(stored.root, stored.recipe, 100).__enter__()
-    with CacheWriter(stored.root, stored.recipe, 100) as writer:
+            CacheWriter(stored.root, stored.spec, 100).__enter__()
+    with CacheWriter(stored.root, stored.spec, 100) as writer:
         assert not writer.missing
 
 
@@ -232,7 +232,7 @@ def test_the_disk_is_told_and_must_suffice(
         write_features(tmp_path / "features", backbone, data_of(), num_views=3)
     told = int(capsys.readouterr().out.split("(")[1].split()[0])
     held = 0
-    for path in stored.root.glob("*-*.safetensors"):
+    for path in stored.root.glob("[!.]*-*.safetensors"):
         with safe_open(path, "pt") as file:
             held += file.get_tensor("feature_maps").nbytes
     assert told == held == cache_bytes({"train": 36, "val": 18, "test": 18}, 3, (128, 2, 4, 4))

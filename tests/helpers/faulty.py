@@ -10,8 +10,8 @@ from pathlib import Path
 import av
 import numpy as np
 
-from taghead.data.index.scan import Job, read_facts
-from taghead.data.index.scan_result import Facts
+from taghead.data.index.scan import ScanJob, scan_file
+from taghead.data.index.scan_result import ScanResult
 
 
 def write_clip(path: Path, seed: int = 0, frames: int = 6) -> Path:
@@ -110,14 +110,14 @@ def plant(paths: list[Path]) -> dict[Path, str]:
     return {path: reason for path, (_, reason) in zip(chosen, FAULTS.values(), strict=True)}
 
 
-def crash_or_read(job: Job) -> list[Facts]:
+def crash_or_read(job: ScanJob) -> list[ScanResult]:
     """What reading does with files that bring down the decoder, or never end."""
     starts = {segment.start for segment in job.segments if segment}
     if "crash" in job.path.name or 1.0 in starts:
         signal.raise_signal(signal.SIGSEGV)
     if "hang" in job.path.name:
         time.sleep(60)
-    return read_facts(job)
+    return scan_file(job)
 
 
 def copy_clip(source: Path, target: Path) -> Path:

@@ -183,11 +183,11 @@ class Decoded:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         from taghead.video.decode import pyav
 
-        self.packets, self.from_start, unmarked = 0, 0, pyav.unmarked
+        self.packets, self.from_start, without_discard = 0, 0, pyav.without_discard
 
         def count(packet: av.Packet) -> av.Packet:
             self.packets += 1
-            return unmarked(packet)
+            return without_discard(packet)
 
         start = PyAVBackend._from_start
 
@@ -195,7 +195,7 @@ class Decoded:
             self.from_start += 1
             return start(backend)
 
-        monkeypatch.setattr(pyav, "unmarked", count)
+        monkeypatch.setattr(pyav, "without_discard", count)
         monkeypatch.setattr(PyAVBackend, "_from_start", count_starts)
 
 
@@ -229,7 +229,7 @@ def test_pictures_that_nobody_needs_are_left_out(
 def test_a_keyframe_that_begins_a_gradual_refresh_is_no_start(tmp_path: Path) -> None:
     options = {**H264, "bf": "0", "x264-params": "intra-refresh=1:keyint=12"}
     path = write_video(tmp_path / "refresh.mp4", 60, options=options)
-    assert len(survey(path).starts) == 1
+    assert len(survey(path).seek_points) == 1
     everything = VideoReader(path).read(range(60))
     assert np.array_equal(VideoReader(path).read([40, 59]), everything[[40, 59]])
 
@@ -237,7 +237,7 @@ def test_a_keyframe_that_begins_a_gradual_refresh_is_no_start(tmp_path: Path) ->
 def test_a_seek_that_goes_astray(long: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever a wrong index leads to, frames are right."""
     reader = VideoReader(long)
-    reader._backend.survey.starts[:, 1] += 20_000
+    reader._backend.survey.seek_points[:, 1] += 20_000
     decoded = Decoded(monkeypatch)
     assert [number_of(reader.read([n])[0]) for n in (599, 300, 40)] == [599, 300, 40]
     assert decoded.from_start > 0
@@ -283,4 +283,4 @@ def test_time_0_and_rate_of_a_file_longer_than_what_is_probed(tmp_path: Path, na
     with av.open(path) as container:
         stream = container.streams.video[0]
         assert reader.fps == stream.average_rate
-        assert survey(path).origin == stream.start_time * stream.time_base
+        assert survey(path).start_time == stream.start_time * stream.time_base

@@ -173,4 +173,4 @@ def test_time_0_and_rate_are_those_of_a_file_probed_in_full(
     with av.open(cases[name].path) as container:
         stream = container.streams.video[0]
         assert known.fps == float(stream.average_rate or stream.guessed_rate)
-        assert known.origin == stream.start_time * stream.time_base
+        assert known.start_time == stream.start_time * stream.time_base

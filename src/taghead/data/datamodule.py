@@ -1,4 +1,4 @@
-"""The Lightning data modules: annotated videos as batches of clips."""
+"""Lightning data module of annotated videos: batches of clips."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -14,19 +14,16 @@ from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
 from taghead.data.annotations import Annotations, Clip, Format, Split, read_annotations
-from taghead.data.dataset import ClipDataset
-from taghead.data.index.excluded import Unreadable, excluded_table, find_missing
+from taghead.data.dataset import ClipDataset, LabelledDataset
+from taghead.data.index.excluded import ExcludedClip, excluded_table, find_missing
 from taghead.data.index.journal import Journal
 from taghead.data.index.manifest import Manifest, read_manifest
 from taghead.data.index.scan import scan
-from taghead.data.index.scan_result import Key, key_of
+from taghead.data.index.scan_result import ClipKey, clip_key, surveys_of
 from taghead.data.sampler import EpochSampler, LateLoader
-from taghead.data.workers import start_reader
 from taghead.errors import DataError
+from taghead.processes import start_worker
 from taghead.video.preprocessing import Preprocessing
-
-if TYPE_CHECKING:
-    from taghead.features.cache import FeatureCache, FeatureDataset
 
 log = logging.getLogger(__name__)
 
@@ -54,22 +51,22 @@ class VideoDataModule(LightningDataModule):
             `exclude` leaves it out and lists it in `excluded.csv` in the run's folder. To know,
             every clip is read once before training, unless `manifest` or an earlier run tells.
         class_balance: How far training evens out classes of different numbers of clips, 0 to 1: 0
-            sees every clip once an epoch, 1 draws all classes alike
+            sees every clip once an epoch, 1 draws all classes equally often
             (:class:`~taghead.data.sampler.EpochSampler`).
-        format: The format of the annotations: `auto`, `reference`, `plain`, `folders`, `haa500`,
-            `finegym` or `diving48`.
+        format: The format of the annotations; `auto` finds it by what the files hold.
         classes: A file with the names of the classes, for formats that need one.
         times: FineGym's JSON file of times, if it is not beside `train`.
-        manifest: The `manifest.parquet` that `taghead index` wrote. It tells which clips cannot be
-            read; only files that have changed since, by size or time, are read again.
+        manifest: The `manifest.parquet` that `taghead index` wrote. It has which clips cannot be
+            read, and the survey of each file; only files that have changed since, by size or time,
+            are read again.
 
     Raises:
         DataError: If an annotation file or, with `on_error` raise, a clip cannot be used.
         ValueError: If an argument breaks its rule.
     """
 
-    features: FeatureCache | None = None
-    """Where batches hold feature maps in place of clips: the cache that they come from."""
+    features: Any = None
+    """The `FeatureCache` of a data module that gives feature maps; None if it gives clips."""
 
     def __init__(
         self,
@@ -109,7 +106,8 @@ class VideoDataModule(LightningDataModule):
         self.on_error = on_error
         self.class_balance = class_balance
         self.clips: dict[Split, list[Clip]] = {}
-        self.excluded: dict[Split, list[Unreadable]] = {}
+        self.excluded: dict[Split, list[ExcludedClip]] = {}
+        self.surveys: dict[Path, str] = {}
         self.order_seed: int | None = None
 
     @cached_property
@@ -139,7 +137,7 @@ class VideoDataModule(LightningDataModule):
             if split in self.listed:
                 self.choose(split)
         if any(self.excluded.get(split) for split in new):
-            self._report_excluded()
+            self._write_excluded()
 
     def counts(self, split: Split) -> tuple[int, int]:
         """How many clips of a split are used, of how many listed."""
@@ -161,14 +159,18 @@ class VideoDataModule(LightningDataModule):
             raise DataError("data.test: no annotation file or folder lists the test split")
         return self._loader("test")
 
-    def dataset(self, split: Split) -> ClipDataset | FeatureDataset:
+    def dataset(self, split: Split) -> LabelledDataset:
         """The clips of a split that are used, as training or a test sees them."""
         return ClipDataset(
-            self.clips[split], self.preprocessing, train=split == "train", views=split == "test"
+            self.clips[split],
+            self.preprocessing,
+            train=split == "train",
+            views=split == "test",
+            surveys=self.surveys,
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed training needs to draw the clips that were still to come."""
+        """What a resumed training needs to sample the clips that are left of its epoch."""
         return {"order_seed": self.order_seed}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -180,7 +182,7 @@ class VideoDataModule(LightningDataModule):
             "batch_size": self.batch_size,
             "num_workers": self.num_workers,
             "persistent_workers": self.num_workers > 0,
-            "worker_init_fn": start_reader,
+            "worker_init_fn": start_worker,
         }
         if split != "train":
             return DataLoader(dataset, **options)
@@ -194,7 +196,7 @@ class VideoDataModule(LightningDataModule):
         return LateLoader(dataset, sampler=sampler, **options)
 
     def _batches_done(self) -> int:
-        """How many batches of the epoch are behind, where a training goes on in its middle."""
+        """How many batches of the epoch are done, where a training is resumed within it."""
         if self.trainer is None:
             return 0
         return self.trainer.fit_loop.epoch_loop.batch_progress.current.ready
@@ -221,32 +223,33 @@ class VideoDataModule(LightningDataModule):
                 f"{unreadable[0].reason}"
             )
 
-    def _unreadable(self, split: Split) -> list[Unreadable]:
-        """The clips of a split that cannot be used, as far as it matters to know before."""
+    def _unreadable(self, split: Split) -> list[ExcludedClip]:
+        """The clips of a split that cannot be used; with a manifest or `exclude`, all are read."""
         listed = self.listed[split]
         if self.on_error == "raise" and self.manifest is None:
             return find_missing(listed)
-        journal = Journal.of_user(self.root)
+        journal = Journal.in_user_cache(self.root)
         known = journal.known
         if self._indexed is not None:
-            self._warn_of_gone(split, self._indexed.listed.get(split, []))
+            self._warn_of_missing(split, self._indexed.listed.get(split, []))
             known = {**self._indexed.known, **known}
-        facts = scan(
+        results = scan(
             listed, self.root, known, journal, num_workers=self.num_workers, title=f"{split} clips"
         )
+        self.surveys |= surveys_of([*known.values(), *results], self.root)
         return [
-            Unreadable.of(clip, of_clip.reason)
-            for clip, of_clip in zip(listed, facts, strict=True)
-            if of_clip.reason
+            ExcludedClip.of(clip, result.reason)
+            for clip, result in zip(listed, results, strict=True)
+            if result.reason
         ]
 
     @cached_property
     def _indexed(self) -> Manifest | None:
         return None if self.manifest is None else read_manifest(self.manifest)
 
-    def _warn_of_gone(self, split: Split, indexed: Sequence[Key]) -> None:
-        """Where folders list the clips, one that is deleted is listed no more."""
-        listed = {key_of(clip, self.root) for clip in self.listed[split]}
+    def _warn_of_missing(self, split: Split, indexed: Sequence[ClipKey]) -> None:
+        """Names clips of the manifest that are not listed any more, as deleted ones of a folder."""
+        listed = {clip_key(clip, self.root) for clip in self.listed[split]}
         gone = [key for key in indexed if key not in listed]
         if gone:
             log.warning(
@@ -254,8 +257,8 @@ class VideoDataModule(LightningDataModule):
                 *(split, len(gone), self.manifest, " ".join(gone[0])),
             )
 
-    def _report_excluded(self) -> None:
-        """Lists the clips that are left out in a file, and says how many."""
+    def _write_excluded(self) -> None:
+        """Writes the excluded clips to a file, and logs how many they are."""
         folder = Path((self.trainer and self.trainer.log_dir) or ".")
         folder.mkdir(parents=True, exist_ok=True)
         excluded_table(self.excluded).to_csv(folder / "excluded.csv", index=False)

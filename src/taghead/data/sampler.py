@@ -1,4 +1,4 @@
-"""Which clips training draws, in which order, and how often."""
+"""Sampler of training clips: their order in an epoch, and class balance."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, DistributedSampler
 
-from taghead.data.seeding import Draw, derived_seed
+from taghead.data.seeding import SampleKey, derived_seed
 
 
 class EpochSampler(DistributedSampler):
-    """Draws an epoch's clips in an order that only the seed and the epoch's number decide.
+    """Samples an epoch's clips in an order that only the seed and the epoch's number decide.
 
-    An epoch can therefore be begun in its middle, as a resumed training does. Each draw brings
-    a seed of its own for the clip's augmentation, whichever worker reads it. An epoch follows the
+    An epoch can therefore be begun in its middle, as a resumed training does. Each sample has a
+    seed of its own for the clip's augmentation, whichever worker reads it. An epoch follows the
     one before, unless `set_epoch` says which one it is.
 
-    Trained on several devices, each takes every so many-th draw; where an epoch does not divide
-    evenly, its first draws come once more.
+    With several devices, each takes every `num_replicas`-th sample; where an epoch does not divide
+    evenly, its first samples come once more.
 
     Args:
         labels: Class of each clip.
@@ -28,10 +28,10 @@ class EpochSampler(DistributedSampler):
         balance: How far classes of different numbers of clips are evened out. 0 draws every clip
             once. Above it, clips are drawn with replacement, a class of n clips with a probability
             in proportion to `n ** (1 - balance)`, as in `Decoupling Representation and Classifier
-            <https://arxiv.org/abs/1910.09217>`_: 1 draws all classes alike.
+            <https://arxiv.org/abs/1910.09217>`_: 1 draws all classes equally often.
         num_replicas: On how many devices training runs.
         rank: Which of them this is.
-        done: Tells how many draws of the epoch this device has made already, when one begins.
+        done: Called when an epoch begins: how many samples of it this device has had already.
 
     Raises:
         ValueError: If `balance` is not from 0 to 1.
@@ -52,13 +52,13 @@ class EpochSampler(DistributedSampler):
         self.weights = class_weights(labels, balance) if balance else None
         self.done = done
 
-    def __iter__(self) -> Iterator[Draw]:
+    def __iter__(self) -> Iterator[SampleKey]:
         order = self._order().tolist()
         order += [order[i % len(order)] for i in range(self.total_size - len(order))]
         first = self.rank + self.done() * self.num_replicas
         epoch, self.epoch = self.epoch, self.epoch + 1
-        for place in range(first, self.total_size, self.num_replicas):
-            yield Draw(order[place], derived_seed(self.seed, epoch, place))
+        for position in range(first, self.total_size, self.num_replicas):
+            yield SampleKey(order[position], derived_seed(self.seed, epoch, position))
 
     def _order(self) -> Tensor:
         """The whole epoch's clips `[M]`."""
@@ -70,12 +70,12 @@ class EpochSampler(DistributedSampler):
 
 
 class LateLoader(DataLoader):
-    """A loader that begins an epoch at its first batch, and not when it is asked for an iterator.
+    """A data loader that starts its workers at the first batch, not when it gives an iterator.
 
     Lightning asks before it has told the sampler the epoch, and before it knows how much of a
     resumed epoch is done; workers would begin to read the wrong clips. It takes a loader with a
     state for one that can go on in the middle of an epoch; what this one needs for that, the
-    sampler is told by `done`.
+    sampler asks `done` for.
     """
 
     def state_dict(self) -> dict[str, Any]:
@@ -93,7 +93,7 @@ def class_weights(labels: Sequence[int], balance: float) -> Tensor:
 
     Args:
         labels: Class of each clip.
-        balance: 0 draws all clips alike, 1 all classes alike, 1/2 lies between them.
+        balance: 0 draws all clips equally often, 1 all classes, 1/2 lies between them.
     """
     numbers = torch.as_tensor(labels)
     return numbers.bincount().double()[numbers] ** -balance

@@ -1,4 +1,4 @@
-"""Random numbers that depend on what they are drawn for, and on nothing that was drawn before."""
+"""Seeding: random numbers of a sample that do not depend on the order in which samples are read."""
 
 from __future__ import annotations
 
@@ -12,32 +12,33 @@ import torch
 
 
 @dataclass(frozen=True)
-class Draw:
-    """A clip that training draws: its index, and the seed of its augmentation."""
+class SampleKey:
+    """A sample of an epoch: the index of its clip, and the seed of its augmentation."""
 
     index: int
     seed: int
 
 
 def derived_seed(*numbers: int) -> int:
-    """One seed of several numbers, below 2**63; any change in them gives an unrelated one."""
+    """One seed from several numbers, below 2**63; other numbers give an unrelated seed."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
-def index_and_randomness(key: int | Draw) -> tuple[int, AbstractContextManager[None]]:
-    """The index that a dataset is asked for, and a context in which its random numbers come.
+def index_and_randomness(key: int | SampleKey) -> tuple[int, AbstractContextManager[None]]:
+    """The index that a dataset is asked for, and a context that seeds its random numbers.
 
     Args:
-        key: A plain index takes random numbers as they come; a draw brings its own.
+        key: An index, which takes random numbers from the generators as they are, or a sample key,
+            which has a seed.
     """
-    if isinstance(key, Draw):
+    if isinstance(key, SampleKey):
         return key.index, seeded(key.seed)
     return key, nullcontext()
 
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Random numbers of torch on the CPU, numpy and Python from a seed; then again as before."""
+    """Seeds torch on the CPU, numpy and Python within a context; restores their states after it."""
     with torch.random.fork_rng(devices=[]):
         before = random.getstate(), np.random.get_state()  # noqa: NPY002
         try:

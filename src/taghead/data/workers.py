@@ -1,23 +1,24 @@
-"""Work in processes of their own, where a crash or a hang costs one job and not the run."""
+"""Isolated jobs: a crash or a hang in a worker process costs one job, not the run."""
 
 from __future__ import annotations
 
 import multiprocessing
-import os
 import signal
-import threading
-import time
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
-from contextlib import suppress
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing import connection
-from multiprocessing.connection import Connection
-from multiprocessing.context import BaseContext
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
+
+from pebble import ProcessExpired, ProcessPool
+
+from taghead.processes import start_worker
 
 T = TypeVar("T")
 R = TypeVar("R")
+MAX_ATTEMPTS = 5
+POLL_SEC = 1.0  # how often a pool is looked after that has ended without telling
 
 
 @dataclass(frozen=True)
@@ -25,13 +26,6 @@ class Failure:
     """What a job did instead of giving a result, such as `took longer than 3 s`."""
 
     reason: str
-
-
-def usable_cores() -> int:
-    """CPU cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def run_isolated(
@@ -46,131 +40,94 @@ def run_isolated(
     that job's failure; another one takes its place.
 
     Args:
-        function: What to run; found by its module and name in the processes. It must not raise.
+        function: What to run; found by its module and name in the processes. What
+            it raises is raised here.
         jobs: Its arguments.
         num_workers: Number of processes, at least 1. A script that starts them needs the usual
             ``if __name__ == "__main__":``.
         time_limit_sec: How long a job may take.
 
     Raises:
-        RuntimeError: If a process dies before it is given any job.
+        RuntimeError: If processes die before they are given any job.
     """
     queue = deque(jobs)
-    context = _context(function.__module__)
-    workers = [_Worker(context, function) for _ in range(min(num_workers, len(jobs)))]
+    idle = [_Worker(function) for _ in range(min(num_workers, len(jobs)))]
+    busy: list[_Worker[T, R]] = []
     try:
-        while queue or any(worker.job for worker in workers):
-            for worker in workers:
-                if worker.is_idle and queue:
-                    job = queue.popleft()
-                    worker.give(job, time_limit_sec(job))
-            for worker in _ready(workers):
-                given = worker.job
-                result = worker.collect()
-                if given is not None and result is not None:
-                    yield given.value, result.value
-            workers = [w for w in workers if w.is_alive]
-            wanted = min(num_workers, len(queue) + len(workers))
-            workers += [_Worker(context, function) for _ in range(wanted - len(workers))]
+        while queue or busy:
+            while queue and idle:
+                job = queue.popleft()
+                busy.append(idle.pop())
+                busy[-1].start(job, time_limit_sec(job))
+            wait([worker.future for worker in busy], POLL_SEC, FIRST_COMPLETED)
+            for worker in [worker for worker in busy if worker.is_done()]:
+                result = worker.result()
+                busy.remove(worker)
+                idle.append(worker)
+                yield worker.job, result
     finally:
+        for worker in (workers := [*busy, *idle]):
+            worker.pool.stop()
         for worker in workers:
-            worker.stop()
-
-
-def start_worker() -> None:
-    """In a worker process: an interrupt is the parent's to handle, and it does not outlive it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        threading.Thread(target=_leave_with, args=(parent.sentinel,), daemon=True).start()
-
-
-def start_reader(number: int) -> None:
-    """The same in a process of a data loader.
-
-    Torch's own watch is on the parent process, which where processes are forked from a server is
-    that server: readers would outlive a training that is killed.
-
-    Args:
-        number: Which of the loader's processes it is.
-    """
-    start_worker()
-
-
-def _leave_with(sentinel: int) -> None:
-    connection.wait([sentinel])
-    os._exit(1)
-
-
-@dataclass(frozen=True)
-class _Box(Generic[T]):
-    """A value that may be None, told from no value."""
-
-    value: T
+            worker.pool.join()
 
 
 class _Worker(Generic[T, R]):
-    """A process that runs a function, one job at a time."""
+    """A pebble pool of one process, which runs one job at a time.
 
-    def __init__(self, context: BaseContext, function: Callable[[T], R]) -> None:
-        self.connection, theirs = context.Pipe()
-        self.process: Any = context.Process(  # type: ignore[attr-defined]
-            target=_serve, args=(theirs, function), daemon=True
-        )
-        self.process.start()
-        theirs.close()  # so that the end of the process ends the connection
-        self.is_ready = False
-        self.is_alive = True
-        self.job: _Box[T] | None = None
-        self.deadline = float("inf")
-        self.limit_sec = 0.0
+    A pebble pool of several processes gives up all of its jobs, those of the other processes too,
+    when a process dies so early that the pool has not noticed which job it had (once in about
+    2,000 crashes). With one job in one process it is known, and the job is tried again. Processes
+    are spawned: of those that are forked from a server, several threads that start and watch them
+    lose exit codes to each other.
+    """
 
-    @property
-    def is_idle(self) -> bool:
-        """Whether it waits for a job."""
-        return self.is_alive and self.is_ready and self.job is None
+    def __init__(self, function: Callable[[T], R]) -> None:
+        self.function = function
+        self.pool = self._new_pool()
 
-    def give(self, job: T, limit_sec: float) -> None:
+    def start(self, job: T, limit_sec: float) -> None:
         """Starts a job."""
-        self.job, self.limit_sec = _Box(job), limit_sec
-        self.deadline = time.monotonic() + limit_sec
-        with suppress(OSError):  # a process that has died meanwhile: `collect` finds it out
-            self.connection.send(job)
+        self.job, self.limit_sec, self.attempts = job, limit_sec, 0
+        self._submit()
 
-    def collect(self) -> _Box[R | Failure] | None:
-        """What has become of its job; None for the message that it is ready."""
-        if not self.connection.poll():
-            return self._fail(f"took longer than {self.limit_sec:g} s")
-        try:
-            result = self.connection.recv()
-        except (EOFError, OSError):
-            return self._fail("")
-        if not self.is_ready:
-            self.is_ready = True
-            return None
-        self.job, self.deadline = None, float("inf")
-        return _Box(result)
-
-    def stop(self) -> None:
-        """Ends the process, whatever it does."""
-        self.process.kill()
-        self.process.join()
-        self.connection.close()
-        self.is_alive, self.job = False, None
-
-    def _fail(self, reason: str) -> _Box[R | Failure]:
-        if not reason:
-            self.process.join(1)
-            code = self.process.exitcode
-            how = _signal_name(-code) if code and code < 0 else f"exit code {code}"
-            reason = f"ended the process ({how})"
-        self.stop()
-        if not self.is_ready:
+    def is_done(self) -> bool:
+        """Whether the job has a result; one whose pool broke is tried again."""
+        if self.pool.active and not self.future.done():
+            return False
+        if self.future.done() and not isinstance(self.future.exception(), BrokenProcessPool):
+            return True
+        if self.attempts == MAX_ATTEMPTS:
             raise RuntimeError(
                 "a worker process died at its start: a script that starts processes needs "
                 '`if __name__ == "__main__":`, or num_workers=0'
             )
-        return _Box(Failure(reason))
+        self._submit()
+        return False
+
+    def result(self) -> R | Failure:
+        """What has become of the job."""
+        try:
+            return self.future.result()
+        except TimeoutError:
+            return Failure(f"took longer than {self.limit_sec:g} s")
+        except ProcessExpired as error:
+            code = error.exitcode
+            how = _signal_name(-code) if code and code < 0 else f"exit code {code}"
+            return Failure(f"ended the process ({how})")
+
+    def _submit(self) -> None:
+        self.attempts += 1
+        if not self.pool.active:  # its process has died, in this job or before it
+            self.pool.join()
+            self.pool = self._new_pool()
+        self.future: Future[R] = self.pool.schedule(
+            self.function, (self.job,), timeout=self.limit_sec
+        )
+
+    def _new_pool(self) -> ProcessPool:
+        context = multiprocessing.get_context("spawn")
+        return ProcessPool(1, initializer=start_worker, context=context)
 
 
 def _signal_name(number: int) -> str:
@@ -178,33 +135,3 @@ def _signal_name(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:
         return f"signal {number}"
-
-
-def _ready(workers: Sequence[_Worker[T, R]]) -> list[_Worker[T, R]]:
-    """The workers that have something to say, or have had their time."""
-    busy = [worker for worker in workers if worker.is_alive and not worker.is_idle]
-    left = min((worker.deadline for worker in busy), default=0.0) - time.monotonic()
-    timeout = None if left == float("inf") else max(0.0, left)
-    heard = connection.wait([worker.connection for worker in busy], timeout)
-    now = time.monotonic()
-    return [w for w in busy if w.connection in heard or w.deadline <= now]
-
-
-def _serve(theirs: Connection, function: Callable[[T], R]) -> None:
-    start_worker()
-    theirs.send("ready")
-    while True:
-        try:
-            job = theirs.recv()
-        except EOFError:
-            return
-        theirs.send(function(job))
-
-
-def _context(module: str) -> BaseContext:
-    """How processes start: forked from a small server that has the module, where that is there."""
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([module])
-    return context

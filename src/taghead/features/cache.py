@@ -1,4 +1,4 @@
-"""A finished feature cache: feature maps by clip and view, read where they lie on disk."""
+"""Feature cache: feature maps by clip and view, memory-mapped from disk."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from taghead.backbones import Backbone
 from taghead.backbones.build import backbone_from_config
 from taghead.data.annotations import Clip
-from taghead.data.index.excluded import Unreadable
-from taghead.data.seeding import Draw, index_and_randomness
-from taghead.errors import DataError
-from taghead.features.manifest import (
+from taghead.data.dataset import LabelledDataset
+from taghead.data.index.excluded import ExcludedClip
+from taghead.data.seeding import SampleKey, index_and_randomness
+from taghead.errors import DataError, first_line
+from taghead.features.feature_spec import (
     BACKBONE,
     MANIFEST,
-    read_manifest,
-    recipe_of,
+    read_cache_manifest,
+    spec_of,
     weights_digest,
 )
 from taghead.features.shards import open_shard
@@ -41,15 +41,15 @@ class FeatureCache:
 
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root)
-        manifest = read_manifest(self.root)
-        self.recipe = recipe_of(manifest, self.root)
+        manifest = read_cache_manifest(self.root)
+        self.spec = spec_of(manifest, self.root)
         if not manifest.get("shards"):
             raise DataError(
                 f"{self.root}: not finished; the `taghead extract` that began it goes on with it"
             )
-        self.preprocessing = Preprocessing.from_dict(self.recipe.preprocessing)
+        self.preprocessing = Preprocessing.from_dict(self.spec.preprocessing)
         self.splits = {
-            split: FeatureSplit(self.root, self.recipe.clips[split], shards)
+            split: FeatureSplit(self.root, self.spec.clips[split], shards)
             for split, shards in manifest["shards"].items()
         }
 
@@ -65,14 +65,12 @@ class FeatureCache:
             DataError: If its weights are not those that the manifest names.
         """
         path = self.root / BACKBONE
-        backbone = built or backbone_from_config(self.recipe.backbone)
+        backbone = built or backbone_from_config(self.spec.backbone)
         try:
             backbone.load_state_dict(load_file(path))
         except Exception as error:  # safetensors and torch raise types of their own
-            reason = str(error).splitlines()[0]
-            raise DataError(
-                f"{path}: not the weights of {self.recipe.backbone}: {reason}"
-            ) from error
+            reason = first_line(error)
+            raise DataError(f"{path}: not the weights of {self.spec.backbone}: {reason}") from error
         self.check_weights(backbone.state_dict(), str(path))
         return backbone
 
@@ -86,7 +84,7 @@ class FeatureCache:
         Raises:
             DataError: If it is another one.
         """
-        found, wanted = weights_digest(state), self.recipe.weights_sha256
+        found, wanted = weights_digest(state), self.spec.weights_sha256
         if found != wanted:
             raise DataError(
                 f"{source}: not the backbone that made the features in {self.root}: "
@@ -117,7 +115,7 @@ class FeatureSplit:
         self.listed = list(listed)
         reasons = {int(i): why for shard in shards for i, why in shard["excluded"].items()}
         self.clips = [clip for i, clip in enumerate(self.listed) if i not in reasons]
-        self.unreadable = [Unreadable.of(self.listed[i], why) for i, why in reasons.items()]
+        self.excluded = [ExcludedClip.of(self.listed[i], why) for i, why in reasons.items()]
         self.first = [0]  # number, among the clips used, of each shard's first
         for shard in shards[:-1]:
             self.first.append(self.first[-1] + shard["num_clips"])
@@ -127,7 +125,7 @@ class FeatureSplit:
         return len(self.clips)
 
     def views(self, index: int) -> Tensor:
-        """The feature maps of a clip's views `[views, C, T, H, W]`, as they lie in the file."""
+        """The feature maps of a clip's views `[views, C, T, H, W]`, in the stored type."""
         shard = bisect_right(self.first, index) - 1
         if shard not in self._open:
             self._open[shard] = open_shard(self.paths[shard])
@@ -137,8 +135,8 @@ class FeatureSplit:
         return {**self.__dict__, "_open": {}}  # another process maps the files itself
 
 
-class FeatureDataset(Dataset):
-    """Feature maps in place of clips.
+class FeatureDataset(LabelledDataset):
+    """Torch dataset of feature maps, in place of clips.
 
     Args:
         split: Where they are.
@@ -151,24 +149,12 @@ class FeatureDataset(Dataset):
     """
 
     def __init__(self, split: FeatureSplit, train: bool = False, views: bool = False) -> None:
+        super().__init__(split.clips)
         self.split = split
         self.train = train
         self.views = views
 
-    @property
-    def clips(self) -> list[Clip]:
-        """What the feature maps are of."""
-        return self.split.clips
-
-    @property
-    def labels(self) -> list[int]:
-        """The class of each clip."""
-        return [clip.label for clip in self.clips]
-
-    def __len__(self) -> int:
-        return len(self.split)
-
-    def __getitem__(self, key: int | Draw) -> tuple[Tensor, int, int]:
+    def __getitem__(self, key: int | SampleKey) -> tuple[Tensor, int, int]:
         index, randomness = index_and_randomness(key)
         views, label = self.split.views(index), self.split.clips[index].label
         if self.views and len(views) > 1:

@@ -1,4 +1,4 @@
-"""The Lightning data module of a feature cache."""
+"""Lightning data module of a feature cache."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class FeatureDataModule(VideoDataModule):
 
     @property
     def class_names(self) -> list[str]:
-        return self.features.recipe.class_names
+        return self.features.spec.class_names
 
     def dataset(self, split: Split) -> FeatureDataset:
         part = self.features.splits[split]
@@ -57,4 +57,4 @@ class FeatureDataModule(VideoDataModule):
     def choose(self, split: Split) -> None:
         part = self.features.splits[split]
         self.clips[split] = part.clips
-        self.excluded[split] = part.unreadable
+        self.excluded[split] = part.excluded

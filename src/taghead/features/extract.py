@@ -1,4 +1,4 @@
-"""Writes a frozen backbone's feature maps of a whole dataset, once."""
+"""The command `taghead extract`: writes the feature maps of a dataset, once."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from taghead.data.annotations import Clip, Split
 from taghead.data.datamodule import VideoDataModule
 from taghead.errors import DataError, check_choices, check_counts
 from taghead.features.cache import FeatureCache
-from taghead.features.extractor import FeatureExtractor
-from taghead.features.manifest import Dtype, Precision, Recipe, weights_digest
+from taghead.features.feature_spec import Dtype, FeatureSpec, Precision, weights_digest
+from taghead.features.frozen_backbone import FrozenBackbone
 from taghead.features.shards import map_bytes
-from taghead.features.views import Key, ViewDataset, view_loader
+from taghead.features.view_dataset import ViewDataset, ViewKey, view_loader
 from taghead.features.writer import CacheWriter
 from taghead.model.pretrained import as_device, load_model
 
@@ -47,7 +47,7 @@ def extract(
 ) -> None:
     """Writes a frozen backbone's feature maps of a dataset, on which heads then train.
 
-    The same command goes on with a cache that is not finished.
+    The same command resumes a cache that is not finished.
 
     Args:
         output: The cache's folder.
@@ -113,28 +113,28 @@ def write_features(
         mixed: Precision = "16-mixed" if dtype == "float16" else "bf16-mixed"
         precision = mixed if torch.device(device).type == "cuda" else "32-true"
     data.prepare_data()
-    recipe = make_recipe(backbone, data, num_views, dtype, seed, precision)
-    with CacheWriter(output, recipe, shard_size * MEGABYTE) as writer:
+    spec = make_spec(backbone, data, num_views, dtype, seed, precision)
+    with CacheWriter(output, spec, shard_size * MEGABYTE) as writer:
         for message in writer.damaged:
             log.warning("%s; it is written anew", message)
         _announce(writer)
         unreadable = _unreadable(data, writer)
         writer.begin(backbone)
-        extractor = FeatureExtractor(backbone, recipe, device, data.batch_size, data.on_error)
-        _fill(writer, extractor, data, unreadable)
+        frozen = FrozenBackbone(backbone, spec, device, data.batch_size, data.on_error)
+        _fill(writer, frozen, data, unreadable)
         writer.finish()
     return FeatureCache(output)
 
 
-def make_recipe(
+def make_spec(
     backbone: Backbone,
     data: VideoDataModule,
     num_views: int,
     dtype: Dtype,
     seed: int,
     precision: Precision,
-) -> Recipe:
-    """What a cache of a dataset is made from; the arguments are those of `write_features`."""
+) -> FeatureSpec:
+    """The feature spec of a dataset; the arguments are those of `write_features`."""
     preprocessing = data.preprocessing
     grid = backbone.grid(preprocessing.num_frames, preprocessing.crop)
     # a cache outlives the working directory
@@ -142,7 +142,7 @@ def make_recipe(
         split: [replace(clip, path=clip.path.absolute()) for clip in listed]
         for split, listed in data.listed.items()
     }
-    return Recipe(
+    return FeatureSpec(
         backbone=backbone.to_config(),
         weights_sha256=weights_digest(backbone.state_dict()),
         preprocessing=preprocessing.to_dict(),
@@ -159,33 +159,33 @@ def make_recipe(
 
 def _fill(
     writer: CacheWriter,
-    extractor: FeatureExtractor,
+    frozen: FrozenBackbone,
     data: VideoDataModule,
-    unreadable: Mapping[Key, str],
+    unreadable: Mapping[ViewKey, str],
 ) -> None:
     """Writes the shards that are missing."""
-    recipe, missing = writer.recipe, writer.missing
+    spec, missing = writer.spec, writer.missing
     dataset = ViewDataset(
-        recipe.clips, data.preprocessing, recipe.num_views, recipe.seed, unreadable
+        spec.clips, data.preprocessing, spec.num_views, spec.seed, unreadable, data.surveys
     )
-    pin = extractor.device.type == "cuda"
+    pin = frozen.device.type == "cuda"
     loader = view_loader(dataset, missing, data.batch_size, data.num_workers, pin)
     columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as bar:
         task = bar.add_task("Extracting", total=sum(shard.num_maps for shard in missing))
         batches = iter(loader)
         for shard in missing:
-            writer.add(shard, *extractor.shard(shard, batches, partial(bar.advance, task)))
+            writer.add(shard, *frozen.shard(shard, batches, partial(bar.advance, task)))
 
 
 def _announce(writer: CacheWriter) -> None:
-    """Says what the cache takes, before anything is computed."""
-    recipe = writer.recipe
-    size = "x".join(map(str, recipe.feature_shape))
+    """Prints the disk space that the cache takes, before anything is computed."""
+    spec = writer.spec
+    size = "x".join(map(str, spec.feature_shape))
     num_maps = sum(shard.num_maps for shard in writer.shards)
-    num_bytes = num_maps * map_bytes(recipe.feature_shape)
+    num_bytes = num_maps * map_bytes(spec.feature_shape)
     print(
-        f"{writer.root}: {num_maps} feature maps of {size} in {recipe.dtype} take "
+        f"{writer.root}: {num_maps} feature maps of {size} in {spec.dtype} take "
         f"{decimal(num_bytes)} ({num_bytes} bytes)"
     )
     if writer.finished:
@@ -215,19 +215,19 @@ def experiment(config: str | Path) -> dict[str, Any]:
     return {"data": held["data"], **{name: model[name] for name in names}}
 
 
-def _unreadable(data: VideoDataModule, writer: CacheWriter) -> dict[Key, str]:
+def _unreadable(data: VideoDataModule, writer: CacheWriter) -> dict[ViewKey, str]:
     """The clips of missing shards that are known to be unreadable, and why.
 
     Raises:
         DataError: If there is one and `on_error` is raise, or an earlier run left one out.
     """
     if data.on_error == "raise":
-        for split in writer.recipe.clips:
-            for bad in writer.unreadable(split):
+        for split in writer.spec.clips:
+            for bad in writer.excluded(split):
                 raise DataError(
                     f"{writer.root}: was begun without a clip, but on_error is raise: {bad.reason}"
                 )
-    found: dict[Key, str] = {}
+    found: dict[ViewKey, str] = {}
     for split in {shard.split: None for shard in writer.missing}:
         data.choose(split)
         reasons = {bad.clip: bad.bare_reason for bad in data.excluded[split]}

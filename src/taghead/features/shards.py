@@ -16,15 +16,16 @@ from torch import Tensor
 
 from taghead.data.annotations import Split
 from taghead.errors import DataError
-from taghead.features.manifest import Recipe, write_whole
+from taghead.features.feature_spec import FeatureSpec
+from taghead.files import atomic_file
 
 KEY = "feature_maps"
-ABOUT = "shard"  # one key of metadata: safetensors writes several in no fixed order
+METADATA_KEY = "shard"  # one key: safetensors writes several in no fixed order
 
 
 @dataclass(frozen=True)
 class Shard:
-    """The place of one shard.
+    """Which clips a shard holds: consecutive ones of a split.
 
     Args:
         split: The split of its clips.
@@ -49,11 +50,11 @@ class Shard:
 
 
 @dataclass(frozen=True)
-class Finished:
-    """What a shard holds.
+class WrittenShard:
+    """A shard that is on disk.
 
     Args:
-        shard: Its place.
+        shard: Its clips.
         sha256: Digest of the bytes of its feature maps.
         num_bytes: Size of the file.
         excluded: Why a clip is not in it, by the clip's number in the list.
@@ -70,11 +71,11 @@ class Finished:
         return [i for i in range(self.shard.start, self.shard.stop) if i not in self.excluded]
 
 
-def plan_shards(recipe: Recipe, max_bytes: int) -> Iterator[Shard]:
+def plan_shards(spec: FeatureSpec, max_bytes: int) -> Iterator[Shard]:
     """All shards of a cache: as many clips in each as fit into `max_bytes`, at least one."""
-    for split, clips in recipe.clips.items():
-        views = recipe.views(split)
-        size = max(1, max_bytes // (views * map_bytes(recipe.feature_shape)))
+    for split, clips in spec.clips.items():
+        views = spec.views(split)
+        size = max(1, max_bytes // (views * map_bytes(spec.feature_shape)))
         for start in range(0, len(clips), size):
             yield Shard(split, start, min(start + size, len(clips)), views)
 
@@ -99,14 +100,14 @@ def cache_bytes(
 
 
 def write_shard(
-    root: Path, shard: Shard, recipe_digest: str, feature_maps: Tensor, excluded: Mapping[int, str]
-) -> Finished:
-    """Writes a shard; the file appears whole or not at all.
+    root: Path, shard: Shard, spec_digest: str, feature_maps: Tensor, excluded: Mapping[int, str]
+) -> WrittenShard:
+    """Writes a shard; the file appears complete or not at all.
 
     Args:
         root: The cache's folder.
-        shard: The shard's place.
-        recipe_digest: The digest of the cache's recipe.
+        shard: The shard.
+        spec_digest: The digest of the cache's spec.
         feature_maps: Those of the clips that are not excluded.
         excluded: Why a clip is left out, by its number in the list.
 
@@ -114,13 +115,14 @@ def write_shard(
         - **feature_maps** `[clips, views, C, T, H, W]`
     """
     sha256 = _sha256(feature_maps)
-    about = {"recipe": recipe_digest, "sha256": sha256, "stop": shard.stop, "excluded": excluded}
-    data = save({KEY: feature_maps}, {ABOUT: json.dumps(about)})
-    write_whole(root / shard.file, data)
-    return Finished(shard, sha256, len(data), excluded)
+    about = {"recipe": spec_digest, "sha256": sha256, "stop": shard.stop, "excluded": excluded}
+    data = save({KEY: feature_maps}, {METADATA_KEY: json.dumps(about)})
+    with atomic_file(root / shard.file) as partial:
+        partial.write_bytes(data)
+    return WrittenShard(shard, sha256, len(data), excluded)
 
 
-def check_shard(root: Path, shard: Shard, recipe_digest: str, shape: tuple[int, ...]) -> Finished:
+def check_shard(root: Path, shard: Shard, spec_digest: str, shape: tuple[int, ...]) -> WrittenShard:
     """Reads a shard that an earlier run wrote, every byte of it.
 
     Raises:
@@ -130,10 +132,10 @@ def check_shard(root: Path, shard: Shard, recipe_digest: str, shape: tuple[int, 
     try:
         num_bytes = path.stat().st_size
         with safe_open(path, "pt") as file:
-            about, feature_maps = json.loads(file.metadata()[ABOUT]), file.get_tensor(KEY)
+            about, feature_maps = json.loads(file.metadata()[METADATA_KEY]), file.get_tensor(KEY)
         excluded = {int(clip): why for clip, why in about["excluded"].items()}
-        finished = Finished(shard, about["sha256"], num_bytes, excluded)
-        belongs = (about["recipe"], about["stop"]) == (recipe_digest, shard.stop)
+        finished = WrittenShard(shard, about["sha256"], num_bytes, excluded)
+        belongs = (about["recipe"], about["stop"]) == (spec_digest, shard.stop)
     except Exception as error:  # safetensors raises types of its own; metadata may be anyone's
         raise DataError(f"{path}: not a whole shard: {error}") from error
     if not belongs:
@@ -146,7 +148,7 @@ def check_shard(root: Path, shard: Shard, recipe_digest: str, shape: tuple[int, 
 
 
 def open_shard(path: Path) -> Tensor:
-    """The feature maps of a shard `[clips, views, C, T, H, W]`, mapped into memory, not read.
+    """The feature maps of a shard `[clips, views, C, T, H, W]`, memory-mapped.
 
     Raises:
         DataError: If the file cannot be opened.

@@ -1,4 +1,4 @@
-"""A feature cache while it is written: shard by shard, and on from there when it was stopped."""
+"""Writer of a feature cache: shard by shard; a stopped one is resumed."""
 
 from __future__ import annotations
 
@@ -18,51 +18,51 @@ from torch import Tensor
 from taghead import __version__
 from taghead.backbones import Backbone
 from taghead.data.annotations import Split
-from taghead.data.index.excluded import Unreadable, excluded_table
+from taghead.data.index.excluded import ExcludedClip, excluded_table
 from taghead.errors import DataError
-from taghead.features.manifest import (
+from taghead.features.feature_spec import (
     BACKBONE,
     EXCLUDED,
     FORMAT,
     MANIFEST,
-    Recipe,
-    read_manifest,
-    recipe_of,
-    write_whole,
+    FeatureSpec,
+    read_cache_manifest,
+    spec_of,
 )
 from taghead.features.shards import (
-    Finished,
     Shard,
+    WrittenShard,
     check_shard,
     map_bytes,
     plan_shards,
     write_shard,
 )
+from taghead.files import atomic_file, remove_unfinished
 
 
 class CacheWriter:
     """The folder of a feature cache, held for writing by one process.
 
     It is a context; shards that an earlier run finished are verified when it is entered, and
-    written anew if they are damaged.
+    written again if they are damaged.
 
     Args:
         root: The folder; made if missing.
-        recipe: What the feature maps are made from.
+        spec: What the feature maps are made from.
         shard_bytes: How large a shard may be; a cache that was begun keeps its own.
 
     Raises:
-        DataError: On entering, if the folder holds anything else or a cache of another recipe, or
+        DataError: On entering, if the folder holds anything else or a cache of another spec, or
             another process is writing it.
     """
 
-    def __init__(self, root: str | Path, recipe: Recipe, shard_bytes: int) -> None:
+    def __init__(self, root: str | Path, spec: FeatureSpec, shard_bytes: int) -> None:
         self.root = Path(root)
-        self.recipe = recipe
-        self.recipe_digest = recipe.digest()
+        self.spec = spec
+        self.spec_digest = spec.digest()
         self.shard_bytes = shard_bytes
         self.shards: list[Shard] = []
-        self.finished: dict[Shard, Finished] = {}
+        self.finished: dict[Shard, WrittenShard] = {}
         self.damaged: list[str] = []
         self._lock = FileLock(self.root / ".lock", timeout=0)
 
@@ -90,7 +90,7 @@ class CacheWriter:
     @property
     def missing_bytes(self) -> int:
         """Bytes of the feature maps that are not written yet."""
-        return sum(shard.num_maps for shard in self.missing) * map_bytes(self.recipe.feature_shape)
+        return sum(shard.num_maps for shard in self.missing) * map_bytes(self.spec.feature_shape)
 
     def begin(self, backbone: Backbone) -> None:
         """Writes the manifest and the backbone's weights, unless they are there.
@@ -110,11 +110,12 @@ class CacheWriter:
         if self.missing:
             self._write_manifest(shards=None, counts=None)
         if not has_weights:
-            write_whole(file, weights)
+            with atomic_file(file) as partial:
+                partial.write_bytes(weights)
 
     def add(self, shard: Shard, feature_maps: Tensor, excluded: Mapping[int, str]) -> None:
         """Writes a shard; the arguments are those of `write_shard`."""
-        digest = self.recipe_digest
+        digest = self.spec_digest
         self.finished[shard] = write_shard(self.root, shard, digest, feature_maps, excluded)
 
     def finish(self) -> None:
@@ -123,50 +124,52 @@ class CacheWriter:
         Raises:
             DataError: If no clip of a split could be read.
         """
-        counts = {split: self.counts(split) for split in self.recipe.clips}
+        counts = {split: self.counts(split) for split in self.spec.clips}
         for split, count in counts.items():
             if count["num_used"] == 0:
                 raise DataError(
                     f"{self.root}: none of the {count['num_listed']} {split} clips can be read: "
-                    f"{self.unreadable(split)[0].bare_reason}"
+                    f"{self.excluded(split)[0].bare_reason}"
                 )
         if any(count["num_excluded"] for count in counts.values()):
-            table = excluded_table({split: self.unreadable(split) for split in counts})
-            write_whole(self.root / EXCLUDED, table.to_csv(index=False).encode())
+            table = excluded_table({split: self.excluded(split) for split in counts})
+            with atomic_file(self.root / EXCLUDED) as partial:
+                table.to_csv(partial, index=False)
         self._write_manifest(
             shards={split: self._entries(split) for split in counts}, counts=counts
         )
 
-    def unreadable(self, split: Split) -> list[Unreadable]:
+    def excluded(self, split: Split) -> list[ExcludedClip]:
         """The clips of a split that are left out so far."""
-        clips = self.recipe.clips[split]
+        clips = self.spec.clips[split]
         done = [self.finished[s] for s in self.shards if s.split == split and s in self.finished]
         return [
-            Unreadable.of(clips[number], reason)
+            ExcludedClip.of(clips[number], reason)
             for finished in done
             for number, reason in finished.excluded.items()
         ]
 
     def counts(self, split: Split) -> dict[str, int]:
         """How many clips a split lists, uses and leaves out."""
-        listed, excluded = len(self.recipe.clips[split]), len(self.unreadable(split))
+        listed, excluded = len(self.spec.clips[split]), len(self.excluded(split))
         return {"num_listed": listed, "num_used": listed - excluded, "num_excluded": excluded}
 
     def _examine(self) -> None:
-        """Finds out what is there."""
+        """Reads the manifest and verifies the shards that are there."""
+        remove_unfinished(self.root)
         if (self.root / MANIFEST).exists():
-            manifest = read_manifest(self.root)
-            recipe_of(manifest, self.root).check_same(self.recipe, self.root)
+            manifest = read_cache_manifest(self.root)
+            spec_of(manifest, self.root).check_same(self.spec, self.root)
             self.shard_bytes = manifest["shard_bytes"]
         elif any(not path.name.startswith(".") for path in self.root.iterdir()):
             raise DataError(f"{self.root}: not empty and no feature cache; choose another folder")
-        self.shards = list(plan_shards(self.recipe, self.shard_bytes))
+        self.shards = list(plan_shards(self.spec, self.shard_bytes))
         there = [shard for shard in self.shards if (self.root / shard.file).exists()]
         console = Console(stderr=True)
         for shard in track(there, "Verifying", transient=True, console=console):
             try:
                 self.finished[shard] = check_shard(
-                    self.root, shard, self.recipe_digest, self.recipe.feature_shape
+                    self.root, shard, self.spec_digest, self.spec.feature_shape
                 )
             except DataError as error:
                 self.damaged.append(str(error))
@@ -191,6 +194,7 @@ class CacheWriter:
             "taghead": __version__,
             "shard_bytes": self.shard_bytes,
             **progress,
-            **self.recipe.to_dict(),
+            **self.spec.to_dict(),
         }
-        write_whole(self.root / MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode())
+        with atomic_file(self.root / MANIFEST) as partial:
+            partial.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")

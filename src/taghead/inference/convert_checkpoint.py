@@ -5,9 +5,10 @@ from __future__ import annotations
 import importlib
 from pathlib import Path
 
-from taghead.data.annotations import read_classes, read_reference
-from taghead.data.annotations.classes import class_names
-from taghead.data.annotations.tables import read_json
+from taghead.data.annotations import read_classes
+from taghead.data.annotations.class_list import class_names
+from taghead.data.annotations.formats.reference_csv import read_reference
+from taghead.data.annotations.text_files import read_json
 from taghead.errors import DataError
 from taghead.model.classifier import VideoClassifier
 from taghead.model.pretrained import load_model, save_checkpoint

@@ -16,8 +16,8 @@ import torch_geometric
 import taghead
 from taghead.data import VideoDataModule
 from taghead.data.annotations import Split
-from taghead.data.index.scan_result import key_of
-from taghead.features.manifest import MANIFEST
+from taghead.data.index.scan_result import clip_key
+from taghead.features.feature_spec import MANIFEST
 
 DIGITS = 12
 
@@ -65,7 +65,7 @@ def clip_names(data: VideoDataModule, split: Split) -> list[str]:
     """
     folders = {str(clip.path.absolute().parent) for clips in data.listed.values() for clip in clips}
     root = os.path.commonpath(folders)
-    return [replace(clip, path=Path(key_of(clip, root)[0])).id for clip in data.clips[split]]
+    return [replace(clip, path=Path(clip_key(clip, root)[0])).id for clip in data.clips[split]]
 
 
 def data_digest(data: VideoDataModule) -> str:
@@ -75,11 +75,11 @@ def data_digest(data: VideoDataModule) -> str:
     file; for videos, the list of clips.
     """
     if data.features is not None:
-        weights = data.features.recipe.weights_sha256
+        weights = data.features.spec.weights_sha256
         manifest = hashlib.sha256((data.features.root / MANIFEST).read_bytes()).hexdigest()
         return f"features:{weights[:DIGITS]}:{manifest[:DIGITS]}"
     clips = {
-        split: [[*key_of(clip, data.root), clip.label] for clip in listed]
+        split: [[*clip_key(clip, data.root), clip.label] for clip in listed]
         for split, listed in data.listed.items()
     }
     text = json.dumps([data.class_names, clips], sort_keys=True)

@@ -259,9 +259,9 @@ def _backbone(name: str, weights: str | None, features: FeatureCache | None) -> 
     """The backbone by name, which must be the one that computed the features, if there are any."""
     if features is None:
         return build_backbone(name, weights)
-    if name != features.recipe.backbone:
+    if name != features.spec.backbone:
         raise ValueError(
-            f"backbone must be {features.recipe.backbone}, which made the features in "
+            f"backbone must be {features.spec.backbone}, which made the features in "
             f"{features.root} (got {name!r})"
         )
     network = build_backbone(name, weights)

@@ -11,7 +11,7 @@ PER_FRAME = ("AutoContrast", "Equalize")
 class ClipAugment(v2.RandAugment):
     """`RandAugment <https://arxiv.org/abs/1909.13719>`_ of a clip.
 
-    Operations are drawn once a clip, with their direction, and change each frame alike: shear,
+    Operations are drawn once a clip, with their direction, and are the same for every frame: shear,
     shift, rotation up to 30 degrees, brightness, colour, contrast, sharpness, fewer bits,
     solarising. None mirrors a clip or turns it round: left and right, up and down and the order of
     frames stay what they are. Those that stretch each frame to its own range of colours are left

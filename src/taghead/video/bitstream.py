@@ -1,6 +1,8 @@
-"""What the first bits of coded pictures tell: are they shown, needed by others, a place to start?
+"""Bitstream headers of coded pictures: is one shown, a reference of others, a seek point?
 
-Only headers are read; what is not understood is taken for a shown picture that others need.
+Exact seeking rests on this: neither containers nor FFmpeg's keyframe flag tell whether a picture
+decodes without anything before it, whether a packet hides a picture, or whether others refer to it.
+Only headers are read; what is not understood is taken for a shown picture that others refer to.
 """
 
 from collections.abc import Iterator
@@ -24,7 +26,7 @@ def length_bytes(codec: str, extradata: bytes | None) -> int:
 
 
 def can_start(codec: str, data: memoryview, width: int) -> bool:
-    """Whether a keyframe decodes, with all shown after it, without anything before it.
+    """Whether a keyframe is a seek point: it and all shown after it decode without what is before.
 
     So do an IDR picture and one with the promise of an exact recovery at once (open GOP). An
     H.264 "keyframe" may also begin a gradual refresh.
@@ -49,7 +51,7 @@ def can_start(codec: str, data: memoryview, width: int) -> bool:
 
 
 def is_droppable(codec: str, data: memoryview, width: int) -> bool:
-    """Whether no other picture needs this one: H.264 says so in each of its slices."""
+    """Whether no other picture refers to this one: H.264 states it in each of its slices."""
     if codec != "h264":
         return False
     slices = [unit[0] for unit in _units(data, width) if unit[0] & 31 in range(1, 6)]

@@ -1,7 +1,8 @@
-"""Is a file as long, and as whole, as its container says?
+"""Completeness of a file: whether it is as long, and its parts as large, as its container states.
 
-Demuxers end quietly where a truncated file ends, and pass over damaged parts of Matroska and AVI
-files, as if the video were shorter. The sizes that a container states about itself tell.
+Demuxers end without an error where a truncated file ends, and skip damaged parts of Matroska and
+AVI files, as if the video were shorter: frames would be numbered wrongly. Only the sizes that a
+container states about itself tell.
 """
 
 import mmap
@@ -16,9 +17,9 @@ _IN_CLUSTER = frozenset({0xE7, 0x5854, 0xA7, 0xAB, 0xA3, 0xA0, 0xAF, 0xEC, 0xBF}
 
 
 def check_complete(path: Path) -> None:
-    """Refuse an MP4, Matroska, WebM or AVI file that is shorter than its container says.
+    """Refuses an MP4, Matroska, WebM or AVI file that is shorter than its container states.
 
-    Matroska and AVI files are also walked block by block, to see that their parts join up.
+    Matroska and AVI files are also walked block by block, to check that their parts join up.
     Other containers, and parts of unknown length (a live recording), state nothing to check.
 
     Raises:

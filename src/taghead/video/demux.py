@@ -1,4 +1,4 @@
-"""From a path to the packets of its video stream, with what cannot be a video refused."""
+"""Demuxing: from a path to the packets of its video stream; what is no video is refused."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,14 +15,14 @@ from taghead.video.containers import check_complete
 
 # Text that libavformat would draw as a video, and lists of other files.
 _TEXT_FORMATS = frozenset({"tty", "concat", "dash", "hls"})
-# Opening decodes a frame or more to learn what these containers state anyway.
-UNPROBED = {"skip_frame": "all"}
-# Nor need more than a header be read where a first opening has learned it all.
-KNOWN = {**UNPROBED, "probesize": "32"}
+# Opening a file decodes frames of it to learn what containers of the survey's list state anyway.
+SKIP_DECODING = {"skip_frame": "all"}
+# Of a file with a survey, no more than the header need be read.
+HEADER_ONLY = {**SKIP_DECODING, "probesize": "32"}
 
 
 def check_file(path: Path) -> None:
-    """Refuse what cannot be a video before libavformat sees it; a pipe would block it.
+    """Refuses what cannot be a video before libavformat opens it; a pipe would block it.
 
     Raises:
         VideoError: If it is no file, is empty or incomplete, or may not be read.
@@ -42,7 +42,7 @@ def check_file(path: Path) -> None:
 
 
 @contextmanager
-def opened(
+def open_stream(
     path: Path, threads: int, probing: dict[str, str] | None = None, index: int | None = None
 ) -> Iterator[tuple[InputContainer, VideoStream]]:
     """A container and its video stream, ready to decode; all others are left out.
@@ -85,7 +85,7 @@ def opened(
             raise VideoError(f"{path}: damaged or truncated ({error.strerror})") from error
 
 
-def packets(path: Path, container: InputContainer, stream: VideoStream) -> Iterator[Packet]:
+def read_packets(path: Path, container: InputContainer, stream: VideoStream) -> Iterator[Packet]:
     """The packets of the video stream, in decoding order.
 
     Raises:
@@ -98,8 +98,8 @@ def packets(path: Path, container: InputContainer, stream: VideoStream) -> Itera
             yield packet
 
 
-def unmarked(packet: Packet) -> Packet:
-    """The packet, without the mark that its frame is not to be shown."""
+def without_discard(packet: Packet) -> Packet:
+    """The packet without the "discard" flag, which says that its frame is not to be shown."""
     if not packet.is_discard:
         return packet
     copy = Packet(bytes(packet))

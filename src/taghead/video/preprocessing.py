@@ -1,4 +1,4 @@
-"""Everything between a video file and a clip tensor, as one description that can be stored."""
+"""Preprocessing: how a video file becomes a clip tensor, as a description that can be stored."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
@@ -15,6 +15,7 @@ from taghead.video.augmentation import STRENGTHS, ClipAugment
 from taghead.video.reader import VideoReader
 from taghead.video.sampling import Sampling, clip_indices, dense_span
 from taghead.video.segment import Segment
+from taghead.video.survey_cache import open_cached
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Preprocessing:
     Frames are sampled (:func:`~taghead.video.clip_indices`); their shorter side is resized
     (bilinear, antialiased). For training the clip is flipped at random and a square of random
     place and size is cut and resized to `crop`; for testing the centre is cut. Each frame of a
-    clip is treated alike. Pictures stay uint8 until the normalisation at the end. The defaults
+    clip is treated the same. Pictures stay uint8 until the normalisation at the end. The defaults
     are those of `TAG-Head <https://arxiv.org/abs/2604.11498>`_ on HAA500.
 
     A test may look at a video several times: `test_clips` times in time, at each of them
@@ -146,7 +147,11 @@ class Preprocessing:
         return nn.Sequential(self._resize(), v2.CenterCrop(self.crop), self._clip())
 
     def load(
-        self, path: str | PathLike[str], train: bool = False, segment: Segment | None = None
+        self,
+        path: str | PathLike[str],
+        train: bool = False,
+        segment: Segment | None = None,
+        survey: str = "",
     ) -> torch.Tensor:
         """One clip of a video file, `[3, num_frames, crop, crop]`.
 
@@ -154,16 +159,19 @@ class Preprocessing:
             path: The video file.
             train: Whether to sample and transform as for training.
             segment: The part of the video to sample from; the whole video if None.
+            survey: The file's survey that `taghead index` stored, if there is one.
 
         Raises:
             VideoError: If the file cannot be read, or does not have the segment.
         """
-        with VideoReader(path) as reader:
+        with open_cached(path, survey) as reader:
             frames = reader.read(self._indices(reader, segment, 1, train)[0])
         transform = self.train_transform() if train else self.test_transform()
         return transform(_pictures(frames))
 
-    def load_views(self, path: str | PathLike[str], segment: Segment | None = None) -> torch.Tensor:
+    def load_views(
+        self, path: str | PathLike[str], segment: Segment | None = None, survey: str = ""
+    ) -> torch.Tensor:
         """All views of a video file, decoded once: `[num_views, 3, num_frames, crop, crop]`.
 
         The crops of a clip follow one another. With one view it is what :meth:`load` gives.
@@ -171,16 +179,17 @@ class Preprocessing:
         Args:
             path: The video file.
             segment: The part of the video to sample from; the whole video if None.
+            survey: The file's survey that `taghead index` stored, if there is one.
 
         Raises:
             VideoError: If the file cannot be read, or does not have the segment.
         """
-        with VideoReader(path) as reader:
-            wanted, places = np.unique(self.test_indices(reader, segment), return_inverse=True)
+        with open_cached(path, survey) as reader:
+            wanted, indices = np.unique(self.test_indices(reader, segment), return_inverse=True)
             frames = reader.read(wanted)
         resized, to_clip = self._resize()(_pictures(frames)), self._clip()
         return torch.stack(
-            [to_clip(view) for clip in places for view in self._crops(resized[clip])]
+            [to_clip(view) for clip in indices for view in self._crops(resized[clip])]
         )
 
     def test_indices(self, reader: VideoReader, segment: Segment | None = None) -> np.ndarray:
@@ -206,8 +215,8 @@ class Preprocessing:
             crop: Which of the `test_crops` squares.
         """
         sizes = self._resize()(torch.zeros(1, 1, height, width, dtype=torch.uint8)).shape[2:]
-        places = torch.stack(torch.meshgrid(*map(torch.arange, sizes), indexing="ij"))
-        seen = next(islice(self._crops(places.unsqueeze(0)), crop, None))[0]
+        pixels = torch.stack(torch.meshgrid(*map(torch.arange, sizes), indexing="ij"))
+        seen = next(islice(self._crops(pixels.unsqueeze(0)), crop, None))[0]
         first, last = seen[:, 0, 0].tolist(), (seen[:, -1, -1] + 1).tolist()
         return tuple(
             end / size for ends in (first, last) for end, size in zip(ends, sizes, strict=True)

@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 from collections.abc import Iterable
+from dataclasses import replace
 from fractions import Fraction
 from os import PathLike
 from pathlib import Path
@@ -13,7 +14,8 @@ import numpy as np
 from taghead.errors import VideoError
 from taghead.video.decode import BACKENDS, BackendName, choose_backend
 from taghead.video.decode.pyav import PyAVBackend
-from taghead.video.survey import Survey, survey
+from taghead.video.survey import NO_TIMESTAMP, Survey
+from taghead.video.survey import survey as make_survey
 
 _LARGE = 1280 * 720  # pixels of a frame, from which more than one thread pays
 _MOST_THREADS = 4
@@ -26,10 +28,10 @@ class VideoReader:
     hidden reference frames do not count, and rotation metadata is applied. Decoding runs from
     the keyframe before the frames asked for, or from the start of a file whose packets do not
     tell which frame is which; an error on the way is an error, and so is a file that is shorter
-    than its container says. Damage that neither the container nor the decoder notices passes:
-    VP8, VP9 and HEVC decode many a flipped bit without complaint, and an MPEG stream (`.ts`,
-    `.mpg`) cut short between two frames is simply shorter. `decord` and `torchcodec` notice less:
-    they hand out what their decoders make of damaged pictures.
+    than its container says. Damage that neither the container nor the decoder notices is not
+    detected: VP8, VP9 and HEVC decode many a flipped bit without an error, and an MPEG stream
+    (`.ts`, `.mpg`) cut short between two frames is simply shorter. `decord` and `torchcodec` notice
+    less: they return what their decoders make of damaged pictures.
 
     All backends give the same pictures, to the last bit where they were compared; scaled, these
     differ by some grey levels at edges.
@@ -45,6 +47,8 @@ class VideoReader:
             and more, and one for smaller frames and in processes that load data.
         backend: What decodes: `pyav`; `decord` or `torchcodec` (an extra), which refuse files on
             which they are not proved to be right; or the one that `auto` finds best for the file.
+        survey: A survey of the file from before. It is used if the file has not changed since, and
+            made anew otherwise.
 
     Attributes:
         backend: The backend taken.
@@ -55,31 +59,40 @@ class VideoReader:
         width: Width of the frames as shown.
         duration: Seconds from time 0 to the end of the last frame.
         times: Seconds from time 0 at which each frame is shown, float64 `[len(reader)]`.
+        survey: What is known of the file.
 
     Raises:
         VideoError: If the file cannot be read as a video, or not by the backend asked for.
     """
 
     def __init__(
-        self, path: str | PathLike[str], threads: int | None = None, backend: BackendName = "auto"
+        self,
+        path: str | PathLike[str],
+        threads: int | None = None,
+        backend: BackendName = "auto",
+        survey: Survey | None = None,
     ) -> None:
         if threads is not None and threads < 1:
             raise ValueError(f"threads must be a positive integer (got {threads})")
         if backend not in BACKENDS:
             raise ValueError(f"backend must be one of {BACKENDS} (got {backend!r})")
         self.path = Path(path)
-        known = survey(self.path)
+        valid = survey is not None and survey.path == self.path and survey.is_valid()
+        known = survey if valid and survey is not None else make_survey(self.path)
         self.threads = threads or _threads_for(known.height * known.width)
+        self.backend, self.reason, self._backend = choose_backend(backend, known, self.threads)
+        if not known.is_exact and known.decoded is None:
+            known = replace(known, decoded=PyAVBackend(known, self.threads).timestamps())
+        timestamps = known.shown_timestamps
+        if len(timestamps) < known.min_frames:
+            raise VideoError(
+                f"{path}: damaged: only {len(timestamps)} of {known.min_frames} frames"
+            )
+        self.survey = known
         self.codec, self.fps = known.codec, known.fps
         self.height, self.width = known.orientation.swap(known.height, known.width)
-        self.backend, self.reason, self._backend = choose_backend(backend, known, self.threads)
-        ticks: list[int | None] = known.times[known.shown].tolist()
-        if not known.is_sure:
-            ticks = PyAVBackend(known, self.threads).ticks()
-        if len(ticks) < known.least:
-            raise VideoError(f"{path}: damaged: only {len(ticks)} of {known.least} frames")
-        self._length = len(ticks)
-        self.times = self._seconds(known, ticks)
+        self._length = len(timestamps)
+        self.times = self._seconds(timestamps)
         self.duration = float(self.times[-1]) + (1 / self.fps if self.fps else 0.0)
 
     def __enter__(self) -> "VideoReader":
@@ -132,17 +145,18 @@ class VideoReader:
             )
         return range(first, stop)
 
-    def _seconds(self, known: Survey, ticks: list[int | None]) -> np.ndarray:
-        stated = np.array([tick for tick in ticks if tick is not None], np.int64)
-        if len(stated) < len(ticks) or (np.diff(stated) <= 0).any():  # AVI counts frames, not time
-            return np.arange(len(ticks)) / self.fps if self.fps else np.zeros(len(ticks))
-        unit = known.unit
+    def _seconds(self, timestamps: np.ndarray) -> np.ndarray:
+        known = timestamps[timestamps != NO_TIMESTAMP]
+        if len(known) < len(timestamps) or (np.diff(known) <= 0).any():  # AVI counts frames
+            num_frames = len(timestamps)
+            return np.arange(num_frames) / self.fps if self.fps else np.zeros(num_frames)
+        unit = self.survey.time_base
         # AVI states decoding times, which are before those of display by the decoder's delay
-        is_avi = known.container == "avi"
-        origin = Fraction(stated[0].item()) if is_avi else known.origin / unit  # in ticks
-        if origin.denominator == 1:  # then all numbers are exact up to one division
-            return (stated - origin.numerator) * unit.numerator / unit.denominator
-        return (stated - float(origin)) * float(unit)
+        is_avi = self.survey.container == "avi"
+        start = Fraction(known[0].item()) if is_avi else self.survey.start_time / unit  # in ticks
+        if start.denominator == 1:  # then all numbers are exact up to one division
+            return (known - start.numerator) * unit.numerator / unit.denominator
+        return (known - float(start)) * float(unit)
 
     def _checked(self, indices: Iterable[int]) -> np.ndarray:
         wanted = np.array(list(indices))

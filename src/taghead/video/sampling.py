@@ -1,4 +1,4 @@
-"""Which frames of a video make a clip."""
+"""Frame sampling: which frames of a video make a clip."""
 
 from typing import Literal
 
@@ -80,8 +80,8 @@ def clip_indices(
         return np.minimum(indices, num_available - 1)
     if sampling == "segments":
         # in units of a frame's num_frames-th part a segment is num_available long, a whole number
-        places = _places_in_segment(num_available, num_frames, num_clips, train)
-        return (num_available * np.arange(num_frames) + places) // num_frames
+        offsets = _offsets_in_segment(num_available, num_frames, num_clips, train)
+        return (num_available * np.arange(num_frames) + offsets) // num_frames
     raise ValueError(f"sampling must be uniform, dense or segments (got {sampling!r})")
 
 
@@ -97,7 +97,7 @@ def _dense_starts(latest: int, num_clips: int, train: bool) -> np.ndarray:
     return np.array([latest // 2]) if num_clips == 1 else uniform_indices(latest + 1, num_clips)
 
 
-def _places_in_segment(length: int, num_frames: int, num_clips: int, train: bool) -> np.ndarray:
+def _offsets_in_segment(length: int, num_frames: int, num_clips: int, train: bool) -> np.ndarray:
     """A whole number below `length` for each clip and segment, or for each clip."""
     if train:
         return torch.randint(length, (num_clips, num_frames)).numpy()

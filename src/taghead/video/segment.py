@@ -1,20 +1,22 @@
-"""A part of a video: an action in a long recording."""
+"""Segment of a video: an action in a long recording."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from taghead.errors import VideoError
-from taghead.video.reader import VideoReader
+
+if TYPE_CHECKING:
+    from taghead.video.reader import VideoReader
 
 SLACK_SEC = 1.0  # annotated ends are often rounded up to whole seconds
 
 
 @dataclass(frozen=True)
 class Segment:
-    """From a start to an end that is not included, in seconds or in frames.
+    """A part of a video from a start to an end, which is not included, in seconds or in frames.
 
     Args:
         start: Seconds, or number of the first frame.

@@ -1,7 +1,7 @@
-"""What a file's packets tell about its frames, before any but the first is decoded."""
+"""Survey of a video file: an index of its frames, read from its packets."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,24 @@ from av.video.stream import VideoStream
 
 from taghead.errors import VideoError
 from taghead.video import bitstream
-from taghead.video.conversion import Orientation
-from taghead.video.demux import UNPROBED, check_file, opened, packets, unmarked
+from taghead.video.demux import (
+    SKIP_DECODING,
+    check_file,
+    open_stream,
+    read_packets,
+    without_discard,
+)
+from taghead.video.file_stamp import FileStamp, stamp_of
+from taghead.video.packet_index import (
+    PacketInfo,
+    frame_timestamps,
+    hides_first_frame,
+    min_frames_shown,
+    seek_points,
+)
+from taghead.video.rgb import Orientation
+
+NO_TIMESTAMP = np.iinfo(np.int64).min  # as FFmpeg's AV_NOPTS_VALUE
 
 # In these containers and codecs, a packet shows one frame unless it is marked "discard", or none
 # if its header says so. MPEG-2/4 skip frames in secret; AVI and MPEG-TS may split or join them.
@@ -27,29 +43,37 @@ _CODECS = frozenset({"h264", "hevc", "av1", "vp8", "vp9", "ffv1", "mjpeg"})
 
 @dataclass(frozen=True)
 class Survey:
-    """A file's video stream, and which frame comes when.
+    """Index of a file's video stream: its format, and the timestamp of every frame.
+
+    It carries the promise of exact reading: each decoded frame is compared with the timestamp that
+    its packet has here, so that a frame is the one asked for or an error. No library lists, for a
+    file as it is, which frames a player shows: their counts include hidden frames, or leave out
+    frames that they skip.
 
     Attributes:
         path: The video file.
-        stream: Number of the video stream.
+        stream: Index of the video stream.
         container: libavformat's name of the container.
         codec: libavcodec's name of the codec.
-        fps: Frames per second, on average; 0 if the file does not tell.
-        origin: Where a player starts, in seconds of the container's clock.
-        unit: Seconds of a tick.
+        fps: Frames per second, on average; 0 if the file does not state it.
+        start_time: Where a player starts, in seconds of the container's clock.
+        time_base: Seconds of a tick, the unit of timestamps.
         height: Height of the decoded frames.
         width: Width of the decoded frames.
-        pix_fmt: Format of their pixels.
-        orientation: How a player turns them.
-        times: When each frame comes, in ticks, those hidden before the first one too; empty if
-            only decoding tells.
+        pix_fmt: Pixel format of the decoded frames.
+        orientation: How a player rotates and flips them.
+        timestamps: Timestamp of each frame in ticks, rising, hidden ones before the first shown
+            frame included; empty if only decoding tells.
         shown: Which of them are shown.
-        starts: Packets from which decoding can start, `[S, 2]`: the time of their frame, and
-            where to seek for it, in ticks.
-        packets: Number of packets; 0 if only decoding tells.
-        stated: Number of frames that the container states; 0 if it states none.
-        least: How many frames decoding must show at least.
-        why_not: Why only decoding tells; empty if packets do.
+        seek_points: Packets from which decoding can start, `[S, 2]`: the timestamp of their frame,
+            and where to seek for it, in ticks.
+        num_packets: Number of packets; 0 if only decoding tells.
+        container_frames: Number of frames that the container states; 0 if it states none.
+        min_frames: How many frames decoding must show at least.
+        inexact_reason: Why packets do not tell which frames there are; empty if they do.
+        decoded: Where packets do not tell: the timestamp of each frame shown, in ticks, found by
+            decoding all of them, `NO_TIMESTAMP` where a frame has none; None if not decoded yet.
+        stamp: The file's state when this was made; None if it had just been written.
     """
 
     path: Path
@@ -57,48 +81,66 @@ class Survey:
     container: str
     codec: str
     fps: float
-    origin: Fraction
-    unit: Fraction
+    start_time: Fraction
+    time_base: Fraction
     height: int
     width: int
     pix_fmt: str
     orientation: Orientation
-    times: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
+    timestamps: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
     shown: np.ndarray = field(default_factory=lambda: np.empty(0, bool))
-    starts: np.ndarray = field(default_factory=lambda: np.empty((0, 2), np.int64))
-    packets: int = 0
-    stated: int = 0
-    least: int = 1
-    why_not: str = ""
+    seek_points: np.ndarray = field(default_factory=lambda: np.empty((0, 2), np.int64))
+    num_packets: int = 0
+    container_frames: int = 0
+    min_frames: int = 1
+    inexact_reason: str = ""
+    decoded: np.ndarray | None = None
+    stamp: FileStamp | None = None
 
     @property
-    def is_sure(self) -> bool:
+    def is_exact(self) -> bool:
         """Whether packets tell which frames there are, so that each decoded one is checked."""
-        return not self.why_not
+        return not self.inexact_reason
+
+    @property
+    def shown_timestamps(self) -> np.ndarray:
+        """Timestamp of each frame that a player shows, in ticks."""
+        if self.decoded is not None:
+            return self.decoded
+        return self.timestamps[self.shown]
+
+    def is_valid(self) -> bool:
+        """Whether the file has not changed since."""
+        return self.stamp is not None and stamp_of(self.path) == self.stamp
 
 
 def survey(path: Path) -> Survey:
-    """Looks at all packets of a file and decodes its first frame.
+    """Reads all packets of a file and decodes its first frame.
 
     Raises:
         VideoError: If the file cannot be read as a video.
     """
+    stamp = stamp_of(path)  # before reading: what is written meanwhile changes it
     check_file(path)
-    if _looks_sure(path):
-        with opened(path, 1, UNPROBED) as (container, stream):
-            if _doubt(container, stream) == "":
+    return replace(_survey_of(path), stamp=stamp)
+
+
+def _survey_of(path: Path) -> Survey:
+    if _may_be_exact(path):
+        with open_stream(path, 1, SKIP_DECODING) as (container, stream):
+            if _reason_for_doubt(container, stream) == "":
                 return _of_packets(path, container, stream)
-    with opened(path, 1) as (container, stream):
+    with open_stream(path, 1) as (container, stream):
         return _of_first_frame(path, container, stream)
 
 
-def _looks_sure(path: Path) -> bool:
+def _may_be_exact(path: Path) -> bool:
     with path.open("rb") as file:
         head = file.read(8)
     return head.startswith(_MAGIC) or head[4:] in _MAGIC
 
 
-def _doubt(container: InputContainer, stream: VideoStream) -> str:
+def _reason_for_doubt(container: InputContainer, stream: VideoStream) -> str:
     codec, name = stream.codec_context.codec.canonical_name, container.format.name
     if not name.startswith(_CONTAINERS):
         return f"the packets of its container ({name}) need not be whole frames"
@@ -106,57 +148,64 @@ def _doubt(container: InputContainer, stream: VideoStream) -> str:
 
 
 def _of_packets(path: Path, container: InputContainer, stream: VideoStream) -> Survey:
-    sound = _first_sound(path, container)
+    audio_start = _audio_start(path, container)
     codec = stream.codec_context.codec.canonical_name
     width = bitstream.length_bytes(codec, stream.codec_context.extradata)
-    known: list[tuple[int | None, int, bool]] = []  # time, pictures shown, discarded
-    starts: list[tuple[int | None, int | None]] = []
+    found: list[PacketInfo] = []
+    keyframes: list[tuple[int | None, int | None]] = []
     first: Packet | None = None
-    for packet in packets(path, container, stream):
+    for packet in read_packets(path, container, stream):
         first = first or packet
         counted = codec in ("vp8", "vp9")
         pictures = bitstream.pictures_shown(codec, memoryview(packet)) if counted else 1
         if codec == "vp9" and not pictures:
-            raise VideoError(f"{path}: damaged: packet {len(known)} shows no picture")
-        known.append((packet.pts, pictures, packet.is_discard))
+            raise VideoError(f"{path}: damaged: packet {len(found)} shows no picture")
+        found.append(PacketInfo(packet.pts, pictures, packet.is_discard))
         if packet.is_keyframe and bitstream.can_start(codec, memoryview(packet), width):
-            starts.append((packet.pts, packet.dts))
+            keyframes.append((packet.pts, packet.dts))
     frame = _decode_alone(stream, first) if first is not None and first.is_keyframe else None
-    why_not = "a keyframe does not come first" if frame is None else ""
+    inexact_reason = "a keyframe does not come first" if frame is None else ""
     if frame is not None and frame.interlaced_frame:
-        why_not = "it is interlaced, and a field of a frame may have a packet of its own"
-    if _hides_its_start(known):
+        inexact_reason = "it is interlaced, and a field of a frame may have a packet of its own"
+    if hides_first_frame(found):
         raise VideoError(f"{path}: damaged: it hides its first frame, and shows some before it")
-    times, shown = (None, None) if why_not else _promise(known)
-    if frame is None or times is None or shown is None:
-        least = 1 if frame is not None and frame.interlaced_frame else _least(known)
-        why_not = why_not or "its packets leave it open which frames are shown"
-        with opened(path, 1) as (container, stream):
-            return _of_first_frame(path, container, stream, why_not, least)
-    first_picture = int(times[shown][0]) * (stream.time_base or Fraction(1))
+    timestamps, shown = (None, None) if inexact_reason else frame_timestamps(found)
+    if frame is None or timestamps is None or shown is None:
+        min_frames = 1 if frame is not None and frame.interlaced_frame else min_frames_shown(found)
+        inexact_reason = inexact_reason or "its packets leave it open which frames are shown"
+        with open_stream(path, 1) as (container, stream):
+            return _of_first_frame(path, container, stream, inexact_reason, min_frames)
+    first_frame = int(timestamps[shown][0]) * (stream.time_base or Fraction(1))
     return _survey(
         path,
         container,
         stream,
         frame,
-        first_picture if sound is None else min(sound, first_picture),
-        times=times,
+        first_frame if audio_start is None else min(audio_start, first_frame),
+        timestamps=timestamps,
         shown=shown,
-        starts=_starts(starts, times, container.format.name.startswith("mov,")),
-        packets=len(known),
+        seek_points=seek_points(keyframes, timestamps, container.format.name.startswith("mov,")),
+        num_packets=len(found),
     )
 
 
 def _of_first_frame(
-    path: Path, container: InputContainer, stream: VideoStream, why_not: str = "", least: int = 1
+    path: Path,
+    container: InputContainer,
+    stream: VideoStream,
+    inexact_reason: str = "",
+    min_frames: int = 1,
 ) -> Survey:
-    why_not = why_not or _doubt(container, stream)
-    origin = _start([*container.streams.video, *container.streams.audio]) or Fraction(0)
-    for packet in packets(path, container, stream):
+    index = {
+        "inexact_reason": inexact_reason or _reason_for_doubt(container, stream),
+        "min_frames": min_frames,
+    }
+    start_time = _start_time([*container.streams.video, *container.streams.audio]) or Fraction(0)
+    for packet in read_packets(path, container, stream):
         for frame in stream.decode(packet):
-            return _survey(path, container, stream, frame, origin, why_not=why_not, least=least)
+            return _survey(path, container, stream, frame, start_time, **index)
     for frame in stream.decode(None):
-        return _survey(path, container, stream, frame, origin, why_not=why_not, least=least)
+        return _survey(path, container, stream, frame, start_time, **index)
     raise VideoError(f"{path}: no frame of it can be shown")
 
 
@@ -165,8 +214,8 @@ def _survey(
     container: InputContainer,
     stream: VideoStream,
     frame: VideoFrame,
-    origin: Fraction,
-    **promise: Any,
+    start_time: Fraction,
+    **index: Any,
 ) -> Survey:
     return Survey(
         path,
@@ -174,96 +223,35 @@ def _survey(
         container.format.name,
         stream.codec_context.codec.canonical_name,
         float(stream.average_rate or stream.guessed_rate or 0),
-        origin,
+        start_time,
         stream.time_base or Fraction(1),
         frame.height,
         frame.width,
         frame.format.name,
-        Orientation(path, frame),
-        stated=stream.frames,
-        **promise,
+        Orientation.of_frame(path, frame),
+        container_frames=stream.frames,
+        **index,
     )
-
-
-def _hides_its_start(known: list[tuple[int | None, int, bool]]) -> bool:
-    """Whether the first frame is hidden though frames before it are shown: no cut leads there."""
-    start, _, is_hidden = known[0] if known else (None, 0, False)
-    return is_hidden and any(
-        start is not None and time is not None and time < start and not discarded
-        for time, _, discarded in known
-    )
-
-
-def _least(known: list[tuple[int | None, int, bool]]) -> int:
-    """How many frames packets (time, pictures, discarded) show, less those that lack a reference.
-
-    Those follow the first packet and come before it in time; anywhere else such a time is damage.
-    """
-    leading = 0
-    for time, _, _ in known[1:]:
-        start, _, _ = known[0]
-        if start is None or time is None or time >= start:
-            break
-        leading += 1
-    return sum(bool(pictures) and not discarded for _, pictures, discarded in known) - leading
-
-
-def _starts(
-    keyframes: list[tuple[int | None, int | None]], times: np.ndarray, seeks_by_decoding: bool
-) -> np.ndarray:
-    """Times of keyframes and where to seek for them, `[S, 2]`, in order."""
-    promised = set(times.tolist())
-    pairs = [
-        (time, decoded if seeks_by_decoding and decoded is not None else time)
-        for time, decoded in keyframes
-        if time in promised
-    ]
-    return np.array(sorted(pairs), np.int64).reshape(-1, 2)
 
 
 def _decode_alone(stream: VideoStream, packet: Packet) -> VideoFrame | None:
     """The frame of a keyframe, without what the decoder would wait for to put it in order."""
-    frames = stream.decode(unmarked(packet)) or stream.decode(None)
+    frames = stream.decode(without_discard(packet)) or stream.decode(None)
     return frames[0] if frames else None
 
 
-def _promise(
-    known: list[tuple[int | None, int, bool]],
-) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """When each frame comes, and whether it is shown, by packets (time, pictures, discarded).
+def _audio_start(path: Path, container: InputContainer) -> Fraction | None:
+    """When audio starts, in seconds of the container's clock; None without audio.
 
-    Pre-roll is decoded but not shown. Pictures before the keyframe that the file starts with
-    refer to others which it lacks, so that decoders leave out some of them: unless they are not
-    shown anyhow, nothing is sure.
-    """
-    start = known[0][0]
-    frames = sorted(
-        (time, not discarded)
-        for time, pictures, discarded in known
-        if time is not None and pictures
-    )
-    times = np.array([time for time, _ in frames], np.int64)
-    shown = np.array([is_shown for _, is_shown in frames], bool)
-    whole = all(time is not None and pictures < 2 for time, pictures, _ in known)
-    if start is None or not whole or not len(times) or (np.diff(times) == 0).any():
-        return None, None
-    if shown[times < start].any() or not shown.any():
-        return None, None
-    return times[times >= start], shown[times >= start]
-
-
-def _first_sound(path: Path, container: InputContainer) -> Fraction | None:
-    """When the first sound comes, in seconds of the container's clock; None without sound.
-
-    It has to be asked before packets are read, which moves the times that libavformat states.
+    It is read before packets are read, which moves the times that libavformat states.
     """
     if any(stream.start_time is None for stream in container.streams.audio):
-        with opened(path, 1) as (probed, _):
-            return _start(probed.streams.audio)
-    return _start(container.streams.audio)
+        with open_stream(path, 1) as (probed, _):
+            return _start_time(probed.streams.audio)
+    return _start_time(container.streams.audio)
 
 
-def _start(streams: Iterable[Stream]) -> Fraction | None:
+def _start_time(streams: Iterable[Stream]) -> Fraction | None:
     """When the first of some streams starts, in seconds of the container's clock."""
     starts = [
         stream.start_time * stream.time_base

@@ -9,7 +9,8 @@ from numbered import number_of, numbers_of, write_video
 
 from taghead.cli import main
 from taghead.data import Clip, VideoDataModule, read_annotations
-from taghead.data.annotations import read_classes, read_finegym
+from taghead.data.annotations import read_classes
+from taghead.data.annotations.formats.finegym import read_finegym
 from taghead.errors import DataError
 from taghead.video import Preprocessing, Segment, VideoReader
 

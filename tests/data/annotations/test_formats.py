@@ -1,17 +1,17 @@
 import json
 import logging
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from taghead.data import Clip, read_annotations
-from taghead.data.annotations import (
-    read_classes,
-    read_diving48,
-    read_folders,
-    read_haa500,
-    read_plain,
-)
+from taghead.data.annotations import formats, read_classes
+from taghead.data.annotations import read as reading
+from taghead.data.annotations.formats.class_folders import read_folders
+from taghead.data.annotations.formats.diving48 import read_diving48
+from taghead.data.annotations.formats.haa500 import read_haa500
+from taghead.data.annotations.formats.plain_csv import read_plain
 from taghead.errors import DataError
 from taghead.video import Segment
 
@@ -278,11 +278,11 @@ def test_formats_that_are_not_certain(tmp_path: Path) -> None:
     assert len(read_annotations(tmp_path, nameless, format="plain").clips["train"]) == 2
     few = touch(haa500(tmp_path / "few", "run", "jump"), "run/run_000.mp4")
     (few / "run/run_019.mp4").unlink()
-    with pytest.raises(DataError, match="say format=haa500 or format=folders"):
+    with pytest.raises(DataError, match="say format=folders or format=haa500"):
         read_annotations(few)
     assert len(read_annotations(few, format="haa500").clips["test"]) == 5
     assert len(read_annotations(few, format="folders").clips["train"]) == 39
-    with pytest.raises(DataError, match=r"t.txt: in none of the formats reference, plain, "):
+    with pytest.raises(DataError, match=r"t.txt: in none of the formats .*plain, reference$"):
         read_annotations(tmp_path, write(tmp_path / "t.txt", "a.mp4 3\n"))
     with pytest.raises(DataError, match="not a list of clips with vid_name and label"):
         read_annotations(tmp_path, write(tmp_path / "t.json", "{}"))
@@ -290,6 +290,60 @@ def test_formats_that_are_not_certain(tmp_path: Path) -> None:
     txt = write(tmp_path / "s.txt", "v_E_0_9_A_0_1 0\n")
     with pytest.raises(DataError, match=r"s.txt: has the format finegym, but .*p.csv has plain"):
         read_annotations(tmp_path, plain, val=txt)
+
+
+NEW_FORMAT = '''
+from pathlib import Path
+
+from taghead.data.annotations import AnnotationFormat, Clip
+from taghead.data.annotations.annotation_format import detected
+
+
+class NameList(AnnotationFormat):
+    """A text file of names: the class stands before the first underscore."""
+
+    name = "name_list"
+
+    def detect(self, root, source):
+        return detected(source is not None and source.endswith(".names"))
+
+    def read_split(self, split, source, arguments, classes):
+        names = Path(source).read_text().split()
+        numbers = {name: i for i, name in enumerate(classes or ["jump", "run"])}
+        return [
+            Clip(arguments.root / f"{name}.mp4", numbers[name.split("_")[0]], name.split("_")[0])
+            for name in names
+        ]
+
+
+FORMAT = NameList()
+'''
+
+
+def test_a_format_is_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "modules" / "name_list.py", NEW_FORMAT)
+    monkeypatch.setattr(formats, "__path__", [*formats.__path__, str(tmp_path / "modules")])
+    for name, found in formats.find_formats().items():
+        monkeypatch.setitem(formats.FORMATS, name, found)
+    root = touch(tmp_path / "videos", "run_1.mp4")
+    train = write(tmp_path / "train.names", "run_1\njump_1\nrun_2\n")
+    found = read_annotations(root, train)
+    assert (found.format, found.class_names) == ("name_list", ["jump", "run"])
+    assert [clip.label for clip in found.clips["train"]] == [1, 0, 1]
+    with pytest.raises(ValueError, match=r"times is not for format name_list \(only for finegym\)"):
+        read_annotations(root, train, times="x")
+
+
+def test_the_command_line_lists_the_formats() -> None:
+    assert get_args(vars(reading)["Format"]) == ("auto", *formats.FORMATS)
+    assert set(formats.FORMATS) == {
+        "diving48",
+        "finegym",
+        "folders",
+        "haa500",
+        "plain",
+        "reference",
+    }
 
 
 @pytest.mark.parametrize(
@@ -300,7 +354,12 @@ def test_formats_that_are_not_certain(tmp_path: Path) -> None:
         ({"format": "finegym"}, ValueError, "train must be given for format finegym"),
         ({"format": "haa500", "val": "x"}, ValueError, "val is not for format haa500"),
         ({"format": "folders", "val": "x"}, ValueError, "train must be given with val or test"),
-        ({"times": "x"}, ValueError, r"times is for format finegym \(got format folders\)"),
+        ({"times": "x"}, ValueError, r"times is not for format folders \(only for finegym\)"),
+        (
+            {"format": "reference", "train": "x", "classes": "y"},
+            ValueError,
+            r"classes is not for format reference \(only for .*plain\)",
+        ),
         ({"classes": "no.txt"}, DataError, "^no.txt: no such file"),
         ({"root": "nowhere"}, DataError, "^nowhere: no such folder of videos"),
     ],

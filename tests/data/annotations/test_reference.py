@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from taghead.data.annotations import read_reference
-from taghead.data.annotations.classes import check_classes, class_names
+from taghead.data.annotations.class_list import check_classes, class_names
+from taghead.data.annotations.formats.reference_csv import read_reference
 from taghead.errors import DataError
 
 HEADER = "FileName,Class,TotalFrames,ClassEncoded\n"

@@ -65,8 +65,8 @@ def test_twelve_faults_among_three_hundred_clips(
 def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The files that are read from here on, without processes."""
     files: list[str] = []
-    whole = scanning.read_facts
-    monkeypatch.setattr(scanning, "read_facts", lambda job: files.append(job.file) or whole(job))
+    whole = scanning.scan_file
+    monkeypatch.setattr(scanning, "scan_file", lambda job: files.append(job.file) or whole(job))
     return files
 
 

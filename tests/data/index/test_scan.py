@@ -1,5 +1,7 @@
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ from taghead.data.index import scan as scanning
 from taghead.data.index.excluded import excluded_table, find_missing
 from taghead.data.index.journal import Journal
 from taghead.data.index.scan import scan
-from taghead.data.index.scan_result import Facts, key_of
+from taghead.data.index.scan_result import ScanResult, clip_key
 from taghead.video import Segment
 
 
@@ -19,7 +21,7 @@ def clip(path: Path, segment: Segment | None = None, fault: str = "") -> Clip:
     return Clip(path, 0, "x", segment, fault=fault)
 
 
-def reasons(facts: list[Facts]) -> list[str]:
+def reasons(facts: list[ScanResult]) -> list[str]:
     return [one.reason for one in facts]
 
 
@@ -91,7 +93,9 @@ def test_what_is_known_is_not_read_again(
     journal = Journal(tmp_path / "new" / "journal.jsonl", tmp_path)
     first = scan(clips, tmp_path, {}, journal, num_workers=num_workers)
     assert Journal(journal.path, tmp_path).known == {facts.key: facts for facts in first}
-    invented = {facts.key: Facts(*facts.key, "known to be bad", *_state(facts)) for facts in first}
+    invented = {
+        facts.key: ScanResult(*facts.key, "known to be bad", *_state(facts)) for facts in first
+    }
     assert reasons(scan(clips, tmp_path, invented)) == ["known to be bad"] * 5
     write_clip(clips[2].path, 7, frames=9)  # another size
     os.utime(clips[3].path, ns=(0, 5_000_000_000))  # another time
@@ -101,7 +105,7 @@ def test_what_is_known_is_not_read_again(
     assert again[2].num_frames == 9
 
 
-def _state(facts: Facts) -> tuple[int, int]:
+def _state(facts: ScanResult) -> tuple[int, int]:
     return facts.size, facts.mtime_ns
 
 
@@ -115,7 +119,7 @@ def test_a_hash_that_is_not_known_is_computed(tmp_path: Path) -> None:
 
 def test_a_journal_that_was_cut_off_goes_on(tmp_path: Path) -> None:
     path = tmp_path / "journal.jsonl"
-    one, two, three = (Facts(f"{i}.mp4", "", "", i, i) for i in range(1, 4))
+    one, two, three = (ScanResult(f"{i}.mp4", "", "", i, i) for i in range(1, 4))
     journal = Journal(path, tmp_path)
     journal.add([one])
     journal.add([two])
@@ -128,7 +132,7 @@ def test_a_journal_that_was_cut_off_goes_on(tmp_path: Path) -> None:
 
 
 def test_a_journal_of_something_else_is_started_anew(tmp_path: Path) -> None:
-    path, facts = tmp_path / "journal.jsonl", Facts("1.mp4", "", "", 1, 1)
+    path, facts = tmp_path / "journal.jsonl", ScanResult("1.mp4", "", "", 1, 1)
     Journal(path, tmp_path / "other").add([facts])
     journal = Journal(path, tmp_path)
     assert journal.known == {}
@@ -146,14 +150,14 @@ def test_a_cache_that_cannot_be_written_is_worth_a_warning(
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     only = clip(write_clip(tmp_path / "a.mp4"))
-    assert scan([only], tmp_path, {}, Journal.of_user(tmp_path))[0].usable
+    assert scan([only], tmp_path, {}, Journal.in_user_cache(tmp_path))[0].usable
     assert "what was read is not remembered" in caplog.text
 
 
 def test_crashes_and_hangs_are_the_clips_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scanning, "read_facts", crash_or_read)
+    monkeypatch.setattr(scanning, "scan_file", crash_or_read)
     names = ["good.mp4", "crash.mp4", "hang.mp4", "other.mp4"]
     clips = [clip(write_clip(tmp_path / name, i)) for i, name in enumerate(names)]
     journal = Journal(tmp_path / "journal.jsonl", tmp_path)
@@ -171,7 +175,7 @@ def test_crashes_and_hangs_are_the_clips_own(
 def test_a_crash_in_one_segment_spares_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scanning, "read_facts", crash_or_read)
+    monkeypatch.setattr(scanning, "scan_file", crash_or_read)
     path = write_clip(tmp_path / "long.mp4", frames=75)
     clips = [clip(path, Segment(start / 2, start / 2 + 0.5)) for start in range(5)]
     facts = scan(clips, tmp_path, {}, num_workers=1, hashed=True)
@@ -196,9 +200,9 @@ def test_keys_do_not_depend_on_where_the_folder_lies(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert key_of(clip(Path("v/x/a.mp4")), "v") == ("x/a.mp4", "")
-    assert key_of(clip(tmp_path / "v/x/a.mp4", Segment(1.5)), "v") == ("x/a.mp4", "1.5.. sec")
-    assert key_of(clip(tmp_path / "a.mp4"), "v") == (f"{tmp_path}/a.mp4", "")
+    assert clip_key(clip(Path("v/x/a.mp4")), "v") == ("x/a.mp4", "")
+    assert clip_key(clip(tmp_path / "v/x/a.mp4", Segment(1.5)), "v") == ("x/a.mp4", "1.5.. sec")
+    assert clip_key(clip(tmp_path / "a.mp4"), "v") == (f"{tmp_path}/a.mp4", "")
 
 
 def test_missing_files_say_what_is_missing(tmp_path: Path) -> None:
@@ -230,3 +234,17 @@ def test_missing_files_say_what_is_missing(tmp_path: Path) -> None:
             "reason": f"no such video file (there is no folder {tmp_path}/y)",
         }
     ]
+
+
+@pytest.mark.parametrize(
+    ("module", "heavy"),
+    [
+        ("taghead.data.annotations", "torch pandas numpy av"),
+        ("taghead.data.index.scan", "torch pandas lightning"),
+        ("taghead.video.survey_cache", "torch pandas"),
+    ],
+)
+def test_processes_that_read_files_start_without_torch(module: str, heavy: str) -> None:
+    code = f"import sys, {module}; print([m for m in {heavy.split()} if m in sys.modules])"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"

@@ -347,7 +347,7 @@ def test_clips_open_with_the_frames_that_the_annotations_say(dataset):
                 assert stream.average_rate == 25
                 assert sum(1 for _ in container.decode(stream)) == row.TotalFrames
     assert found == set(dataset.rglob("*.mp4"))
-    assert not list(dataset.rglob("*.part"))
+    assert not list(dataset.rglob(".unfinished-*"))
 
 
 def test_a_file_shows_the_clip_of_its_seed(dataset):
@@ -405,7 +405,7 @@ def test_a_stopped_run_continues(dataset, tmp_path):
     lost = [clips[0], clips[4]]
     for clip in lost:
         clip.unlink()
-    abandoned = lost[0].with_name(f"{lost[0].name}.123.part")
+    abandoned = lost[0].with_name(f".unfinished-123-{lost[0].name}")
     abandoned.write_bytes(b"half a clip")
     os.utime(abandoned, (1, 1))
     (tmp_path / "test.csv").unlink()
@@ -498,7 +498,7 @@ def test_an_interrupt_leaves_whole_clips_and_no_process(tmp_path):
     assert errors.rstrip().endswith("KeyboardInterrupt")
     clips = list(root.rglob("*.mp4"))
     assert 0 < len(clips) < 5000
-    assert not list(root.rglob("*.part"))
+    assert not list(root.rglob(".unfinished-*"))
     for clip in clips[:5]:
         with av.open(str(clip)) as container:
             assert sum(1 for _ in container.decode(video=0)) >= 44

@@ -20,7 +20,7 @@ from taghead import TAGHead
 from taghead.cli import main
 from taghead.data import SynthGym
 from taghead.data.dataset import ClipDataset
-from taghead.data.seeding import Draw
+from taghead.data.seeding import SampleKey
 from taghead.training.checkpoints import LastCheckpoint, last_checkpoint
 from taghead.training.task import ClassificationTask
 from taghead.video import Preprocessing
@@ -143,16 +143,16 @@ def augmented(dataset: Path) -> ClipDataset:
 
 def test_a_draw_decides_its_augmentation_and_leaves_the_generators_alone(dataset: Path) -> None:
     clips = augmented(dataset)
-    first = clips[Draw(2, 5)][0]
+    first = clips[SampleKey(2, 5)][0]
     before = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()  # noqa: NPY002
     clips[0]
     torch.rand(3)
     random.random()
     after = torch.get_rng_state()
-    assert torch.equal(clips[Draw(2, 5)][0], first)
+    assert torch.equal(clips[SampleKey(2, 5)][0], first)
     assert torch.equal(torch.get_rng_state(), after)
     assert not torch.equal(before[0], after)
-    assert any(not torch.equal(clips[Draw(2, seed)][0], first) for seed in range(3))
+    assert any(not torch.equal(clips[SampleKey(2, seed)][0], first) for seed in range(3))
 
 
 SMALL_RUN = [

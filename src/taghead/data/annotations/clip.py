@@ -1,13 +1,15 @@
-"""A clip of a dataset: a video file, or a part of one, and its class."""
+"""Clip of a dataset: a video file or a segment of one, and its class."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from taghead.video.segment import Segment
+
+Split = Literal["train", "val", "test"]
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Clip:
 
     @property
     def id(self) -> str:
-        """The path, and the span where it is a part: two clips that share it are the same."""
+        """The path, with the segment if there is one: clips with the same id are the same."""
         span = str(self.segment or self.fault)
         return f"{self.path} [{span}]" if self.segment or self.fault else str(self.path)
 

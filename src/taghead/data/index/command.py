@@ -1,4 +1,4 @@
-"""Checks a dataset before a GPU hour is spent on it: the command `taghead index`."""
+"""The command `taghead index`: checks a dataset before training."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import numpy as np
 import pandas as pd
 
 from taghead.data.annotations import Annotations, Format, Split, read_annotations
-from taghead.data.index.excluded import Unreadable, excluded_table
+from taghead.data.index.excluded import ExcludedClip, excluded_table
 from taghead.data.index.journal import Journal
-from taghead.data.index.manifest import Entry, read_manifest, write_manifest
+from taghead.data.index.manifest import ManifestEntry, read_manifest, write_manifest
 from taghead.data.index.report import draw_classes, write_report
 from taghead.data.index.scan import scan
-from taghead.data.index.scan_result import Facts, Key, written_by
-from taghead.data.workers import usable_cores
+from taghead.data.index.scan_result import ClipKey, ScanResult, written_by
 from taghead.errors import DataError
+from taghead.processes import usable_cores
 
 MANIFEST, EXCLUDED, REPORT, PICTURE, PARTIAL = (
     "manifest.parquet",
@@ -44,12 +44,12 @@ def index(
     timeout_sec: float = 300.0,
     rescan: bool = False,
 ) -> None:
-    """Checks a dataset: reads every frame of every clip, and writes down what is wrong with it.
+    """Checks a dataset: reads every frame of every clip, and reports what is wrong with it.
 
     In the folder `output` are then `manifest.parquet`, which training reads; `excluded.csv`, the
-    clips that cannot be used, which nothing leaves out unless it is told to (`on_error=exclude`);
-    `report.txt` and `classes.png`. The command goes on where it was stopped, and reads files again
-    that have changed.
+    clips that cannot be used, which training leaves out only with `on_error=exclude`;
+    `report.txt` and `classes.png`. A stopped command is resumed by the same command; files that
+    have changed are read again.
 
     Args:
         root: The folder of videos.
@@ -77,12 +77,12 @@ def index(
         raise ValueError(f"num_workers must be at least 0 (got {num_workers})")
     annotations = read_annotations(root, train, val, test, format, classes, times)
     folder = Path(output)
-    known = _known(folder / MANIFEST, root)
+    known = _earlier_results(folder / MANIFEST, root)
     folder.mkdir(parents=True, exist_ok=True)
     journal = Journal(folder / PARTIAL, root)
     clips = [(split, clip) for split in annotations.clips for clip in annotations.clips[split]]
     try:
-        facts = scan(
+        results = scan(
             [clip for _, clip in clips],
             root,
             {} if rescan else {**known, **journal.known},
@@ -94,8 +94,11 @@ def index(
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)
         raise SystemExit(130) from None
-    entries = with_twins(
-        [Entry(split, clip, found) for (split, clip), found in zip(clips, facts, strict=True)]
+    entries = with_duplicates(
+        [
+            ManifestEntry(split, clip, found)
+            for (split, clip), found in zip(clips, results, strict=True)
+        ]
     )
     write_manifest(folder / MANIFEST, root, annotations, entries)
     _excluded(entries).to_csv(folder / EXCLUDED, index=False)
@@ -107,39 +110,39 @@ def index(
     print(f"\nWritten to {folder}: {MANIFEST}, {EXCLUDED}, {REPORT}, {PICTURE}")
 
 
-def with_twins(entries: Sequence[Entry]) -> list[Entry]:
-    """The entries, each with another clip that has frames of the same content, if there is one.
+def with_duplicates(entries: Sequence[ManifestEntry]) -> list[ManifestEntry]:
+    """The entries, each with another clip that shows frames of the same file content, if any.
 
     Of clips in other splits, sharing one frame is enough: what a model is tested on, it has seen
     in training. Of clips in the same split, they must be all frames.
     """
     table = pd.DataFrame(
         {
-            "hash": [entry.facts.content_hash for entry in entries],
+            "hash": [entry.result.content_hash for entry in entries],
             "split": [entry.split for entry in entries],
-            "first": [entry.facts.first_frame for entry in entries],
-            "stop": [entry.facts.first_frame + entry.facts.num_frames for entry in entries],
+            "first": [entry.result.first_frame for entry in entries],
+            "stop": [entry.result.first_frame + entry.result.num_frames for entry in entries],
         }
     )
-    usable = np.array([entry.facts.usable for entry in entries], bool)
+    usable = np.array([entry.result.usable for entry in entries], bool)
     found = list(entries)
     for _, group in table[usable & (table["hash"] != "")].groupby("hash", sort=False):
         if len(group) == 1:
             continue
         split, first, stop = (group[name].to_numpy() for name in ("split", "first", "stop"))
-        for place, number in enumerate(group.index):
-            shared = (first < stop[place]) & (stop > first[place]) & (split != split[place])
-            equal = (first == first[place]) & (stop == stop[place])
-            equal[place] = False
-            twins = shared if shared.any() else equal
-            if twins.any():
-                twin = entries[group.index[twins.argmax()]]
-                found[number] = replace(entries[number], same_as=f"{twin.split}: {twin.clip.id}")
+        for row, number in enumerate(group.index):
+            shared = (first < stop[row]) & (stop > first[row]) & (split != split[row])
+            equal = (first == first[row]) & (stop == stop[row])
+            equal[row] = False
+            duplicates = shared if shared.any() else equal
+            if duplicates.any():
+                other = entries[group.index[duplicates.argmax()]]
+                found[number] = replace(entries[number], same_as=f"{other.split}: {other.clip.id}")
     return found
 
 
-def _known(manifest: Path, root: str) -> dict[Key, Facts]:
-    """What an earlier scan has found, if it is one of this version.
+def _earlier_results(manifest: Path, root: str) -> dict[ClipKey, ScanResult]:
+    """The results of an earlier scan by the same versions.
 
     Raises:
         DataError: If it is of another folder of videos.
@@ -154,16 +157,16 @@ def _known(manifest: Path, root: str) -> dict[Key, Facts]:
     return earlier.known if earlier.description["written_by"] == written_by() else {}
 
 
-def _excluded(entries: Sequence[Entry]) -> pd.DataFrame:
-    unreadable: dict[Split, list[Unreadable]] = {split: [] for split in get_args(Split)}
+def _excluded(entries: Sequence[ManifestEntry]) -> pd.DataFrame:
+    unreadable: dict[Split, list[ExcludedClip]] = {split: [] for split in get_args(Split)}
     for entry in entries:
-        if not entry.facts.usable:
-            unreadable[entry.split].append(Unreadable(entry.clip, entry.facts.reason))
+        if not entry.result.usable:
+            unreadable[entry.split].append(ExcludedClip(entry.clip, entry.result.reason))
     return excluded_table(unreadable)
 
 
 def _check_counts(folder: Path, annotations: Annotations) -> None:
-    """Checks in the files as written that no clip got lost on the way."""
+    """Checks in the files as written that every listed clip is in one of them."""
     used = pd.read_parquet(folder / MANIFEST).query("reason == ''")["split"].value_counts()
     excluded = pd.read_csv(folder / EXCLUDED)["split"].value_counts()
     for split, clips in annotations.clips.items():

@@ -1,4 +1,4 @@
-"""Clips that cannot be used, and why."""
+"""Excluded clips: those that cannot be used, and why."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from taghead.data.index.scan import file_states
 
 
 @dataclass(frozen=True)
-class Unreadable:
+class ExcludedClip:
     """A clip that cannot be used, and why: `<path>: <reason>`."""
 
     clip: Clip
     reason: str
 
     @classmethod
-    def of(cls, clip: Clip, reason: str) -> Unreadable:
+    def of(cls, clip: Clip, reason: str) -> ExcludedClip:
         """A clip and the reason without its path."""
         return cls(clip, f"{clip.path}: {reason}")
 
@@ -29,17 +29,17 @@ class Unreadable:
         return self.reason.removeprefix(f"{self.clip.path}: ")
 
 
-def find_missing(clips: Sequence[Clip]) -> list[Unreadable]:
-    """The clips that are no file, or whose annotation is faulty: a look, without opening any."""
+def find_missing(clips: Sequence[Clip]) -> list[ExcludedClip]:
+    """The clips that are no file, or whose annotation is faulty. No file is opened."""
     states = file_states(clips)
     return [
-        Unreadable.of(clip, reason)
+        ExcludedClip.of(clip, reason)
         for clip in clips
         if (reason := clip.fault or states[clip.path].reason)
     ]
 
 
-def excluded_table(excluded: Mapping[Split, Sequence[Unreadable]]) -> pd.DataFrame:
+def excluded_table(excluded: Mapping[Split, Sequence[ExcludedClip]]) -> pd.DataFrame:
     """The clips of each split that are left out, a row each: split, path, segment and reason."""
     rows = [
         (split, str(bad.clip.path), str(bad.clip.segment or ""), bad.bare_reason)

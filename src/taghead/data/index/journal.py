@@ -1,4 +1,4 @@
-"""Facts about clips, written to a file as they are found, so that a scan need not start anew."""
+"""Journal of a scan: its results in a file as they are found, so that it can be resumed."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from taghead.data.index.scan_result import Facts, Key, written_by
+from taghead.data.index.scan_result import ClipKey, ScanResult, written_by
 
 log = logging.getLogger(__name__)
 
 
 class Journal:
-    """A file of JSON lines: what it is of, and then facts, the later ones right.
+    """A file of JSON lines: a header, then scan results, of which later ones replace earlier ones.
 
     A line that was cut off when a process was killed is passed over. A file of another folder of
     videos, or that another version has written, is started anew.
@@ -32,25 +32,25 @@ class Journal:
         self.path = Path(path)
         self.optional = optional
         self.header = {"root": str(Path(root).absolute()), "written_by": written_by()}
-        self.known: dict[Key, Facts] = {}
+        self.known: dict[ClipKey, ScanResult] = {}
         self._mode = "wb"
         self._read()
 
     @classmethod
-    def of_user(cls, root: str | Path) -> Journal:
-        """The one of a folder of videos in the user's cache."""
+    def in_user_cache(cls, root: str | Path) -> Journal:
+        """The journal of a folder of videos in the user's cache folder."""
         folder = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
         name = hashlib.blake2b(str(Path(root).absolute()).encode(), digest_size=8).hexdigest()
         return cls(Path(folder) / "taghead" / f"{name}.jsonl", root, optional=True)
 
-    def add(self, several: Iterable[Facts]) -> None:
-        """Adds facts; they are in the file when this returns.
+    def add(self, several: Iterable[ScanResult]) -> None:
+        """Adds results; they are in the file when this returns.
 
         Raises:
             OSError: If it cannot be written, unless it is optional.
         """
-        self.known.update((facts.key, facts) for facts in several)
-        lines = [json.dumps(asdict(facts)) for facts in several]
+        self.known.update((result.key, result) for result in several)
+        lines = [json.dumps(asdict(result)) for result in several]
         # an empty line ends one that was cut off
         text = "\n".join([json.dumps(self.header) if self._mode == "wb" else "", *lines, ""])
         try:
@@ -70,8 +70,8 @@ class Journal:
             return
         if lines and _parsed(lines[0]) == self.header:
             self._mode = "ab"
-            found = [facts for facts in map(_facts, map(_parsed, lines[1:])) if facts]
-            self.known = {facts.key: facts for facts in found}
+            found = [result for result in map(_result, map(_parsed, lines[1:])) if result]
+            self.known = {result.key: result for result in found}
 
 
 def _parsed(line: str) -> Any:
@@ -81,5 +81,5 @@ def _parsed(line: str) -> Any:
         return None
 
 
-def _facts(record: Any) -> Facts | None:
-    return Facts(**record) if isinstance(record, dict) else None
+def _result(record: Any) -> ScanResult | None:
+    return ScanResult(**record) if isinstance(record, dict) else None

@@ -1,9 +1,8 @@
-"""The manifest of a dataset: a Parquet file with a row for each clip, which training reads."""
+"""Dataset manifest: a Parquet file with a row for each clip, which training reads."""
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -13,39 +12,40 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from taghead.data.annotations import Annotations, Clip, Split
-from taghead.data.index.scan_result import Facts, Key, written_by
+from taghead.data.index.scan_result import ClipKey, ScanResult, written_by
 from taghead.errors import DataError
+from taghead.files import atomic_file
 
 SCHEMA_VERSION = 1
 _METADATA = b"taghead"
 _TYPES = {"str": pa.string(), "int": pa.int64(), "float": pa.float64()}
-_FACTS = [(field.name, _TYPES[str(field.type)]) for field in fields(Facts)]
+_RESULT_COLUMNS = [(field.name, _TYPES[str(field.type)]) for field in fields(ScanResult)]
 _SCHEMA = pa.schema(
     [
         ("split", pa.string()),
         ("label", pa.int64()),
         ("class_name", pa.string()),
         ("listed_frames", pa.int64()),
-        *_FACTS,
+        *_RESULT_COLUMNS,
         ("same_as", pa.string()),
     ]
 )
 
 
 @dataclass(frozen=True)
-class Entry:
-    """A clip of the manifest.
+class ManifestEntry:
+    """A clip of the manifest: one row.
 
     Args:
         split: Its split.
         clip: What the annotation says of it.
-        facts: What its file says.
+        result: What reading it found out.
         same_as: Another clip of the dataset that shows the same frames, as `<split>: <id>`.
     """
 
     split: Split
     clip: Clip
-    facts: Facts
+    result: ScanResult
     same_as: str = ""
 
 
@@ -55,19 +55,19 @@ class Manifest:
 
     Args:
         description: What wrote it, and of which dataset.
-        known: Facts about every clip that has a file.
+        known: The scan result of every clip that has a file.
         listed: All clips of each split.
     """
 
     description: dict[str, Any]
-    known: dict[Key, Facts]
-    listed: dict[str, list[Key]]
+    known: dict[ClipKey, ScanResult]
+    listed: dict[str, list[ClipKey]]
 
 
 def write_manifest(
-    path: str | Path, root: str | Path, annotations: Annotations, entries: Sequence[Entry]
+    path: str | Path, root: str | Path, annotations: Annotations, entries: Sequence[ManifestEntry]
 ) -> None:
-    """Writes a manifest; it appears when it is whole.
+    """Writes a manifest; the file appears when it is complete.
 
     Its metadata, JSON under the key `taghead`, have `schema_version`, what wrote it, and the
     dataset: its root, format, sources and class names.
@@ -75,7 +75,6 @@ def write_manifest(
     Raises:
         OSError: If it cannot be written.
     """
-    path = Path(path)
     description = {
         "schema_version": SCHEMA_VERSION,
         "written_by": written_by(),
@@ -89,16 +88,12 @@ def write_manifest(
         "label": [entry.clip.label for entry in entries],
         "class_name": [entry.clip.class_name for entry in entries],
         "listed_frames": [entry.clip.listed_frames for entry in entries],
-        **{name: [getattr(entry.facts, name) for entry in entries] for name, _ in _FACTS},
+        **{name: [getattr(entry.result, name) for entry in entries] for name, _ in _RESULT_COLUMNS},
         "same_as": [entry.same_as for entry in entries],
     }
     schema = _SCHEMA.with_metadata({_METADATA: json.dumps(description)})
-    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
+    with atomic_file(path) as partial:
         parquet.write_table(pa.table(columns, schema=schema), partial)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def read_manifest(path: str | Path) -> Manifest:
@@ -121,8 +116,9 @@ def read_manifest(path: str | Path) -> Manifest:
             f"{path}: has the schema version {version}, this version of taghead reads "
             f"{SCHEMA_VERSION}: write it again with taghead index"
         )
-    facts = [Facts(**row) for row in table.select([name for name, _ in _FACTS]).to_pylist()]
-    listed: dict[str, list[Key]] = {}
-    for split, one in zip(table["split"].to_pylist(), facts, strict=True):
+    columns = [name for name, _ in _RESULT_COLUMNS if name in table.column_names]
+    results = [ScanResult(**row) for row in table.select(columns).to_pylist()]
+    listed: dict[str, list[ClipKey]] = {}
+    for split, one in zip(table["split"].to_pylist(), results, strict=True):
         listed.setdefault(split, []).append(one.key)
-    return Manifest(description, {one.key: one for one in facts if one.size}, listed)
+    return Manifest(description, {one.key: one for one in results if one.size}, listed)

@@ -1,4 +1,4 @@
-"""Reads every frame of every clip once, in processes of their own, and says what it found."""
+"""Scan of a dataset: decodes every frame of every clip once, in isolated processes."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 
 from taghead.data.annotations import Clip
 from taghead.data.index.journal import Journal
-from taghead.data.index.scan_result import Facts, Key, key_of
+from taghead.data.index.scan_result import ClipKey, ScanResult, clip_key
 from taghead.data.workers import Failure, run_isolated
 from taghead.errors import VideoError
 from taghead.video import Segment, VideoReader
+from taghead.video.survey_cache import survey_to_text
 
 R = TypeVar("R")
 SEGMENTS_OF_A_JOB = 32  # opening a long file takes as long as reading some segments of it
@@ -36,8 +37,8 @@ class FileState:
 
 
 @dataclass(frozen=True)
-class Job:
-    """Segments of one file, for one process; the file's hash, or None if it is to be computed."""
+class ScanJob:
+    """Segments of one file, for one process; the file's hash, None if it is to be computed."""
 
     file: str
     path: Path
@@ -49,37 +50,37 @@ class Job:
 def scan(
     clips: Sequence[Clip],
     root: str | Path,
-    known: Mapping[Key, Facts],
+    known: Mapping[ClipKey, ScanResult],
     journal: Journal | None = None,
     *,
     num_workers: int = 0,
     hashed: bool = False,
     timeout_sec: float = 300.0,
     title: str = "clips",
-) -> list[Facts]:
-    """Facts about every clip, in the order of the clips.
+) -> list[ScanResult]:
+    """The scan result of every clip, in the order of the clips.
 
-    What is known and whose file has kept its size and time is not read again. All frames of the
-    others are decoded. A clip at which a process dies or takes too long is one that cannot be used,
-    like one that cannot be decoded.
+    Clips with a known result whose file has kept its size and time are not read again. All frames
+    of the others are decoded. A clip at which a process dies or takes too long cannot be used, like
+    one that cannot be decoded.
 
     Args:
         clips: The clips.
         root: The folder of videos.
-        known: Facts from before.
-        journal: Where each new fact is written at once, so that a scan can be interrupted.
+        known: Results from before.
+        journal: Where each new result is written at once, so that a scan can be interrupted.
         num_workers: Processes that read; 0 reads here, where a crash is not caught.
         hashed: Whether to compute `content_hash`.
         timeout_sec: How long a clip may take, beside the time to read its file from a slow disk.
         title: What the progress bar calls them.
     """
     states = file_states(clips)
-    found: dict[Key, Facts] = {}
-    unread: dict[Key, Clip] = {}
+    found: dict[ClipKey, ScanResult] = {}
+    unread: dict[ClipKey, Clip] = {}
     for clip in clips:
-        key, state = key_of(clip, root), states[clip.path]
+        key, state = clip_key(clip, root), states[clip.path]
         if state.reason:
-            found[key] = Facts(*key, state.reason)
+            found[key] = ScanResult(*key, state.reason)
         elif _is_fresh(known.get(key), state, hashed):
             found[key] = known[key]
         elif not clip.fault:
@@ -93,35 +94,36 @@ def scan(
             for several in results:
                 if journal is not None:
                     journal.add(several)
-                found.update((facts.key, facts) for facts in several)
+                found.update((result.key, result) for result in several)
                 bar.advance(task, len(several))
     return [
-        Facts(*key_of(clip, root), clip.fault) if clip.fault else found[key_of(clip, root)]
+        ScanResult(*clip_key(clip, root), clip.fault) if clip.fault else found[clip_key(clip, root)]
         for clip in clips
     ]
 
 
 def file_states(clips: Iterable[Clip]) -> dict[Path, FileState]:
-    """The state of every clip's file: a look, without opening any."""
+    """The state of every clip's file. No file is opened."""
     return {path: _state(path) for path in {clip.path for clip in clips}}
 
 
-def read_facts(job: Job) -> list[Facts]:
-    """Opens a file and reads all frames of the segments; whatever is wrong is in the facts."""
+def scan_file(job: ScanJob) -> list[ScanResult]:
+    """Opens a file and reads all frames of the segments; whatever is wrong is in the results."""
     content_hash = _content_hash(job)
-    facts = [replace(_unread(job, segment), content_hash=content_hash) for segment in job.segments]
+    empty = [replace(_unread(job, segment), content_hash=content_hash) for segment in job.segments]
     try:
         reader = VideoReader(job.path, threads=1)
     except Exception as error:  # of libraries too: whatever it is, it is this file's
-        return [replace(one, reason=_reason(job.path, error)) for one in facts]
-    facts = [_with_file(one, reader) for one in facts]
-    pairs = zip(facts, job.segments, strict=True)
-    return [_with_frames(one, reader, segment) for one, segment in pairs]
+        return [replace(result, reason=_reason(job.path, error)) for result in empty]
+    pairs = zip(empty, job.segments, strict=True)
+    results = [_with_frames(_with_file(result, reader), reader, part) for result, part in pairs]
+    return [replace(results[0], survey=survey_to_text(reader.survey)), *results[1:]]
 
 
-def _with_file(facts: Facts, reader: VideoReader) -> Facts:
+def _with_file(result: ScanResult, reader: VideoReader) -> ScanResult:
+    """The result, with what is known of the file."""
     return replace(
-        facts,
+        result,
         codec=reader.codec,
         backend=reader.backend,
         backend_reason=reader.reason,
@@ -133,15 +135,16 @@ def _with_file(facts: Facts, reader: VideoReader) -> Facts:
     )
 
 
-def _with_frames(facts: Facts, reader: VideoReader, segment: Segment | None) -> Facts:
+def _with_frames(result: ScanResult, reader: VideoReader, segment: Segment | None) -> ScanResult:
+    """The result, with what decoding the segment found out."""
     try:
         frames = range(len(reader)) if segment is None else segment.frames(reader)
         reader.read(frames, size=(16, 16))  # small pictures: decoding is what may fail
     except Exception as error:
-        return replace(facts, reason=_reason(reader.path, error))
+        return replace(result, reason=_reason(reader.path, error))
     end = reader.times[frames.stop] if frames.stop < len(reader) else reader.duration
     return replace(
-        facts,
+        result,
         first_frame=frames.start,
         num_frames=len(frames),
         duration_sec=round(float(end - reader.times[frames.start]), 6),
@@ -154,7 +157,7 @@ def _reason(path: Path, error: Exception) -> str:
     return text if isinstance(error, VideoError) else f"{type(error).__name__}: {text}"
 
 
-def _content_hash(job: Job) -> str:
+def _content_hash(job: ScanJob) -> str:
     """The hash of a job's file; empty if it cannot be read."""
     if job.content_hash is not None:
         return job.content_hash
@@ -183,33 +186,35 @@ def _state(path: Path) -> FileState:
     return FileState(stat.st_size, stat.st_mtime_ns)
 
 
-def _is_fresh(facts: Facts | None, state: FileState, hashed: bool) -> bool:
+def _is_fresh(result: ScanResult | None, state: FileState, hashed: bool) -> bool:
     """Whether the file is as it was, and no more is asked for than is known."""
-    if facts is None or (facts.size, facts.mtime_ns) != (state.size, state.mtime_ns):
+    if result is None or (result.size, result.mtime_ns) != (state.size, state.mtime_ns):
         return False
-    return bool(facts.content_hash or facts.reason or not hashed)
+    return bool(result.content_hash or result.reason or not hashed)
 
 
-def _jobs(unread: Mapping[Key, Clip], states: Mapping[Path, FileState], hashed: bool) -> list[Job]:
+def _jobs(
+    unread: Mapping[ClipKey, Clip], states: Mapping[Path, FileState], hashed: bool
+) -> list[ScanJob]:
     """Clips that are to be read, by file, some at a time."""
     files: dict[tuple[str, Path], list[Segment | None]] = {}
     for (file, _), clip in unread.items():
         files.setdefault((file, clip.path), []).append(clip.segment)
     content_hash = None if hashed else ""
     return [
-        Job(file, path, states[path], tuple(of_file[i : i + SEGMENTS_OF_A_JOB]), content_hash)
+        ScanJob(file, path, states[path], tuple(of_file[i : i + SEGMENTS_OF_A_JOB]), content_hash)
         for (file, path), of_file in files.items()
         for i in range(0, len(of_file), SEGMENTS_OF_A_JOB)
     ]
 
 
 def _each(
-    jobs: Sequence[Job], num_workers: int, timeout_sec: float
-) -> Generator[list[Facts], None, None]:
-    """The facts of each job; of one that fails, those of each of its segments."""
+    jobs: Sequence[ScanJob], num_workers: int, timeout_sec: float
+) -> Generator[list[ScanResult], None, None]:
+    """The results of each job; of one that fails, those of each of its segments."""
     run = partial(_run, num_workers, partial(_time_limit, timeout_sec))
-    again: list[Job] = []
-    with closing(run(read_facts, _hashed_once(jobs, run))) as results:
+    again: list[ScanJob] = []
+    with closing(run(scan_file, _hashed_once(jobs, run))) as results:
         for job, result in results:
             if not isinstance(result, Failure):
                 yield result
@@ -221,7 +226,7 @@ def _each(
         yield from _each(again, num_workers, timeout_sec)
 
 
-def _hashed_once(jobs: Sequence[Job], run: Callable[..., Any]) -> list[Job]:
+def _hashed_once(jobs: Sequence[ScanJob], run: Callable[..., Any]) -> list[ScanJob]:
     """The jobs, with the hash of each file that several of them share."""
     counts = Counter(job.path for job in jobs)
     shared = {job.path: job for job in jobs if job.content_hash is None and counts[job.path] > 1}
@@ -234,10 +239,10 @@ def _hashed_once(jobs: Sequence[Job], run: Callable[..., Any]) -> list[Job]:
 
 def _run(
     num_workers: int,
-    time_limit_sec: Callable[[Job], float],
-    function: Callable[[Job], R],
-    jobs: Sequence[Job],
-) -> Generator[tuple[Job, R | Failure], None, None]:
+    time_limit_sec: Callable[[ScanJob], float],
+    function: Callable[[ScanJob], R],
+    jobs: Sequence[ScanJob],
+) -> Generator[tuple[ScanJob, R | Failure], None, None]:
     """A function of each job, here or in processes of their own."""
     if num_workers > 0:
         yield from run_isolated(function, jobs, num_workers, time_limit_sec)
@@ -246,9 +251,9 @@ def _run(
         yield job, function(job)
 
 
-def _unread(job: Job, segment: Segment | None, reason: str = "") -> Facts:
-    return Facts(job.file, str(segment or ""), reason, job.state.size, job.state.mtime_ns)
+def _unread(job: ScanJob, segment: Segment | None, reason: str = "") -> ScanResult:
+    return ScanResult(job.file, str(segment or ""), reason, job.state.size, job.state.mtime_ns)
 
 
-def _time_limit(timeout_sec: float, job: Job) -> float:
+def _time_limit(timeout_sec: float, job: ScanJob) -> float:
     return timeout_sec * len(job.segments) + job.state.size / SLOWEST_DISK

@@ -1,8 +1,9 @@
-"""What is known about a clip, beside its class: the outcome of reading it."""
+"""Scan result: what reading a clip found out."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import av
@@ -10,13 +11,13 @@ import av
 from taghead import __version__
 from taghead.data.annotations import Clip
 
-Key = tuple[str, str]
-"""File and segment: what tells a clip from the others of a folder."""
+ClipKey = tuple[str, str]
+"""File and segment, as text: identifies a clip within a folder of videos."""
 
 
 @dataclass(frozen=True)
-class Facts:
-    """What a scan found out about a clip.
+class ScanResult:
+    """What a scan found out about a clip and its file.
 
     Args:
         file: The video file: within the folder of videos, or absolute.
@@ -36,6 +37,8 @@ class Facts:
         first_frame: Number of the clip's first frame in the file.
         num_frames: Frames of the clip.
         duration_sec: Duration of the clip.
+        survey: The file's survey as text, at the first of its segments
+            (:func:`~taghead.video.survey_cache.survey_to_text`); empty if there is none.
     """
 
     file: str
@@ -55,10 +58,11 @@ class Facts:
     first_frame: int = 0
     num_frames: int = 0
     duration_sec: float = 0.0
+    survey: str = field(default="", repr=False)
 
     @property
-    def key(self) -> Key:
-        """What tells it from other clips of the folder."""
+    def key(self) -> ClipKey:
+        """The clip's key in the folder of videos."""
         return self.file, self.segment
 
     @property
@@ -67,14 +71,20 @@ class Facts:
         return not self.reason
 
 
-def key_of(clip: Clip, root: str | Path) -> Key:
-    """What tells a clip from the others, wherever the folder of videos lies."""
+def clip_key(clip: Clip, root: str | Path) -> ClipKey:
+    """A clip's key, which is the same wherever the folder of videos lies."""
     file, folder = clip.path.absolute(), Path(root).absolute()
     inside = file.relative_to(folder) if file.is_relative_to(folder) else file
     return inside.as_posix(), str(clip.segment or "")
 
 
 def written_by() -> str:
-    """What decides what a scan finds; facts of another one are not relied on."""
+    """Versions that decide what a scan finds; results of other versions are not used."""
     ffmpeg = getattr(av, "ffmpeg_version_info", "unknown")
     return f"taghead {__version__}, PyAV {av.__version__}, FFmpeg {ffmpeg}"
+
+
+def surveys_of(results: Iterable[ScanResult], root: str | Path) -> dict[Path, str]:
+    """The surveys that scan results hold, by absolute path of the file."""
+    folder = Path(root).absolute()
+    return {folder / result.file: result.survey for result in results if result.survey}

@@ -1,10 +1,8 @@
-"""Generated clips as a dataset on disk: H.264 files, annotation files, and what made them."""
+"""Writer of a generated dataset: H.264 files, annotation files, and the parameters."""
 
 import csv
 import json
 import multiprocessing
-import os
-import time
 import zlib
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -23,8 +21,9 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TimeRemainingColumn
 
-from taghead.data.workers import start_worker, usable_cores
 from taghead.errors import DataError
+from taghead.files import atomic_file, remove_unfinished
+from taghead.processes import start_worker, usable_cores
 
 from .classes import ClipSpec, check_fraction, class_labels, class_names
 from .render import count_frames, draw_clip, plan_clip
@@ -33,15 +32,15 @@ FRAME_RATE = 25
 DEFAULT_SPLITS: Mapping[str, int] = MappingProxyType({"train": 1440, "val": 90, "test": 270})
 GENERATOR_VERSION = 1  # raised when the same parameters give other clips
 CLIPS_PER_WORKER = 100  # starting a process takes as long as about so many clips
-ABANDONED_SEC = 60
+ABANDONED_SEC = 60  # a run that is alive takes less than a second a file
 RECORD_NAME = "dataset.json"
 CSV_HEADER = ("FileName", "Class", "TotalFrames", "ClassEncoded")
 _ENCODER = {"crf": "26", "preset": "superfast", "g": "12"}
 
 
 @dataclass(frozen=True)
-class Entry:
-    """A clip of a dataset: what it shows, the name of its file, and its class's number there."""
+class PlannedClip:
+    """A clip to write: what it shows, the name of its file, and its class's number."""
 
     spec: ClipSpec
     file_name: str
@@ -111,8 +110,8 @@ def write_dataset(
 
     root = Path(root)
     try:
-        _claim(root, parameters)
-        _remove_abandoned(root)
+        _check_or_record(root, parameters)
+        remove_unfinished(root, ABANDONED_SEC)
         clips = {
             split: list(_split_clips(split, size, family, labels, level, mirror, seed))
             for split, size in splits.items()
@@ -121,8 +120,8 @@ def write_dataset(
         for split, members in clips.items():
             _write_annotations(root / f"{split}.csv", members)
     except OSError as error:
-        place = error.filename or root
-        raise DataError(f"{place}: {error.strerror or error}") from error
+        path = error.filename or root
+        raise DataError(f"{path}: {error.strerror or error}") from error
 
 
 def _non_negative(name: str, value: int) -> int:
@@ -152,23 +151,23 @@ def _split_clips(
     level: float,
     mirror: float,
     seed: int,
-) -> Iterator[Entry]:
+) -> Iterator[PlannedClip]:
     """The clips of a split: runs of all classes, each run in its own random order."""
     num_classes = len(labels)
     split_key = zlib.crc32(split.encode())
     numbers: list[int] = []
-    for place in range(size):
-        if place % num_classes == 0:
+    for position in range(size):
+        if position % num_classes == 0:
             # A fourth word keeps this stream apart from those of the clips.
-            order = np.random.default_rng([seed, split_key, place, 1])
+            order = np.random.default_rng([seed, split_key, position, 1])
             numbers = order.permutation(num_classes).tolist()
-        number = numbers[place % num_classes]
-        spec = ClipSpec((seed, split_key, place), labels[number], family, level, mirror)
-        yield Entry(spec, f"{split}_{place:06d}.mp4", number)
+        number = numbers[position % num_classes]
+        spec = ClipSpec((seed, split_key, position), labels[number], family, level, mirror)
+        yield PlannedClip(spec, f"{split}_{position:06d}.mp4", number)
 
 
-def _claim(root: Path, parameters: dict[str, Any]) -> None:
-    """Makes the folder ours, or makes sure that it is: the record says with what it was made."""
+def _check_or_record(root: Path, parameters: dict[str, Any]) -> None:
+    """Records the parameters in a new folder, or compares them with those of an old one."""
     record = root / RECORD_NAME
     if record.exists():
         _compare(record, parameters)
@@ -176,7 +175,8 @@ def _claim(root: Path, parameters: dict[str, Any]) -> None:
     if root.is_dir() and any(root.iterdir()):
         raise DataError(f"{root}: is not empty and holds no {RECORD_NAME}; choose another folder")
     root.mkdir(parents=True, exist_ok=True)
-    _replace_text(record, json.dumps(parameters, indent=2) + "\n")
+    with atomic_file(record) as partial:
+        partial.write_text(json.dumps(parameters, indent=2) + "\n", encoding="utf-8")
 
 
 def _compare(record: Path, parameters: dict[str, Any]) -> None:
@@ -195,7 +195,7 @@ def _compare(record: Path, parameters: dict[str, Any]) -> None:
 
 
 def _write_clips(
-    videos: Path, clips: Mapping[str, list[Entry]], num_workers: int | None, progress: bool
+    videos: Path, clips: Mapping[str, list[PlannedClip]], num_workers: int | None, progress: bool
 ) -> None:
     """Writes the clips that are not there yet."""
     members = [clip for split in clips.values() for clip in split]
@@ -246,14 +246,9 @@ def _results(futures: Iterable[Future[None]]) -> Iterator[None]:
 
 
 def write_clip(spec: ClipSpec, path: Path) -> None:
-    """Draws one clip into a file, which appears only when it is whole."""
-    partial = _partial(path)
-    try:
+    """Draws one clip into a file, which appears only when it is complete."""
+    with atomic_file(path) as partial:
         encode(draw_clip(plan_clip(spec)), partial)
-        os.replace(partial, path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
 
 
 def encode(frames: NDArray[np.uint8], path: Path) -> None:
@@ -268,31 +263,11 @@ def encode(frames: NDArray[np.uint8], path: Path) -> None:
         container.mux(stream.encode())
 
 
-def _write_annotations(path: Path, clips: Iterable[Entry]) -> None:
+def _write_annotations(path: Path, clips: Iterable[PlannedClip]) -> None:
     rows = [
         (clip.file_name, clip.class_name, count_frames(clip.spec), clip.number) for clip in clips
     ]
-    partial = _partial(path)
-    with partial.open("w", newline="", encoding="utf-8") as file:
+    with atomic_file(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(CSV_HEADER)
         writer.writerows(rows)
-    os.replace(partial, path)
-
-
-def _replace_text(path: Path, text: str) -> None:
-    partial = _partial(path)
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
-
-
-def _remove_abandoned(root: Path) -> None:
-    """Removes what a killed run was writing; a living one takes less than a second a file."""
-    for partial in root.rglob("*.part"):
-        if time.time() - partial.stat().st_mtime > ABANDONED_SEC:
-            partial.unlink(missing_ok=True)
-
-
-def _partial(path: Path) -> Path:
-    """Where a file is written before it takes its place: another one for each process."""
-    return path.with_name(f"{path.name}.{os.getpid()}.part")

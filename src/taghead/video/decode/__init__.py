@@ -1,4 +1,4 @@
-"""What decodes a video file, behind one interface."""
+"""Decoding backends behind one interface."""
 
 from typing import Literal, Protocol, get_args
 
@@ -11,13 +11,13 @@ BACKENDS = get_args(BackendName)
 
 
 class Backend(Protocol):
-    """Reads frames of a surveyed file, or refuses with a `VideoError`."""
+    """Reads frames of a file with a survey, or refuses it with a `VideoError`."""
 
     def read(self, wanted: np.ndarray, height: int, width: int) -> np.ndarray:
         """Frames by number, in the order asked for.
 
         Args:
-            wanted: Numbers of frames that the survey promises; one may come more than once.
+            wanted: Frame numbers, as the survey counts; one may come more than once.
             height: Height of the pictures.
             width: Width of the pictures.
 
@@ -31,10 +31,10 @@ class Backend(Protocol):
 
 
 def choose_backend(name: BackendName, survey: Survey, threads: int) -> tuple[str, str, Backend]:
-    """The backend that a name stands for: what it is called, why it is taken, and itself.
+    """The backend of a name: the name of the one taken, why it is taken, and the backend.
 
     `auto` is `pyav` on every file: it was measured to be as fast as the others on those that they
-    read rightly (`benchmarks/decode.py`), and it alone notices that a decoder passes over damage.
+    read right (`benchmarks/decode.py`), and it alone notices that a decoder passes over damage.
 
     Raises:
         VideoError: If it is not proved to be right on this file, or is not installed.

@@ -1,16 +1,16 @@
-"""Decoding with decord2, on the files where it is proved to be right."""
+"""Decoding with decord2, on the files of the allowlist."""
 
 import numpy as np
 
 from taghead.errors import VideoError, first_line
-from taghead.video.decode.proved import check_count, check_proved, scaled
+from taghead.video.decode.allowlist import check_allowed, check_count, resized
 from taghead.video.survey import Survey
 
 _NO_REPEATS = "1e-9"  # the share of frames that decord may replace by others
 
 
 class DecordBackend:
-    """Decodes with decord2; a file outside the proved set never reaches it.
+    """Decodes with decord2; a file outside the allowlist is refused.
 
     It does not notice damage within pictures that the decoder passes over: PyAV does.
 
@@ -23,7 +23,7 @@ class DecordBackend:
     """
 
     def __init__(self, survey: Survey, threads: int) -> None:
-        check_proved("decord", survey)
+        check_allowed("decord", survey)
         self.survey, self.threads = survey, threads
 
     def read(self, wanted: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -45,4 +45,4 @@ class DecordBackend:
             raise VideoError(f"{survey.path}: decord cannot decode it: {reason}") from error
         # decord's bridge, which is global, may be set to another library's tensors
         pictures = np.asarray(batch.asnumpy() if hasattr(batch, "asnumpy") else batch)
-        return scaled(pictures, height, width, survey.orientation)[places]
+        return resized(pictures, height, width, survey.orientation)[places]

@@ -1,4 +1,4 @@
-"""Decoding with PyAV: right on every file, because each frame is checked against its packet."""
+"""Decoding with PyAV: exact on every file, as each frame is checked against its packet."""
 
 from collections.abc import Generator, Iterator
 from contextlib import closing
@@ -12,21 +12,21 @@ from av.video.stream import VideoStream
 
 from taghead.errors import VideoError
 from taghead.video import bitstream
-from taghead.video.conversion import Converter
-from taghead.video.demux import KNOWN, opened, packets, unmarked
-from taghead.video.survey import Survey
+from taghead.video.demux import HEADER_ONLY, open_stream, read_packets, without_discard
+from taghead.video.rgb import RGBConverter
+from taghead.video.survey import NO_TIMESTAMP, Survey
 
-# A jump costs about as much as decoding a few frames.
-_WORTH_A_JUMP = 8  # frames that nobody asked for
+# A seek costs about as much as decoding a few frames.
+_MIN_SKIPPED = 8  # frames
 
 
 class PyAVBackend:
-    """Decodes what the frames asked for need, where packets tell what that is.
+    """Frame-exact decoding with PyAV: only what the frames asked for need, each one verified.
 
-    It starts at the last keyframe before them, jumps over what nobody asked for, and leaves out
-    pictures that neither they nor others need. Each decoded frame must be the one promised by its
-    packet; if one is not, the file is decoded from its first packet on, and the first frame that
-    is not the one promised is an error. Where packets do not tell, all is decoded from the start.
+    It starts at the last keyframe before them, seeks over what nobody asked for, and leaves out
+    pictures that neither they nor others need. Each decoded frame must have the timestamp of its
+    packet; if one has not, the file is decoded from its first packet on, and the first frame whose
+    timestamp is another one is an error. Where packets do not tell, all is decoded from the start.
 
     Args:
         survey: What is known about the file.
@@ -39,22 +39,23 @@ class PyAVBackend:
     def read(self, wanted: np.ndarray, height: int, width: int) -> np.ndarray:
         """Frames by number: see :class:`~taghead.video.decode.Backend`."""
         pictures = np.empty((len(wanted), height, width, 3), np.uint8)
-        convert = Converter(height, width, self.survey.orientation)
+        convert = RGBConverter(height, width, self.survey.orientation)
         numbers, places = np.unique(wanted, return_inverse=True)
         with closing(self._frames(numbers)) as frames:
             for number, frame in enumerate(frames):
                 pictures[places == number] = convert(frame)
         return pictures
 
-    def ticks(self) -> list[int | None]:
-        """The time of each frame that is shown, by decoding all of them."""
-        return [frame.pts for frame in self._from_start()]
+    def timestamps(self) -> np.ndarray:
+        """Timestamp of each frame that is shown, in ticks, by decoding all of them."""
+        found = [NO_TIMESTAMP if one.pts is None else one.pts for one in self._from_start()]
+        return np.array(found, np.int64)
 
     def _frames(self, numbers: np.ndarray) -> Generator[VideoFrame, None, None]:
         """The frames of rising numbers."""
         given = 0
-        if self.survey.is_sure:
-            with closing(self._directly(self.survey.times[self.survey.shown][numbers])) as frames:
+        if self.survey.is_exact:
+            with closing(self._by_seeking(self.survey.shown_timestamps[numbers])) as frames:
                 try:
                     for frame in frames:
                         yield frame
@@ -74,43 +75,44 @@ class PyAVBackend:
                     return
         raise VideoError(f"{self.survey.path}: damaged: only {index + 1} frames of it are there")
 
-    def _directly(self, ticks: np.ndarray) -> Generator[VideoFrame, None, None]:
-        """The frames of rising times, each from the keyframe before it."""
+    def _by_seeking(self, timestamps: np.ndarray) -> Generator[VideoFrame, None, None]:
+        """The frames of rising timestamps, each from the keyframe before it."""
         survey = self.survey
-        with opened(survey.path, self.threads, KNOWN, survey.stream) as (container, stream):
-            for start, of_run in self._runs(ticks):
-                time, seek_to = (None, None) if start is None else survey.starts[start].tolist()
+        opened = open_stream(survey.path, self.threads, HEADER_ONLY, survey.stream)
+        with opened as (container, stream):
+            for start, wanted in self._runs(timestamps):
+                pts, seek_to = (None, None) if start is None else survey.seek_points[start].tolist()
                 if seek_to is not None:
                     container.seek(seek_to, stream=stream)
-                yield from _Run(survey, time, of_run).frames(container, stream)
+                yield from _Run(survey, pts, wanted).frames(container, stream)
 
-    def _runs(self, ticks: np.ndarray) -> Iterator[tuple[int | None, np.ndarray]]:
-        """Parts to decode without a jump: the start (None is that of the file) and the times."""
-        starts, times = self.survey.starts[:, 0], self.survey.times
-        starts = starts[1:] if len(starts) and starts[0] == times[0] else starts
-        nearest = np.searchsorted(starts, ticks, side="right") - 1  # -1: the file's
-        place = np.searchsorted(times, ticks)
-        place_of_start = np.append(np.searchsorted(times, starts), 0)[nearest]
-        gap = place_of_start - np.append(0, place[:-1])
-        jumps = (np.diff(nearest, prepend=-1) > 0) & (gap >= _WORTH_A_JUMP)
-        skipped = len(self.survey.starts) - len(starts)
-        for part in np.split(np.arange(len(ticks)), np.flatnonzero(jumps)):
+    def _runs(self, timestamps: np.ndarray) -> Iterator[tuple[int | None, np.ndarray]]:
+        """Parts to decode without a seek: the start (None is that of the file), the timestamps."""
+        starts, known = self.survey.seek_points[:, 0], self.survey.timestamps
+        starts = starts[1:] if len(starts) and starts[0] == known[0] else starts
+        nearest = np.searchsorted(starts, timestamps, side="right") - 1  # -1: the file's
+        index = np.searchsorted(known, timestamps)
+        index_of_start = np.append(np.searchsorted(known, starts), 0)[nearest]
+        gap = index_of_start - np.append(0, index[:-1])
+        seeks = (np.diff(nearest, prepend=-1) > 0) & (gap >= _MIN_SKIPPED)
+        skipped = len(self.survey.seek_points) - len(starts)
+        for part in np.split(np.arange(len(timestamps)), np.flatnonzero(seeks)):
             if len(part):
-                start = nearest[part[0]].item() + skipped if jumps[part[0]] else None
-                yield start, ticks[part]
+                start = nearest[part[0]].item() + skipped if seeks[part[0]] else None
+                yield start, timestamps[part]
 
     def _from_start(self) -> Generator[VideoFrame, None, None]:
-        """The frames that are shown, in order, each checked to be the one promised."""
+        """The frames that are shown, in order, each compared with its packet's timestamp."""
         survey, index = self.survey, 0
-        promised = zip(survey.times.tolist(), survey.shown.tolist(), strict=True)
-        with opened(survey.path, self.threads, index=survey.stream) as (container, stream):
+        expected = zip(survey.timestamps.tolist(), survey.shown.tolist(), strict=True)
+        with open_stream(survey.path, self.threads, index=survey.stream) as (container, stream):
             try:
                 for frame in _decode(survey, container, stream):
                     whole, shown = not frame.is_corrupt, True
-                    if survey.is_sure:
-                        if frame.pts is not None and frame.pts < survey.times[0]:
+                    if survey.is_exact:
+                        if frame.pts is not None and frame.pts < survey.timestamps[0]:
                             continue  # refers to what was cut off
-                        time, shown = next(promised, (None, True))
+                        time, shown = next(expected, (None, True))
                         whole = whole and time == frame.pts
                     if not whole:
                         raise VideoError(f"{survey.path}: damaged: frame {index} cannot be decoded")
@@ -124,7 +126,7 @@ class PyAVBackend:
 
 
 class _UnexpectedError(Exception):
-    """A decoded frame is not the one that the packets promised."""
+    """A decoded frame does not have the timestamp of its packet."""
 
 
 class _Run:
@@ -132,25 +134,25 @@ class _Run:
 
     def __init__(self, survey: Survey, start: int | None, wanted: np.ndarray) -> None:
         self.survey = survey
-        self.start = survey.times[0].item() if start is None else start
+        self.start = survey.timestamps[0].item() if start is None else start
         self.is_reached = start is None
         self.wanted, self.last = set(wanted.tolist()), wanted[-1].item()
-        first, stop = np.searchsorted(survey.times, (self.start, self.last + 1)).tolist()
-        self.expected = iter(survey.times[first:stop].tolist())
-        self.missing = set(survey.times[first:stop].tolist())  # whose packets are to come
+        first, stop = np.searchsorted(survey.timestamps, (self.start, self.last + 1)).tolist()
+        self.expected = iter(survey.timestamps[first:stop].tolist())
+        self.missing = set(survey.timestamps[first:stop].tolist())  # whose packets are to come
         self.left_out: set[int] = set()
 
     def frames(self, container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
         context, codec = stream.codec_context, self.survey.codec
         width = bitstream.length_bytes(codec, context.extradata)
-        for packet in packets(self.survey.path, container, stream):
+        for packet in read_packets(self.survey.path, container, stream):
             if not self._is_behind_start(packet):
                 continue
             self.missing.discard(packet.pts)
             if packet.pts in self.wanted or not bitstream.is_droppable(
                 codec, memoryview(packet), width
             ):
-                yield from self._checked(stream.decode(unmarked(packet)))
+                yield from self._checked(stream.decode(without_discard(packet)))
             elif packet.pts is not None:
                 self.left_out.add(packet.pts)
             if not self.missing:  # the decoder has all it needs, and would wait for more
@@ -183,6 +185,6 @@ class _Run:
 
 def _decode(survey: Survey, container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
     """Decoded frames; those of packets marked "discard" too if all are known, errors and all."""
-    for packet in packets(survey.path, container, stream):
-        yield from stream.decode(unmarked(packet) if survey.is_sure else packet)
+    for packet in read_packets(survey.path, container, stream):
+        yield from stream.decode(without_discard(packet) if survey.is_exact else packet)
     yield from stream.decode(None)

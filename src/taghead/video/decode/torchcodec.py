@@ -1,9 +1,9 @@
-"""Decoding with torchcodec, on the files where it is proved to be right."""
+"""Decoding with torchcodec, on the files of the allowlist."""
 
 import numpy as np
 
 from taghead.errors import VideoError, first_line
-from taghead.video.decode.proved import check_count, check_proved, scaled
+from taghead.video.decode.allowlist import check_allowed, check_count, resized
 from taghead.video.survey import Survey
 
 
@@ -21,7 +21,7 @@ class TorchCodecBackend:
     """
 
     def __init__(self, survey: Survey, threads: int) -> None:
-        check_proved("torchcodec", survey)
+        check_allowed("torchcodec", survey)
         try:
             import torchcodec.decoders  # noqa: F401
         except (ImportError, OSError, RuntimeError) as error:
@@ -48,10 +48,12 @@ class TorchCodecBackend:
         except (RuntimeError, ValueError, IndexError) as error:
             reason = first_line(error)
             raise VideoError(f"{survey.path}: torchcodec cannot decode it: {reason}") from error
-        due = survey.times[numbers] * float(survey.unit)
-        wrong = np.flatnonzero(np.abs(batch.pts_seconds.numpy() - due) > float(survey.unit) / 2)
+        due = survey.timestamps[numbers] * float(survey.time_base)
+        wrong = np.flatnonzero(
+            np.abs(batch.pts_seconds.numpy() - due) > float(survey.time_base) / 2
+        )
         if len(wrong):
             raise VideoError(
                 f"{survey.path}: damaged: torchcodec gives another frame for {numbers[wrong[0]]}"
             )
-        return scaled(batch.data.numpy(), height, width, survey.orientation)[places]
+        return resized(batch.data.numpy(), height, width, survey.orientation)[places]

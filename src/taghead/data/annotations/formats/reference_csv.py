@@ -1,11 +1,17 @@
-"""The paper's CSV files, `FileName,Class,TotalFrames,ClassEncoded`."""
+"""Format `reference`: the paper's CSV files, `FileName,Class,TotalFrames,ClassEncoded`."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from taghead.data.annotations.clip import Clip
-from taghead.data.annotations.tables import check_columns, read_csv
+from taghead.data.annotations.annotation_format import (
+    AnnotationFormat,
+    Arguments,
+    Detection,
+    detected,
+)
+from taghead.data.annotations.clip import Clip, Split
+from taghead.data.annotations.text_files import check_columns, first_row, read_csv
 from taghead.errors import DataError
 
 COLUMNS = ("FileName", "Class", "TotalFrames", "ClassEncoded")
@@ -52,3 +58,25 @@ def _whole(text: str) -> int | None:
     except ValueError:
         return None
     return int(number) if number.is_integer() else None
+
+
+class ReferenceCSV(AnnotationFormat):
+    """CSV files of the paper: see :func:`read_reference`."""
+
+    name = "reference"
+    arguments = frozenset({"train", "val", "test"})  # the files name the classes
+    class_column = "ClassEncoded"
+
+    def detect(self, root: Path, source: str | None) -> Detection:
+        if source is None or Path(source).suffix.lower() != ".csv":
+            return detected(False)
+        named = bool(set(COLUMNS) & set(first_row(Path(source))))
+        return detected(named, f"its first line names none of {', '.join(COLUMNS)}")
+
+    def read_split(
+        self, split: Split, source: str, arguments: Arguments, classes: list[str] | None
+    ) -> list[Clip]:
+        return read_reference(source, arguments.root)
+
+
+FORMAT = ReferenceCSV()

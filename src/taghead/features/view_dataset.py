@@ -1,9 +1,10 @@
-"""The views of every clip of a dataset, in the order and the batches in which they are stored."""
+"""Torch dataset of the views of every clip, in the batches in which they are stored."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -11,15 +12,15 @@ from torch.utils.data import DataLoader, Dataset
 
 from taghead.data.annotations import Clip, Split
 from taghead.data.dataset import ClipDataset
-from taghead.data.index.excluded import Unreadable
+from taghead.data.index.excluded import ExcludedClip
 from taghead.errors import VideoError
 from taghead.features.shards import Shard
 from taghead.video.preprocessing import Preprocessing
 
-Key = tuple[Split, int]
-"""Split, and number of the clip in its list."""
+ViewKey = tuple[Split, int]
+"""Split, and index of the clip in its list."""
 
-ViewBatch = list[tuple[Key, Tensor | str]]
+ViewBatch = list[tuple[ViewKey, Tensor | str]]
 """Clips' views `[V, 3, T, H, W]`, or why a clip cannot be read."""
 
 
@@ -32,6 +33,7 @@ class ViewDataset(Dataset):
         num_views: Views of a clip of the split `train`.
         seed: Seed of the random views. A view is always the same, whatever was read before it.
         unreadable: Clips that are known to be, and why; they are not tried.
+        surveys: Stored surveys of files, by absolute path.
 
     Shapes:
         - **item** the key; the views `[V, 3, T, H, W]`, or why the clip cannot be read
@@ -43,18 +45,19 @@ class ViewDataset(Dataset):
         preprocessing: Preprocessing,
         num_views: int,
         seed: int,
-        unreadable: Mapping[Key, str],
+        unreadable: Mapping[ViewKey, str],
+        surveys: Mapping[Path, str] | None = None,
     ) -> None:
         self.tested = {
-            split: ClipDataset(listed, preprocessing, views=split == "test")
+            split: ClipDataset(listed, preprocessing, views=split == "test", surveys=surveys)
             for split, listed in clips.items()
         }
-        self.drawn = ClipDataset(clips.get("train", ()), preprocessing, train=True)
+        self.drawn = ClipDataset(clips.get("train", ()), preprocessing, train=True, surveys=surveys)
         self.num_views = num_views
         self.seed = seed
         self.unreadable = dict(unreadable)
 
-    def __getitem__(self, key: Key) -> tuple[Key, Tensor | str]:
+    def __getitem__(self, key: ViewKey) -> tuple[ViewKey, Tensor | str]:
         if key in self.unreadable:
             return key, self.unreadable[key]
         split, number = key
@@ -66,7 +69,7 @@ class ViewDataset(Dataset):
             return key, torch.stack([seen, *(self._drawn(number, view) for view in later)])
         except VideoError as error:
             clip = self.tested[split].clips[number]
-            return key, Unreadable(clip, str(error)).bare_reason
+            return key, ExcludedClip(clip, str(error)).bare_reason
 
     def _drawn(self, number: int, view: int) -> Tensor:
         with torch.random.fork_rng(devices=[]):
@@ -91,7 +94,7 @@ def view_loader(
     So a clip comes with the same others, on whose number its rounding depends, in whatever run it
     is read.
     """
-    batches: list[list[Key]] = []
+    batches: list[list[ViewKey]] = []
     for shard in shards:
         size = max(1, batch_size // shard.num_views)
         for start in range(shard.start, shard.stop, size):

@@ -1,4 +1,4 @@
-"""From clips to the feature maps of a shard, with a frozen backbone."""
+"""Frozen backbone: computes the feature maps of a shard's clips."""
 
 from __future__ import annotations
 
@@ -10,31 +10,31 @@ from torch import Tensor
 from taghead.backbones import Backbone
 from taghead.data.annotations import Clip
 from taghead.data.datamodule import OnError
-from taghead.data.index.excluded import Unreadable
+from taghead.data.index.excluded import ExcludedClip
 from taghead.errors import DataError, VideoError
-from taghead.features.manifest import Recipe
+from taghead.features.feature_spec import FeatureSpec
 from taghead.features.shards import Shard
-from taghead.features.views import ViewBatch
+from taghead.features.view_dataset import ViewBatch
 
 AUTOCAST = {"32-true": None, "16-mixed": torch.float16, "bf16-mixed": torch.bfloat16}
 
 
-class FeatureExtractor:
+class FrozenBackbone:
     """Runs a frozen backbone on the views of clips.
 
     Args:
         backbone: The backbone; it is set to evaluation and moved to the device.
-        recipe: What the feature maps are made from.
+        spec: What the feature maps are made from.
         device: Where the backbone runs.
         batch_size: Views that it takes at once.
         on_error: What happens to a clip that cannot be read: `raise` or `exclude`.
     """
 
     def __init__(
-        self, backbone: Backbone, recipe: Recipe, device: str, batch_size: int, on_error: OnError
+        self, backbone: Backbone, spec: FeatureSpec, device: str, batch_size: int, on_error: OnError
     ) -> None:
         self.backbone = backbone.eval().to(device).to(memory_format=torch.channels_last_3d)
-        self.recipe = recipe
+        self.spec = spec
         self.device = torch.device(device)
         self.batch_size = batch_size
         self.on_error = on_error
@@ -47,7 +47,7 @@ class FeatureExtractor:
         Args:
             shard: The shard.
             batches: Gives its clips, from the first to the last.
-            advance: Is told how many views are done.
+            advance: Called with the number of views that are done.
 
         Shapes:
             - **feature_maps** `[clips, views, C, T, H, W]`
@@ -56,7 +56,7 @@ class FeatureExtractor:
             VideoError: If a clip cannot be read and `on_error` is raise.
             DataError: If a feature map does not fit into its type.
         """
-        listed = self.recipe.clips[shard.split]
+        listed = self.spec.clips[shard.split]
         found: list[Tensor] = []
         excluded: dict[int, str] = {}
         done = 0
@@ -65,7 +65,7 @@ class FeatureExtractor:
             failed = {number: why for (_, number), why in items if isinstance(why, str)}
             if failed and self.on_error == "raise":
                 number, reason = next(iter(failed.items()))
-                raise VideoError(Unreadable.of(listed[number], reason).reason)
+                raise VideoError(ExcludedClip.of(listed[number], reason).reason)
             excluded |= failed
             views = {number: clip for (_, number), clip in items if isinstance(clip, Tensor)}
             if views:
@@ -75,12 +75,12 @@ class FeatureExtractor:
                 found.append(feature_maps)
             done += len(items)
             advance(len(items) * shard.num_views)
-        empty = torch.empty(0, shard.num_views, *self.recipe.feature_shape, dtype=self.dtype)
+        empty = torch.empty(0, shard.num_views, *self.spec.feature_shape, dtype=self.dtype)
         return torch.cat(found) if found else empty, excluded
 
     @property
     def dtype(self) -> torch.dtype:
-        return getattr(torch, self.recipe.dtype)
+        return getattr(torch, self.spec.dtype)
 
     @torch.inference_mode()
     def __call__(self, clips: Tensor) -> Tensor:
@@ -89,13 +89,13 @@ class FeatureExtractor:
 
     def _feature_maps(self, clips: Tensor) -> Tensor:
         clips = clips.to(self.device, memory_format=torch.channels_last_3d)
-        autocast = AUTOCAST[self.recipe.precision]
+        autocast = AUTOCAST[self.spec.precision]
         with torch.autocast(self.device.type, autocast, enabled=autocast is not None):
             feature_maps = self.backbone(clips)
-        if tuple(feature_maps.shape[1:]) != self.recipe.feature_shape:
+        if tuple(feature_maps.shape[1:]) != self.spec.feature_shape:
             raise ValueError(
-                f"{self.recipe.backbone}: its feature maps must be "
-                f"{list(self.recipe.feature_shape)}, as it states "
+                f"{self.spec.backbone}: its feature maps must be "
+                f"{list(self.spec.feature_shape)}, as it states "
                 f"(got {list(feature_maps.shape[1:])})"
             )
         return feature_maps.to(self.dtype).cpu()
@@ -104,6 +104,6 @@ class FeatureExtractor:
         for feature_map, clip in zip(feature_maps, clips, strict=True):
             if not feature_map.isfinite().all():
                 raise DataError(
-                    f"{clip.path}: its feature map has numbers that {self.recipe.dtype} in "
-                    f"precision {self.recipe.precision} cannot hold; dtype bfloat16 may"
+                    f"{clip.path}: its feature map has numbers that {self.spec.dtype} in "
+                    f"precision {self.spec.precision} cannot hold; dtype bfloat16 may"
                 )

@@ -1,4 +1,4 @@
-"""CSV, JSON and text files as they are, with errors that name the file and the line."""
+"""Text, JSON and CSV files, with errors that name the file and the line."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import csv
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
+from taghead.errors import DataError, first_line
 
-from taghead.errors import DataError
+if TYPE_CHECKING:
+    import pandas as pd
 
 ENCODING = "utf-8-sig"  # spreadsheets write a byte order mark
 
@@ -25,6 +26,8 @@ def read_csv(path: Path, header: bool = True) -> pd.DataFrame:
     Raises:
         DataError: If it cannot be read, or has no row.
     """
+    import pandas as pd
+
     try:
         # a class may be called "None", "nan" or "007": every value stays the text that it is
         table = pd.read_csv(
@@ -38,8 +41,7 @@ def read_csv(path: Path, header: bool = True) -> pd.DataFrame:
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such annotation file") from error
     except (OSError, ValueError) as error:  # pandas' own errors are ValueErrors
-        reason = str(error).strip().splitlines()[0]
-        raise DataError(f"{path}: not a readable CSV file: {reason}") from error
+        raise DataError(f"{path}: not a readable CSV file: {first_line(error)}") from error
     if not isinstance(table.index, pd.RangeIndex):  # pandas took the first values for an index
         raise DataError(f"{path}: its lines have more values than its header has columns")
     table.index += 1 + header

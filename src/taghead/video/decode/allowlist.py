@@ -1,10 +1,14 @@
-"""The files on which decoders that number frames themselves are proved to number them rightly."""
+"""Allowlist of files for decoders that number frames themselves: where they do so rightly.
+
+The lists hold what was compared with PyAV frame by frame on files of every kind; nothing that a
+decoder says of itself tells where it numbers frames wrongly.
+"""
 
 import numpy as np
 from av.video.frame import VideoFrame
 
 from taghead.errors import VideoError
-from taghead.video.conversion import Converter, Orientation
+from taghead.video.rgb import Orientation, RGBConverter
 from taghead.video.survey import Survey
 
 # decord counts HEVC wrongly where GOPs refer to each other. AV1 is right, but where decord's
@@ -13,27 +17,27 @@ _CODECS = frozenset({"h264", "vp8", "vp9"})
 _PIXELS = frozenset({"yuv420p", "yuvj420p"})
 
 
-def check_proved(backend: str, survey: Survey) -> None:
-    """Refuse a file that is not in the set where a backend is proved exact.
+def check_allowed(backend: str, survey: Survey) -> None:
+    """Refuses a file outside the set on which a backend is proved to be exact.
 
     Raises:
         VideoError: If it is not; says why.
     """
-    reason = ""
-    if not survey.is_sure:
-        reason = survey.why_not
+    reason, num_frames = "", len(survey.timestamps)
+    if not survey.is_exact:
+        reason = survey.inexact_reason
     elif survey.codec not in _CODECS:
         reason = f"its codec is {survey.codec}, and only {', '.join(sorted(_CODECS))} are proved"
     elif not survey.shown.all():
         reason = "it was cut without encoding it again: frames of it are not to be shown"
-    elif survey.packets != len(survey.times):
-        reason = f"it has {survey.packets} packets for {len(survey.times)} frames"
+    elif survey.num_packets != num_frames:
+        reason = f"it has {survey.num_packets} packets for {num_frames} frames"
     elif survey.pix_fmt not in _PIXELS:
         reason = f"its pixels are {survey.pix_fmt}, and only 8-bit 4:2:0 is proved"
     elif not survey.orientation.is_upright:
         reason = "it is turned by metadata"
-    elif survey.stated not in (0, len(survey.times)):
-        reason = f"its container states {survey.stated} frames, and it has {len(survey.times)}"
+    elif survey.container_frames not in (0, num_frames):
+        reason = f"its container states {survey.container_frames} frames, and it has {num_frames}"
     if reason:
         raise VideoError(
             f"{survey.path}: {backend} is not proved to be right on it ({reason}): use pyav"
@@ -41,23 +45,23 @@ def check_proved(backend: str, survey: Survey) -> None:
 
 
 def check_count(backend: str, survey: Survey, counted: int) -> None:
-    """Refuse a file whose frames a backend counts otherwise than its packets.
+    """Refuses a file in which a backend counts other than one frame a packet.
 
     Raises:
         VideoError: If the numbers differ.
     """
-    if counted != len(survey.times):
+    num_packets = len(survey.timestamps)
+    if counted != num_packets:
         raise VideoError(
-            f"{survey.path}: {backend} counts {counted} frames, its packets {len(survey.times)}: "
-            "use pyav"
+            f"{survey.path}: {backend} counts {counted} frames, its packets {num_packets}: use pyav"
         )
 
 
-def scaled(pictures: np.ndarray, height: int, width: int, upright: Orientation) -> np.ndarray:
-    """Pictures `[T, H, W, 3]` at another size, as `VideoReader.read` scales."""
+def resized(pictures: np.ndarray, height: int, width: int, orientation: Orientation) -> np.ndarray:
+    """Pictures `[T, H, W, 3]` resized, as by `VideoReader.read`."""
     if pictures.shape[1:3] == (height, width):
         return pictures
-    convert = Converter(height, width, upright)
+    convert = RGBConverter(height, width, orientation)
     result = np.empty((len(pictures), height, width, 3), np.uint8)
     for target, picture in zip(result, pictures, strict=True):
         target[:] = convert(VideoFrame.from_ndarray(picture, "rgb24"))

@@ -1,5 +1,6 @@
-"""From a decoded frame to the RGB picture that a player shows."""
+"""Conversion of a decoded frame to the RGB picture that a player shows."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,32 +16,45 @@ _METHOD = Interpolation.BILINEAR | Interpolation.FULL_CHR_H_INT
 _LIMITED_TO_FULL = np.clip(np.rint((np.arange(256) - 16) * 255 / 219), 0, 255).astype(np.uint8)
 
 
+@dataclass(frozen=True)
 class Orientation:
     """How a player turns decoded frames: a transposition, then flips.
 
-    Args:
-        path: The video file, for the error.
-        frame: A decoded frame, with its display matrix if the file has one.
-
-    Raises:
-        VideoError: If the turn is no multiple of 90 degrees.
+    Attributes:
+        transpose: Whether rows become columns.
+        flip_x: Whether the result is flipped left to right.
+        flip_y: Whether it is flipped top to bottom.
     """
 
-    def __init__(self, path: Path, frame: VideoFrame) -> None:
-        self.transpose, self.flip_x, self.flip_y = False, False, False
+    transpose: bool = False
+    flip_x: bool = False
+    flip_y: bool = False
+
+    @classmethod
+    def of_frame(cls, path: Path, frame: VideoFrame) -> "Orientation":
+        """The orientation that a decoded frame's display matrix states; upright without one.
+
+        Args:
+            path: The video file, for the error.
+            frame: A decoded frame.
+
+        Raises:
+            VideoError: If the rotation is no multiple of 90 degrees.
+        """
         data: Any = frame.side_data.get("DISPLAYMATRIX")
         if data is None:
-            return
+            return cls()
         # (x, y) of the decoded frame is shown at (a*x + c*y, b*x + d*y)
         a, b, _, c, d = np.frombuffer(memoryview(data), np.int32)[:5].tolist()
         if a and d and not b and not c:
-            self.flip_x, self.flip_y = a < 0, d < 0
-        elif b and c and not a and not d:
-            self.transpose, self.flip_x, self.flip_y = True, c < 0, b < 0
-        elif any((a, b, c, d)):
+            return cls(flip_x=a < 0, flip_y=d < 0)
+        if b and c and not a and not d:
+            return cls(transpose=True, flip_x=c < 0, flip_y=b < 0)
+        if any((a, b, c, d)):
             raise VideoError(
-                f"{path}: its display matrix does not turn by a multiple of 90 degrees"
+                f"{path}: its display matrix does not rotate by a multiple of 90 degrees"
             )
+        return cls()
 
     @property
     def is_upright(self) -> bool:
@@ -48,17 +62,17 @@ class Orientation:
         return not (self.transpose or self.flip_x or self.flip_y)
 
     def swap(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width before turning from those after, and the other way round."""
+        """Height and width of decoded frames from those of shown ones, and the other way round."""
         return (width, height) if self.transpose else (height, width)
 
-    def turn(self, picture: np.ndarray) -> np.ndarray:
+    def apply(self, picture: np.ndarray) -> np.ndarray:
         """The picture `[H, W, 3]` as it is shown: a view."""
         if self.transpose:
             picture = picture.transpose(1, 0, 2)
         return picture[:: -1 if self.flip_y else 1, :: -1 if self.flip_x else 1]
 
 
-class Converter:
+class RGBConverter:
     """Decoded frames to RGB arrays, with one swscale context for all frames of a video.
 
     Colour matrix and range are those that the frame states; unstated, they are BT.601 and
@@ -67,7 +81,7 @@ class Converter:
     Args:
         height: Height of the pictures.
         width: Width of the pictures.
-        orientation: How to turn them.
+        orientation: How to rotate and flip them.
 
     Shapes:
         - **output** `[height, width, 3]`, uint8 RGB, valid until the next call
@@ -87,4 +101,4 @@ class Converter:
         picture = rows[:, : 3 * self.width].reshape(self.height, self.width, 3)
         if frame.format.name.startswith("gray") and frame.color_range == ColorRange.MPEG:
             picture = _LIMITED_TO_FULL[picture]
-        return self.orientation.turn(picture)
+        return self.orientation.apply(picture)

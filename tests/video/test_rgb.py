@@ -7,7 +7,7 @@ import pytest
 from av.video.reformatter import ColorRange
 
 from taghead.errors import VideoError
-from taghead.video.conversion import Converter, Orientation
+from taghead.video.rgb import Orientation, RGBConverter
 
 BT601, BT709 = 6, 1  # AVColorSpace
 
@@ -24,7 +24,7 @@ def flat_frame(
 
 
 def shown(frame: av.VideoFrame) -> list[int]:
-    convert = Converter(frame.height, frame.width, Orientation(Path("x"), frame))
+    convert = RGBConverter(frame.height, frame.width, Orientation.of_frame(Path("x"), frame))
     picture = convert(frame)
     assert (picture == picture[0, 0]).all()
     return picture[0, 0].tolist()
@@ -72,4 +72,4 @@ def test_refuses_a_slanted_picture() -> None:
     matrix = np.array([60000, 20000, 0, -20000, 60000, 0, 0, 0, 1 << 30], np.int32)
     frame = SimpleNamespace(side_data={"DISPLAYMATRIX": matrix})
     with pytest.raises(VideoError, match=r"^clip\.mp4: .*multiple of 90 degrees$"):
-        Orientation(Path("clip.mp4"), frame)
+        Orientation.of_frame(Path("clip.mp4"), frame)

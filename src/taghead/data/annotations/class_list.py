@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from taghead.data.annotations.clip import Clip
-from taghead.data.annotations.tables import read_json, read_lines
+from taghead.data.annotations.text_files import read_json, read_lines
 from taghead.errors import DataError
 
 _FINEGYM = re.compile(r"Clabel:\s*(\d+);\s*set:\s*(\d+);\s*Glabel:\s*\d+;\s*(\S.*)")
@@ -134,10 +134,10 @@ def check_classes(source: str | Path, clips: Sequence[Clip], names: Sequence[str
             )
 
 
-def numbers_of(
+def class_numbers(
     source: str | Path, names: Sequence[str], classes: Sequence[str] | None
 ) -> dict[str, int]:
-    """The number of each class name: its place in the class list, or else in the alphabet.
+    """The number of each class name: its index in the class list, or else in alphabetical order.
 
     Args:
         source: What lists the names.
@@ -154,8 +154,14 @@ def numbers_of(
     return numbers
 
 
-def name_of(source: str | Path, place: str, label: int, classes: Sequence[str] | None) -> str:
-    """The name of a class that is given by its number: the number, where there is no class list.
+def class_name_of(source: str | Path, where: str, label: int, classes: Sequence[str] | None) -> str:
+    """The name of a class by its number; the number itself where there is no class list.
+
+    Args:
+        source: What lists the class, for the error.
+        where: The line or entry that does, for the error.
+        label: The number.
+        classes: The class list, if there is one.
 
     Raises:
         DataError: If the class list ends before it.
@@ -163,5 +169,5 @@ def name_of(source: str | Path, place: str, label: int, classes: Sequence[str] |
     if classes is None:
         return str(label)
     if not 0 <= label < len(classes):
-        raise DataError(f"{source}: {place}: class {label} is not among the {len(classes)} classes")
+        raise DataError(f"{source}: {where}: class {label} is not among the {len(classes)} classes")
     return classes[label]

@@ -1,11 +1,10 @@
-"""What a feature cache was made from: written beside it, and compared before anything is added."""
+"""Feature spec: all that the feature maps of a cache depend on, stored in its manifest."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from taghead.data.annotations import Clip, Split
 from taghead.errors import DataError
+from taghead.files import config_differences
 from taghead.video.preprocessing import Preprocessing
 
 FORMAT = 1
@@ -25,8 +25,8 @@ Precision = Literal["32-true", "16-mixed", "bf16-mixed"]
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """All that the feature maps of a cache depend on, and the clips that they are of.
+class FeatureSpec:
+    """All that the feature maps of a cache depend on, and the clips that they show.
 
     Args:
         backbone: The backbone's name.
@@ -67,7 +67,7 @@ class Recipe:
         return json.loads(json.dumps({**held, "clips": clips}))
 
     @classmethod
-    def from_dict(cls, held: Mapping[str, Any]) -> Recipe:
+    def from_dict(cls, held: Mapping[str, Any]) -> FeatureSpec:
         """The inverse of `to_dict`; what else is in it is left aside.
 
         Raises:
@@ -82,39 +82,25 @@ class Recipe:
         return cls(**values)
 
     def digest(self) -> str:
-        """A SHA-256 of all of it: every shard names the recipe that it belongs to."""
+        """SHA-256 of the spec: every shard has that of the spec that it belongs to."""
         return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()
 
-    def check_same(self, other: Recipe, root: Path) -> None:
-        """Checks that another recipe, asked for in a folder made with this one, is the same.
+    def check_same(self, other: FeatureSpec, root: Path) -> None:
+        """Checks that the spec asked for is the one that a folder was made with.
 
         Raises:
             DataError: If it is not; the message names the first difference and both values.
         """
-        for name, here, there in _differences("", self.to_dict(), other.to_dict()):
+        found = config_differences(self.to_dict(), other.to_dict(), into_lists=True)
+        for name, here, there in found:
             raise DataError(
                 f"{root}: its features are made with {name} = {here!r}, asked for {there!r}; "
                 f"choose another folder"
             )
 
 
-def _differences(name: str, one: Any, other: Any) -> Iterator[tuple[str, Any, Any]]:
-    """Where two JSON values differ: the place's name and both values there."""
-    if isinstance(one, dict) and isinstance(other, dict):
-        for key in {**one, **other}:
-            place = f"{name}.{key}" if name else str(key)
-            yield from _differences(place, one.get(key), other.get(key))
-    elif isinstance(one, list) and isinstance(other, list):
-        if len(one) != len(other):
-            yield f"length of {name}", len(one), len(other)
-        for number, (left, right) in enumerate(zip(one, other, strict=False)):
-            yield from _differences(f"{name}[{number}]", left, right)
-    elif one != other:
-        yield name, one, other
-
-
 def weights_digest(state: Mapping[str, Tensor]) -> str:
-    """A SHA-256 of a state dict: names, types, shapes and bytes, in the order of the names."""
+    """SHA-256 of a state dict: names, types, shapes and bytes, in the order of the names."""
     digest = hashlib.sha256()
     for name, value in sorted(state.items()):
         value = value.detach().cpu().contiguous()
@@ -123,7 +109,7 @@ def weights_digest(state: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def read_manifest(root: Path) -> dict[str, Any]:
+def read_cache_manifest(root: Path) -> dict[str, Any]:
     """The manifest of a folder, finished or not.
 
     Raises:
@@ -142,27 +128,13 @@ def read_manifest(root: Path) -> dict[str, Any]:
     return manifest
 
 
-def recipe_of(manifest: Mapping[str, Any], root: Path) -> Recipe:
-    """The recipe that a manifest holds.
+def spec_of(manifest: Mapping[str, Any], root: Path) -> FeatureSpec:
+    """The feature spec that a manifest holds.
 
     Raises:
         DataError: If it does not hold one.
     """
     try:
-        return Recipe.from_dict(manifest)
+        return FeatureSpec.from_dict(manifest)
     except (KeyError, TypeError, IndexError, AttributeError) as error:
         raise DataError(f"{root / MANIFEST}: not a whole manifest: {error!r}") from error
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Writes a file that appears whole or not at all, also when the machine stops meanwhile."""
-    partial = path.with_name(f".{path.name}.part")
-    try:
-        with partial.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except OSError:
-        partial.unlink(missing_ok=True)
-        raise

@@ -1,17 +1,25 @@
-"""Plain CSV files: `path,label`, or `path,label,start_sec,end_sec`."""
+"""Format `plain`: CSV files `path,label`, or `path,label,start_sec,end_sec`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pandas as pd
-
-from taghead.data.annotations.classes import class_names, numbers_of
-from taghead.data.annotations.clip import Clip
-from taghead.data.annotations.tables import check_columns, first_row, read_csv
+from taghead.data.annotations.annotation_format import (
+    AnnotationFormat,
+    Arguments,
+    Detection,
+    detected,
+)
+from taghead.data.annotations.class_list import class_names, class_numbers
+from taghead.data.annotations.clip import Clip, Split
+from taghead.data.annotations.text_files import check_columns, first_row, read_csv
 from taghead.errors import DataError
 from taghead.video.segment import Segment
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 COLUMNS = ("path", "label", "start_sec", "end_sec")
 
@@ -63,7 +71,7 @@ def _read(csv: Path) -> pd.DataFrame:
                 f"{csv}: column {unknown[0]!r} is unknown (there are {', '.join(COLUMNS)})"
             )
     elif len(table.columns) in (2, 4):
-        table.columns = pd.Index(COLUMNS[: len(table.columns)])
+        table = table.set_axis(COLUMNS[: len(table.columns)], axis=1)
     else:
         raise DataError(f"{csv}: must have 2 or 4 columns (got {len(table.columns)})")
     table = table.apply(lambda column: column.str.strip())
@@ -85,7 +93,7 @@ def _labels(
         if beyond:
             raise DataError(f"{csv}: label {beyond[0]} is not among the {len(classes)} classes")
         labels = [classes[int(label)] for label in labels]
-    return labels, numbers_of(csv, labels, classes)
+    return labels, class_numbers(csv, labels, classes)
 
 
 def _segment(csv: Path, line: int, start: str, end: str) -> Segment | None:
@@ -95,3 +103,26 @@ def _segment(csv: Path, line: int, start: str, end: str) -> Segment | None:
         return Segment(float(start or 0), float(end) if end else None)
     except ValueError as error:
         raise DataError(f"{csv}: line {line}: start_sec and end_sec: {error}") from error
+
+
+class PlainCSV(AnnotationFormat):
+    """Plain CSV files: see :func:`read_plain`."""
+
+    name = "plain"
+
+    def detect(self, root: Path, source: str | None) -> Detection:
+        if source is None or Path(source).suffix.lower() != ".csv":
+            return detected(False)
+        return detected(
+            has_header(first_row(Path(source))),
+            "its first line does not name path and label (without names of columns, say "
+            "format=plain)",
+        )
+
+    def read_split(
+        self, split: Split, source: str, arguments: Arguments, classes: list[str] | None
+    ) -> list[Clip]:
+        return read_plain(source, arguments.root, classes)
+
+
+FORMAT = PlainCSV()

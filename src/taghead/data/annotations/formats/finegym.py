@@ -1,4 +1,4 @@
-"""FineGym's own annotation: splits as text files, times as JSON, names as a category file."""
+"""Format `finegym`: splits as text files, times as JSON, class names as a category file."""
 
 from __future__ import annotations
 
@@ -7,10 +7,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from taghead.data.annotations.classes import name_of
-from taghead.data.annotations.clip import Clip
-from taghead.data.annotations.folders import SUFFIXES
-from taghead.data.annotations.tables import read_json, read_lines
+from taghead.data.annotations.annotation_format import (
+    AnnotationFormat,
+    Arguments,
+    Detection,
+    detected,
+)
+from taghead.data.annotations.class_list import class_name_of
+from taghead.data.annotations.clip import Clip, Split
+from taghead.data.annotations.text_files import read_json, read_lines
+from taghead.data.annotations.video_files import SUFFIXES
 from taghead.errors import DataError
 from taghead.video.segment import Segment
 
@@ -63,7 +69,7 @@ def read_finegym(
             )
         start, end = _span(times, annotation, match)
         label, fault = int(match["label"]), ""
-        name = name_of(split_file, f"line {number}", label, classes)
+        name = class_name_of(split_file, f"line {number}", label, classes)
         if not 0 <= start < end:
             fault = f"{match['event']} {match['element']} lasts from {start} s to {end} s"
         segment = None if fault else Segment(start, end)
@@ -74,7 +80,7 @@ def read_finegym(
 
 
 def categories_beside(split_file: str | Path) -> Path:
-    """Where FineGym's category file lies, if beside the split file: `gym99_categories.txt`."""
+    """FineGym's category file, as `gym99_categories.txt`, if it lies beside the split file."""
     path = Path(split_file)
     return path.with_name(f"{path.name.split('_')[0]}_categories.txt")
 
@@ -82,30 +88,30 @@ def categories_beside(split_file: str | Path) -> Path:
 def _span(times: Path, annotation: Any, match: re.Match[str]) -> tuple[float, float]:
     """Start and end of an element in its video, in seconds."""
     video, event, element = match["video"], match["event"], match["element"]
-    place = f"{times}: {video}"
-    found = _entry(place, _entry(str(times), annotation, video), event)
+    where = f"{times}: {video}"
+    found = _entry(where, _entry(str(times), annotation, video), event)
     part = _entry(
-        f"{place}: {event}: segments", _entry(f"{place}: {event}", found, "segments"), element
+        f"{where}: {event}: segments", _entry(f"{where}: {event}", found, "segments"), element
     )
-    (zero, _), *_ = _spans(f"{place}: {event}", found)
-    stages = _spans(f"{place}: {event}: {element}", part)
+    (zero, _), *_ = _spans(f"{where}: {event}", found)
+    stages = _spans(f"{where}: {event}: {element}", part)
     return round(zero + stages[0][0], 3), round(zero + stages[-1][1], 3)
 
 
-def _entry(place: str, content: Any, key: str) -> Any:
+def _entry(where: str, content: Any, key: str) -> Any:
     if not isinstance(content, Mapping) or key not in content:
-        raise DataError(f"{place}: has no {key}")
+        raise DataError(f"{where}: has no {key}")
     return content[key]
 
 
-def _spans(place: str, entry: Any) -> list[tuple[float, float]]:
-    spans = _entry(place, entry, "timestamps")
+def _spans(where: str, entry: Any) -> list[tuple[float, float]]:
+    spans = _entry(where, entry, "timestamps")
     try:
         pairs = [(float(start), float(end)) for start, end in spans]
     except (TypeError, ValueError):
         pairs = []
     if not pairs:
-        raise DataError(f"{place}: timestamps must be pairs of seconds (got {spans!r})")
+        raise DataError(f"{where}: timestamps must be pairs of seconds (got {spans!r})")
     return pairs
 
 
@@ -124,3 +130,31 @@ class _Videos:
     def path(self, video: str) -> Path:
         """The file of a video; where it ought to be, if it is not there."""
         return self.found.get(video, self.root / f"{video}.mp4")
+
+
+class FineGym(AnnotationFormat):
+    """FineGym (Gym99 and Gym288): see :func:`read_finegym`."""
+
+    name = "finegym"
+    arguments = AnnotationFormat.arguments | {"times"}
+
+    def detect(self, root: Path, source: str | None) -> Detection:
+        if source is None or not Path(source).is_file():
+            return detected(False)
+        if Path(source).suffix.lower() in (".csv", ".json"):
+            return detected(False)
+        lines = (line.strip() for line in read_lines(Path(source)))
+        return detected(bool(LINE.fullmatch(next(filter(None, lines), ""))))
+
+    def class_list(self, arguments: Arguments) -> str | None:
+        published = categories_beside(arguments.files["train"])
+        return arguments.classes or (str(published) if published.is_file() else None)
+
+    def read_split(
+        self, split: Split, source: str, arguments: Arguments, classes: list[str] | None
+    ) -> list[Clip]:
+        times = arguments.times or Path(arguments.files["train"]).with_name(TIMES_NAME)
+        return read_finegym(source, arguments.root, times, classes)
+
+
+FORMAT = FineGym()

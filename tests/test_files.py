@@ -1,0 +1,98 @@
+import multiprocessing
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from taghead.files import (
+    UNFINISHED,
+    atomic_file,
+    atomic_folder,
+    config_differences,
+    remove_unfinished,
+)
+
+
+def write_half(path: Path) -> None:
+    with atomic_file(path) as partial:
+        partial.write_text("half")
+        raise KeyboardInterrupt
+
+
+def write_half_of_folder(folder: Path) -> None:
+    with atomic_folder(folder) as stage:
+        (stage / "a").write_text("half")
+        raise KeyboardInterrupt
+
+
+def test_a_file_appears_complete_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "a.txt"
+    with atomic_file(path) as partial:
+        partial.write_text("one")
+        assert not path.exists()
+    assert path.read_text() == "one"
+    with pytest.raises(KeyboardInterrupt):
+        write_half(path)
+    assert path.read_text() == "one"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def write_often(path: Path, text: str) -> None:
+    for _ in range(30):
+        with atomic_file(path) as partial:
+            partial.write_text(text * 10_000)
+
+
+def test_writers_of_one_file_do_not_mix(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    processes = [context.Process(target=write_often, args=(tmp_path / "a", x)) for x in "xy"]
+    for process in processes:
+        process.start()
+    while any(process.is_alive() for process in processes):
+        if (tmp_path / "a").exists():
+            assert (tmp_path / "a").read_text() in ("x" * 10_000, "y" * 10_000)
+    assert [process.exitcode for process in processes] == [0, 0]
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_a_folder_of_files_is_written_together(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        write_half_of_folder(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    with atomic_folder(tmp_path) as stage:
+        (stage / "a").write_text("1")
+        (stage / "b").write_text("2")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
+
+
+def test_unfinished_files_are_removed(tmp_path: Path) -> None:
+    (tmp_path / "x").mkdir()
+    old, new = tmp_path / "x" / f"{UNFINISHED}1-a", tmp_path / f"{UNFINISHED}2-b"
+    for path in (old, new, tmp_path / "c"):
+        path.touch()
+    long_ago = time.time() - 100
+    os.utime(old, (long_ago, long_ago))
+    remove_unfinished(tmp_path, min_age_sec=60)
+    assert not old.exists()
+    assert new.exists()
+    remove_unfinished(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["c", "x"]
+
+
+def test_differences_of_configs() -> None:
+    one = {"model": {"class_path": "A", "init_args": {"heads": 4, "names": ["x", "y"]}}, "seed": 0}
+    other = {"model": {"class_path": "A", "init_args": {"heads": 8, "names": ["x", "z"]}}, "lr": 1}
+    assert list(config_differences(one, one)) == []
+    assert list(config_differences(one, other)) == [
+        ("model.heads", 4, 8),
+        ("model.names", ["x", "y"], ["x", "z"]),
+        ("seed", 0, None),
+        ("lr", None, 1),
+    ]
+    assert list(config_differences(one, other, into_lists=True))[1] == ("model.names[1]", "y", "z")
+    shorter = {"a": [1, 2, 3]}, {"a": [1, 5]}
+    assert list(config_differences(*shorter, into_lists=True)) == [
+        ("length of a", 3, 2),
+        ("a[1]", 2, 5),
+    ]
