@@ -1,4 +1,4 @@
-"""Files: state dicts from anywhere, and atomic writes."""
+"""Files: state dicts from anywhere, atomic writes, differences of configs."""
 
 from __future__ import annotations
 
@@ -114,3 +114,24 @@ def _sync(path: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+def config_differences(one: Any, other: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Where two configs differ: the dotted key, and both values.
+
+    Args:
+        one: Mappings, lists and plain values.
+        other: The same.
+        name: The dotted key of both. Like on the command line, it leaves a class's `init_args` out.
+    """
+    if isinstance(one, dict) and isinstance(other, dict):
+        for key in {**one, **other}:
+            inner = name if key == "init_args" else f"{name}.{key}".lstrip(".")
+            yield from config_differences(one.get(key), other.get(key), inner)
+    elif isinstance(one, list) and isinstance(other, list):
+        if len(one) != len(other):
+            yield f"length of {name}", len(one), len(other)
+        for number, (left, right) in enumerate(zip(one, other, strict=False)):
+            yield from config_differences(left, right, f"{name}[{number}]")
+    elif one != other:
+        yield name, one, other
