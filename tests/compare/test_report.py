@@ -1,18 +1,22 @@
 import re
+import subprocess
+import sys
 from collections.abc import Callable
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 from scipy import stats
 from stored import simulated, store
 
 from taghead.cli import main
-from taghead.compare.comparison import Results, compare
 from taghead.compare.markdown import conclusion, section
-from taghead.compare.plots import pareto_front
+from taghead.compare.plots import label_points, pareto_front
+from taghead.compare.results import Results, compare_configurations
 from taghead.compare.tables import cluster_pattern, read_table
 from taghead.errors import DataError
 
@@ -39,7 +43,7 @@ def tables() -> Tables:
 @pytest.fixture(scope="module")
 def results(tables: Tables, tmp_path_factory: pytest.TempPathFactory) -> Results:
     folder = store(tmp_path_factory.mktemp("sweep"), *tables)
-    return compare(read_table(folder), num_draws=1000)
+    return compare_configurations(read_table(folder), num_draws=1000)
 
 
 def test_known_effects_are_recovered(results: Results) -> None:
@@ -65,7 +69,7 @@ def test_the_control_agrees_on_the_factors_that_it_has(results: Results) -> None
 
 
 def test_no_effect_is_reported_as_such(tmp_path: Path) -> None:
-    results = compare(read_table(store(tmp_path, *simulated(NULL))), num_draws=100)
+    results = compare_configurations(read_table(store(tmp_path, *simulated(NULL))), num_draws=100)
     text = conclusion(results)
     assert "Of 3 configurations, 0 better than the control" in text
     assert "0 worse, 3 undecided" in text
@@ -160,7 +164,9 @@ def test_levels_are_averaged_over_the_other_factors(results: Results) -> None:
 def test_an_unbalanced_design_is_not_averaged(tables: Tables, tmp_path: Path) -> None:
     runs, predictions = tables
     gone = (runs["operator"] == "GCNConv") & (runs["relations"] == "past") & (runs["layers"] == "2")
-    results = compare(read_table(store(tmp_path, runs[~gone], predictions)), num_draws=10)
+    results = compare_configurations(
+        read_table(store(tmp_path, runs[~gone], predictions)), num_draws=10
+    )
     assert results.unbalanced == ["operator", "relations", "layers"]
     assert results.effects == []
     assert "Not averaged by level: operator, relations, layers." in section(results, {}, None)
@@ -170,7 +176,7 @@ def test_failed_runs_and_missing_seeds_are_told(tmp_path: Path) -> None:
     runs, predictions = simulated(NULL)
     runs.loc[5, ["status", "error", "top1"]] = ["failed", "boom | <b>_x_\nat step 3", np.nan]
     runs = runs.drop(index=[11, 12, 13, 14])  # one seed is left
-    results = compare(read_table(store(tmp_path, runs, predictions)), num_draws=50)
+    results = compare_configurations(read_table(store(tmp_path, runs, predictions)), num_draws=50)
     text = section(results, {}, None)
     run = runs["run"][5]
     assert (
@@ -192,7 +198,7 @@ def test_without_a_run_of_the_control_nothing_is_compared(tables: Tables, tmp_pa
     runs, predictions = tables
     runs = runs.copy()
     runs.loc[(runs["operator"] == "none") & (runs["layers"] == "2"), "status"] = "failed"
-    results = compare(read_table(store(tmp_path, runs, predictions)), num_draws=10)
+    results = compare_configurations(read_table(store(tmp_path, runs, predictions)), num_draws=10)
     assert len(results.comparisons) == len(results.not_compared) == 6
     text = section(results, {}, None)
     assert (
@@ -207,7 +213,7 @@ def test_the_control_can_be_named(tables: Tables, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no run is a control"):
         read_table(folder)
     control = "operator=GCNConv, relations=past"
-    results = compare(read_table(folder, control), num_draws=10)
+    results = compare_configurations(read_table(folder, control), num_draws=10)
     assert {c.control.levels[:2] for c in results.comparisons} == {("GCNConv", "past")}
     assert all(c.control.levels[2] == c.configuration.levels[2] for c in results.comparisons)
     for wrong in ("operator", "depth=3"):
@@ -217,14 +223,14 @@ def test_the_control_can_be_named(tables: Tables, tmp_path: Path) -> None:
             read_table(folder, wrong)
     control_only = runs[(runs["operator"] != "none") | (runs["layers"] == "2")]
     with pytest.raises(DataError, match=r"no control agrees with operator=EdgeConv, .*layers=10"):
-        compare(read_table(store(tmp_path, control_only, predictions)))
+        compare_configurations(read_table(store(tmp_path, control_only, predictions)))
 
 
 def test_one_control_for_each_configuration(tmp_path: Path) -> None:
     design = [({"operator": "none", "layers": layers}, 0.0) for layers in ("", "2")]
     folder = store(tmp_path, *simulated([*design, ({"operator": "GCNConv", "layers": "2"}, 0.0)]))
     with pytest.raises(DataError, match="operator=GCNConv, layers=2 agrees with operator=none; op"):
-        compare(read_table(folder))
+        compare_configurations(read_table(folder))
 
 
 def swap_clips(runs: pd.DataFrame, predictions: pd.DataFrame) -> Tables:
@@ -295,12 +301,17 @@ def test_refuses_what_is_no_table(tmp_path: Path) -> None:
 
 def test_clusters_come_from_the_clips_ids(tmp_path: Path) -> None:
     table = read_table(store(tmp_path, *simulated(NULL)))
-    results = compare(table, cluster_of=cluster_pattern(r"clip_(\d\d\d)"), num_draws=10)
+    results = compare_configurations(
+        table, cluster_of=cluster_pattern(r"clip_(\d\d\d)"), num_draws=10
+    )
     assert results.num_clusters == 12
     assert "120 test clips of 6 classes in 12 clusters, which are drawn whole" in section(
         results, {}, None
     )
-    assert compare(table, num_draws=10).comparisons[0].top1 != results.comparisons[0].top1
+    assert (
+        compare_configurations(table, num_draws=10).comparisons[0].top1
+        != results.comparisons[0].top1
+    )
     with pytest.raises(ValueError, match="clusters must be a regular expression"):
         cluster_pattern("(")
     with pytest.raises(ValueError, match="clusters must match every clip's id"):
@@ -317,12 +328,12 @@ def test_the_command_writes_the_same_files_again(
     intro = tmp_path / "intro.md"
     intro.write_text("# Ours\n\nWhat was asked | and why.\n")
     options = ["--intro", str(intro), "--num_draws=200", f"--output={tmp_path / 'a' / 'R.md'}"]
-    main(["sweep-report", str(first), str(null), *options])
+    main(["compare", str(first), str(null), *options])
     assert capsys.readouterr().out == f"2 sweeps. Written to {tmp_path / 'a' / 'R.md'}\n"
     # the same rows in another order
     store(first, runs.sample(frac=1, random_state=1), predictions.iloc[::-1])
     options[-1] = f"--output={tmp_path / 'b' / 'R.md'}"
-    main(["sweep-report", str(first), str(null), *options])
+    main(["compare", str(first), str(null), *options])
     files = sorted(p.relative_to(tmp_path / "a") for p in (tmp_path / "a").rglob("*.*"))
     assert len(files) == 2 + 3 + 2
     for file in files:
@@ -348,13 +359,34 @@ def test_the_command_writes_the_same_files_again(
             assert row["low"] < row["difference"] < row["high"]
 
 
+def test_the_command_imports_neither_torch_nor_a_model(tmp_path: Path) -> None:
+    store(tmp_path, *simulated(NULL))
+    code = (
+        "import sys; from taghead.compare.command import compare_runs; "
+        f"compare_runs([{str(tmp_path)!r}], num_draws=10); "
+        "assert not {'torch', 'lightning', 'taghead.model'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert (tmp_path / "RESULTS.md").is_file()
+
+
 def test_errors_of_the_command(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="output must be given with several folders"):
-        main(["sweep-report", str(tmp_path), str(tmp_path)])
+        main(["compare", str(tmp_path), str(tmp_path)])
     with pytest.raises(SystemExit, match="no such folder"):
-        main(["sweep-report", str(tmp_path / "none")])
+        main(["compare", str(tmp_path / "none")])
     with pytest.raises(SystemExit, match="num_draws must be a positive integer"):
-        main(["sweep-report", str(tmp_path), "--num_draws=0"])
+        main(["compare", str(tmp_path), "--num_draws=0"])
+
+
+def test_labels_do_not_overlap() -> None:
+    axes = Figure(figsize=(8, 5)).subplots()
+    points = np.array([[x, y] for x in (1.0, 1.02, 1.04) for y in (5.0, 5.1)] + [[2.0, 6.0]])
+    axes.plot(*points.T, "o")
+    label_points(axes, points, {i: f"configuration {i}" for i in range(6)}, points)
+    boxes = [text.get_window_extent() for text in axes.texts if text.get_text()]
+    assert len(boxes) == 6
+    assert not any(one.overlaps(other) for one, other in combinations(boxes, 2))
 
 
 def test_the_front_has_what_nothing_cheaper_beats() -> None:
