@@ -184,6 +184,14 @@ def test_a_run_that_kills_its_process_again_and_again_is_failed(
     assert complete(store)
 
 
+def test_a_result_that_is_no_number_is_an_error(store: Store, runs: list[RunSpec]) -> None:
+    enqueue(store, runs[:1])
+    assert complete(store, float("nan"))
+    error = store.current()[runs[0].id].user_attrs["error"]
+    assert error == "ValueError: top1 must be a number (got NaN): was no clip tested?"
+    assert enqueue(store, runs[:1]) == 0
+
+
 def test_a_run_without_a_heartbeat_is_done_again(store: Store, runs: list[RunSpec]) -> None:
     enqueue(store, runs[:2])
     with at_work(store, "silent", top1=1.0), at_work(store, "alive", top1=0.5):

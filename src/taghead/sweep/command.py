@@ -157,9 +157,11 @@ def _run(
 
 def _line(trial: FrozenTrial) -> str:
     """What is printed of a run that has ended."""
+    from taghead.sweep.store import is_failed
+
     attributes = trial.user_attrs
     run = f"{attributes['run']}  {RunSpec(attributes['levels'], attributes['seed'], {})}"
-    if "error" in attributes:
+    if is_failed(trial):
         return f"{run}: failed: {attributes['error']}"
     result = attributes["result"]
     return f"{run}: Top-1 {result['top1']:.1%} ({result['train_sec']:.0f} s)"

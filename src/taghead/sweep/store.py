@@ -12,6 +12,7 @@ import csv
 import hashlib
 import json
 import logging
+import math
 import traceback
 import warnings
 import zlib
@@ -238,6 +239,9 @@ class Store:
         return run is None or any(other.user_attrs["run"] == run for other in older)
 
     def _record(self, trial: Trial, result: RunResult) -> float:
+        top1 = float(result.values["top1"])
+        if math.isnan(top1):  # which Optuna takes for a failure without a reason
+            raise ValueError("top1 must be a number (got NaN): was no clip tested?")
         digest, chunks = to_chunks(result.clips)
         for number, chunk in enumerate(chunks):  # stored once for all runs that share the clips
             if f"clips:{digest}:{number}" not in self.study.user_attrs:
@@ -245,7 +249,7 @@ class Store:
         trial.set_user_attr("result", {**result.values, "clips": digest})
         for number, chunk in enumerate(to_chunks(result.predicted)[1]):
             trial.set_user_attr(f"predicted:{number}", chunk)
-        return float(result.values["top1"])
+        return top1
 
     def retry_stale(self) -> None:
         """Queues the runs again whose processes have shown no heartbeat for `GRACE_SEC` seconds."""
