@@ -288,11 +288,23 @@ def test_the_tables_come_from_the_store_alone(
 
 def test_long_values_come_in_chunks_and_back() -> None:
     value = [[f"clip {i * 7919 % 104729}", i] for i in range(30_000)]
-    digest, chunks = to_chunks(value)
+    chunks = to_chunks("clips", value)
+    assert list(chunks) == [f"clips:{number}" for number in range(len(chunks))]
     assert len(chunks) > 2
-    assert max(map(len, chunks)) == CHUNK
-    assert from_chunks(chunks) == value
-    assert to_chunks([*value, 1])[0] != digest
+    assert max(map(len, chunks.values())) == CHUNK
+    assert from_chunks("clips", {**chunks, "other:0": "x"}) == value
+
+
+def test_the_clips_are_stored_once_for_all_runs_that_share_them(
+    store: Store, runs: list[RunSpec]
+) -> None:
+    enqueue(store, runs[:3])
+    for clips in (CLIPS, CLIPS, CLIPS[:2]):
+        given = result(1.0)._replace(clips=clips, predicted=[0] * len(clips))
+        store.run_next("a", lambda _, given=given: given, {})
+    stored = [trial.user_attrs["result"]["clips"] for trial in store.current().values()]
+    assert stored[0] == stored[1] != stored[2]
+    assert sum(name.startswith("clips:") for name in store.study.user_attrs) == 2
 
 
 @pytest.mark.parametrize("url", ["nonsense", "sqlite:////proc/nowhere/study.db", "mysql+no://a/b"])

@@ -21,7 +21,7 @@ from threading import Event
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import MofNCompleteColumn, Progress
 
 from taghead.errors import DataError, check_counts
 from taghead.processes import end_with_parent
@@ -184,14 +184,8 @@ def _report(store: Store, runs: Sequence[RunSpec], folder: Path) -> None:
 
 
 def _progress() -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        speed_estimate_period=3600,
-    )
+    columns = (*Progress.get_default_columns(), MofNCompleteColumn())
+    return Progress(*columns, console=Console(stderr=True), speed_estimate_period=3600)
 
 
 @contextmanager

@@ -10,13 +10,14 @@ from __future__ import annotations
 import base64
 import csv
 import hashlib
+import itertools
 import json
 import logging
 import math
 import traceback
 import warnings
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
@@ -242,13 +243,13 @@ class Store:
         top1 = float(result.values["top1"])
         if math.isnan(top1):  # which Optuna takes for a failure without a reason
             raise ValueError("top1 must be a number (got NaN): was no clip tested?")
-        digest, chunks = to_chunks(result.clips)
-        for number, chunk in enumerate(chunks):  # stored once for all runs that share the clips
-            if f"clips:{digest}:{number}" not in self.study.user_attrs:
-                self.study.set_user_attr(f"clips:{digest}:{number}", chunk)
+        digest = hashlib.sha256(_json(result.clips)).hexdigest()[:12]
+        for name, chunk in to_chunks(f"clips:{digest}", result.clips).items():
+            if name not in self.study.user_attrs:  # stored once for all runs that share the clips
+                self.study.set_user_attr(name, chunk)
         trial.set_user_attr("result", {**result.values, "clips": digest})
-        for number, chunk in enumerate(to_chunks(result.predicted)[1]):
-            trial.set_user_attr(f"predicted:{number}", chunk)
+        for name, chunk in to_chunks("predicted", result.predicted).items():
+            trial.set_user_attr(name, chunk)
         return top1
 
     def retry_stale(self) -> None:
@@ -288,14 +289,6 @@ class Store:
     def _add(self, state: TrialState, attributes: Mapping[str, Any]) -> None:
         self.study.add_trial(create_trial(state=state, user_attrs=dict(attributes)))
 
-    def predictions(self, trial: FrozenTrial) -> RunResult:
-        """The result of a run that is done."""
-        values = trial.user_attrs["result"]
-        clips = _chunks(self.study.user_attrs, f"clips:{values['clips']}")
-        return RunResult(
-            values, from_chunks(clips), from_chunks(_chunks(trial.user_attrs, "predicted"))
-        )
-
     def write_tables(self, folder: Path, predictions: bool = True) -> None:
         """Writes the tables of the runs that are done or failed, each file in one step.
 
@@ -319,9 +312,11 @@ class Store:
                 )
 
     def _prediction_rows(self, trial: FrozenTrial) -> pa.Table:
-        _, clips, predicted = self.predictions(trial)
+        attributes = trial.user_attrs
+        clips = from_chunks(f"clips:{attributes['result']['clips']}", self.study.user_attrs)
         names, labels = zip(*clips, strict=True)
-        runs = [trial.user_attrs["run"]] * len(names)
+        runs = [attributes["run"]] * len(names)
+        predicted = from_chunks("predicted", attributes)
         return pa.table([runs, list(names), list(labels), predicted], schema=SCHEMA)
 
 
@@ -371,21 +366,19 @@ def _row(trial: FrozenTrial) -> dict[str, Any]:
     }
 
 
-def to_chunks(value: Any) -> tuple[str, list[str]]:
-    """A value that JSON can hold, compressed, as texts for a database, and a digest of it."""
-    data = json.dumps(value, separators=(",", ":")).encode()
-    text = base64.b64encode(zlib.compress(data, 9)).decode()
-    chunks = [text[start : start + CHUNK] for start in range(0, len(text), CHUNK)]
-    return hashlib.sha256(data).hexdigest()[:12], chunks
+def to_chunks(name: str, value: Any) -> dict[str, str]:
+    """A value that JSON can hold, compressed, as short texts under numbered names."""
+    text = base64.b64encode(zlib.compress(_json(value), 9)).decode()
+    starts = range(0, len(text), CHUNK)
+    return {f"{name}:{n}": text[start : start + CHUNK] for n, start in enumerate(starts)}
 
 
-def from_chunks(chunks: Iterator[str] | list[str]) -> Any:
+def from_chunks(name: str, attributes: Mapping[str, str]) -> Any:
     """The inverse of :func:`to_chunks`; lists stand for tuples."""
+    texts = (attributes.get(f"{name}:{n}", "") for n in itertools.count())
+    chunks = itertools.takewhile(bool, texts)
     return json.loads(zlib.decompress(base64.b64decode("".join(chunks))))
 
 
-def _chunks(attributes: Mapping[str, str], name: str) -> Iterator[str]:
-    number = 0
-    while f"{name}:{number}" in attributes:
-        yield attributes[f"{name}:{number}"]
-        number += 1
+def _json(value: Any) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode()
