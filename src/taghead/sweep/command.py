@@ -70,7 +70,6 @@ def sweep(
             raise ValueError(f"{name} must be at least {least} (got {value})")
     if limit is not None:
         check_counts(limit=limit)
-    _quiet_lightning()
     spec = read_sweep(file)
     runs = spec.runs()
     if dry_run:
@@ -79,11 +78,9 @@ def sweep(
     folder = Path(output or f"runs/sweeps/{spec.name}")
     store = _open_store(storage or f"sqlite:///{folder}/study.db", spec, runs)
     if workers:
-        from taghead.sweep.run import check_configs
-
         try:
             known = store.current()
-            check_configs(spec, [run for run in runs if run.id not in known])
+            _check(spec, [run for run in runs if run.id not in known])
             with _stop_requests() as stop:
                 store.enqueue(list(spec.factors), runs, retry_failed)
                 pool = Workers(store, folder / "logs", threads, limit)
@@ -96,12 +93,17 @@ def sweep(
 
 
 def _list_runs(spec: SweepSpec, runs: Sequence[RunSpec]) -> None:
-    from taghead.sweep.run import check_configs
-
-    check_configs(spec, runs, build=False)
+    _check(spec, runs, build=False)
     for run in runs:
         print(f"{run.id}  {run}{'  (control)' if run.is_control else ''}")
     print(f"{len(runs)} runs")
+
+
+def _check(spec: SweepSpec, runs: Sequence[RunSpec], build: bool = True) -> None:
+    from taghead.sweep.run import check_configs
+
+    _quiet_lightning()
+    check_configs(spec, runs, build)
 
 
 def _open_store(url: str, spec: SweepSpec, runs: Sequence[RunSpec]) -> Store:
@@ -332,6 +334,7 @@ def work(
 
 
 def _quiet_lightning() -> None:
+    """To be called after Lightning was imported, which sets its loggers' levels."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
 

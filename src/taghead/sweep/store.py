@@ -155,10 +155,11 @@ class Store:
         by_id = {run.id: run for run in runs}
         by_name = {str(run): run for run in runs}
         for trial in self.trials():
-            stored, run = _run_spec(trial), by_id.get(trial.user_attrs["run"])
+            stored, run_id = _run_spec(trial), trial.user_attrs["run"]
+            run = by_id.get(run_id)
             if run is not None and (run.levels, run.seed) == (stored.levels, stored.seed):
                 continue
-            what = f"has the run {stored} ({trial.user_attrs['run']}), which {sweep.path} does not"
+            what = f"has the run {stored} ({run_id}), which {sweep.path} does not have"
             if (changed := by_name.get(str(stored))) is not None:
                 key, here, there = next(config_differences(stored.config, changed.config))
                 what = f"has the run {stored} with {key} = {here!r}, {sweep.path} with {there!r}"
