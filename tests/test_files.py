@@ -86,13 +86,14 @@ def test_differences_of_configs() -> None:
     assert list(config_differences(one, one)) == []
     assert list(config_differences(one, other)) == [
         ("model.heads", 4, 8),
-        ("model.names", ["x", "y"], ["x", "z"]),
+        ("model.names[1]", "y", "z"),
         ("seed", 0, None),
         ("lr", None, 1),
     ]
-    assert list(config_differences(one, other, into_lists=True))[1] == ("model.names[1]", "y", "z")
+    nested = {"relations": ["x", {"reach": 3}]}, {"relations": ["x", {"reach": 2}]}
+    assert list(config_differences(*nested)) == [("relations[1].reach", 3, 2)]
     shorter = {"a": [1, 2, 3]}, {"a": [1, 5]}
-    assert list(config_differences(*shorter, into_lists=True)) == [
+    assert list(config_differences(*shorter)) == [
         ("length of a", 3, 2),
         ("a[1]", 2, 5),
     ]

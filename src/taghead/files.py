@@ -99,9 +99,7 @@ def atomic_folder(folder: str | Path) -> Iterator[Path]:
     _sync(folder)
 
 
-def config_differences(
-    one: Any, other: Any, key: str = "", *, into_lists: bool = False
-) -> Iterator[tuple[str, Any, Any]]:
+def config_differences(one: Any, other: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
     """Where two configs differ: the dotted key, and the value in each, None where it has none.
 
     The `init_args` of a class are left out of keys, as on the command line: `model.head.mode`.
@@ -110,19 +108,16 @@ def config_differences(
         one: Nested mappings, lists and values, as JSON and YAML hold them.
         other: The config to compare it with.
         key: The key of both in a larger config.
-        into_lists: Whether lists are compared item by item, and not as values.
     """
     if isinstance(one, dict) and isinstance(other, dict):
         for name in {**one, **other}:
             inner = key if name == "init_args" else f"{key}.{name}".lstrip(".")
-            yield from config_differences(
-                one.get(name), other.get(name), inner, into_lists=into_lists
-            )
-    elif into_lists and isinstance(one, list) and isinstance(other, list):
+            yield from config_differences(one.get(name), other.get(name), inner)
+    elif isinstance(one, list) and isinstance(other, list):
         if len(one) != len(other):
             yield f"length of {key}", len(one), len(other)
         for index, pair in enumerate(zip(one, other, strict=False)):
-            yield from config_differences(*pair, f"{key}[{index}]", into_lists=True)
+            yield from config_differences(*pair, f"{key}[{index}]")
     elif one != other:
         yield key, one, other
 

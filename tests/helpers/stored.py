@@ -14,6 +14,19 @@ MEASURES += ["head_gflop", "head_latency_ms", "train_sec", "epochs"]
 ORIGIN = ["data", "commit", "torch", "pyg", "started", "config"]
 
 Design = Sequence[tuple[Mapping[str, str], float]]
+Tables = tuple[pd.DataFrame, pd.DataFrame]
+
+FACTORS = ("operator", "relations", "layers")
+SHIFTS = {"GATv2Conv": 1.5, "GCNConv": 0.0, "EdgeConv": -1.5}
+DESIGN: Design = [
+    ({"operator": "none", "relations": "", "layers": layers}, 0.0) for layers in ("2", "10")
+] + [
+    ({"operator": operator, "relations": relations, "layers": layers}, shift)
+    for operator, shift in SHIFTS.items()
+    for relations in ("past", "both")
+    for layers in ("2", "10")
+]
+NULL = [({"operator": name}, 0.0) for name in ("none", "GCNConv", "GATv2Conv", "APPNP")]
 
 
 def simulated(

@@ -21,7 +21,7 @@ from taghead.graph import Grid
 from taghead.model.head_factory import HeadFactory
 from taghead.model.released import Preset, preset_preprocessing
 from taghead.sweep import read_sweep
-from taghead.sweep.checking import check_runs
+from taghead.sweep.run import check_configs
 from taghead.video import Preprocessing
 
 FOLDER = Path(__file__).parents[2] / "experiments"
@@ -166,7 +166,7 @@ def test_every_level_of_a_sweep_is_a_config_of_fit(folder_name: str, features: P
             seen.update(run.levels.items())
             chosen.append(run)
     assert len(seen) == sum(map(len, sweep.factors.values()))
-    check_runs(sweep, chosen)
+    check_configs(sweep, chosen)
 
 
 @pytest.mark.parametrize("folder_name", ["operators", "graphs", "end_to_end"])

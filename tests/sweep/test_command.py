@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -19,9 +20,8 @@ from optuna.trial import TrialState
 from taghead.cli import main
 from taghead.features import FeatureCache
 from taghead.sweep import read_sweep
-from taghead.sweep.pool import new_owner
-from taghead.sweep.provenance import code_version
-from taghead.sweep.store import Store
+from taghead.sweep.run import code_version
+from taghead.sweep.store import Store, is_interrupted
 
 Write = Callable[..., str]
 DIVERGES = {"model.learning_rate": 1.0e30}
@@ -36,9 +36,9 @@ def cache(cache_root: Path, folder: Path) -> Path:
 def kill_one_at_work(store: Store, killed: list[str], over: threading.Event) -> None:
     """Kills the first worker that is in the middle of a run."""
     while not over.wait(0.05):
-        for trial in store.running():
+        for trial in store.trials(TrialState.RUNNING):
             for process in multiprocessing.active_children():
-                if process.name == trial.user_attrs.get("owner") and process.pid is not None:
+                if process.name == trial.user_attrs.get("worker") and process.pid is not None:
                     time.sleep(0.2)
                     os.kill(process.pid, signal.SIGKILL)
                     killed.append(trial.user_attrs["run"])
@@ -54,13 +54,13 @@ def test_workers_die_and_runs_fail_but_none_is_lost_or_doubled(
     sweep = read_sweep(file)
     runs = {run.id: run for run in sweep.runs()}
     assert len(runs) == 6
-    # a command that was killed had begun with a run
     store = Store("sqlite:///out/study.db", sweep.name)
-    store.begin(list(sweep.factors))
-    store.enqueue(list(runs.values()))
-    gone = subprocess.Popen([sys.executable, "-c", ""])
-    gone.wait()
-    assert store.claim(new_owner().replace(f" {os.getpid()} ", f" {gone.pid} ")) is not None
+    store.enqueue(list(sweep.factors), list(runs.values()))
+    # a command that was killed had begun with a run, and its heartbeat is long ago
+    with pytest.warns(UserWarning, match="Heartbeat of storage"):
+        store.study.ask()
+    with sqlite3.connect("out/study.db") as database:
+        database.execute("UPDATE trial_heartbeats SET heartbeat = datetime(heartbeat, '-1 hours')")
 
     killed: list[str] = []
     over = threading.Event()
@@ -84,11 +84,11 @@ def test_workers_die_and_runs_fail_but_none_is_lost_or_doubled(
     complete = [trial.user_attrs["run"] for trial in store.trials(TrialState.COMPLETE)]
     assert sorted(complete) == sorted(done.index)
     assert store.trials(TrialState.RUNNING, TrialState.WAITING) == []
-    lost = [trial for trial in store.trials(TrialState.FAIL) if "error" not in trial.user_attrs]
-    assert [trial.user_attrs.get("lost") for trial in lost] == [
-        None,
-        "its process died with exit code -9",
-    ]
+    interrupted = [trial for trial in store.trials() if is_interrupted(trial)]
+    assert len(interrupted) == 2  # that of the command before, and the one of the killed worker
+    assert interrupted[1].user_attrs["run"] == killed[0]
+    deaths = [trial.user_attrs.get("deaths", 0) for trial in store.current().values()]
+    assert sorted(deaths) == [0, 0, 0, 0, 0, 1]
     for id, row in table.iterrows():
         assert json.loads(row["config"]) == runs[str(id)].config
         assert (row["operator"] or "-") == runs[str(id)].levels.get("operator", "-")
@@ -149,11 +149,14 @@ def test_a_sweep_that_is_asked_to_stop_gives_its_runs_back(
         assert process.wait(60) == 130
     finally:
         process.kill()
-    assert "the same command goes on with what is left" in capfd.readouterr().out
-    assert store.running() == []
+    printed = capfd.readouterr()
+    assert "the same command goes on with what is left" in printed.out
+    assert "GPU available" not in printed.out + printed.err  # Lightning's reports for each config
+    assert store.trials(TrialState.RUNNING) == []
     assert all(trial.state != TrialState.COMPLETE for trial in store.trials())
     assert pd.read_csv("out/runs.csv").empty
-    assert store.enqueue(read_sweep(Path(file)).runs()) == 2  # those that were begun
+    spec = read_sweep(file)
+    assert store.enqueue(list(spec.factors), spec.runs()) == 2  # those that were begun
 
 
 def wait_for_runs(process: subprocess.Popen) -> Store:
@@ -162,7 +165,7 @@ def wait_for_runs(process: subprocess.Popen) -> Store:
         time.sleep(0.5)
         if Path("out/study.db").exists():
             store = Store("sqlite:///out/study.db", "tiny")
-            if len(store.running()) == 2:
+            if len(store.trials(TrialState.RUNNING)) == 2:
                 return store
     raise AssertionError(f"the sweep ended with exit code {process.returncode}")
 

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from taghead.errors import DataError
+from taghead.files import config_differences
 from taghead.sweep import read_sweep
-from taghead.sweep.overrides import differences, overridden
+from taghead.sweep.spec import with_overrides
 
 Write = Callable[..., str]
 
@@ -73,7 +74,7 @@ def test_an_id_is_that_of_the_config_alone(write: Write, folder: Path) -> None:
 
 def test_a_key_leaves_init_args_out() -> None:
     config = {"model": {"head": {"class_path": "H", "init_args": {"conv": "a.Conv"}}}}
-    found = overridden(config, {"model.head.conv.heads": 4, "model.head.class_path": "G"})
+    found = with_overrides(config, {"model.head.conv.heads": 4, "model.head.class_path": "G"})
     assert found == {
         "model": {
             "head": {
@@ -83,10 +84,10 @@ def test_a_key_leaves_init_args_out() -> None:
         }
     }
     assert config["model"]["head"]["init_args"] == {"conv": "a.Conv"}
-    assert overridden({}, {"trainer.max_epochs": 1}) == {"trainer": {"max_epochs": 1}}
+    assert with_overrides({}, {"trainer.max_epochs": 1}) == {"trainer": {"max_epochs": 1}}
     changed = [("model.head.class_path", "H", "G")]
     conv = ("model.head.conv", "a.Conv", {"class_path": "a.Conv", "init_args": {"heads": 4}})
-    assert list(differences(config, found)) == [*changed, conv]
+    assert list(config_differences(config, found)) == [*changed, conv]
 
 
 def level(content: Any) -> dict[str, Any]:

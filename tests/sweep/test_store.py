@@ -1,151 +1,232 @@
 """The store: no run is lost, none is done twice, whoever dies or asks at the same time."""
 
-import os
+import json
 import sqlite3
-import subprocess
-import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
+from optuna.trial import FrozenTrial, TrialState
 
 from taghead.errors import DataError
-from taghead.sweep import Run, Sweep, read_sweep
-from taghead.sweep.packing import PIECE, packed, unpacked
-from taghead.sweep.pool import is_dead, new_owner
-from taghead.sweep.store import GRACE_SEC, MAX_LOST, Store, is_failed, is_lost, is_over
-from taghead.sweep.table import write_predictions, write_runs
+from taghead.sweep import RunSpec, SweepSpec, read_sweep
+from taghead.sweep.spec import RunResult
+from taghead.sweep.store import (
+    CHUNK,
+    GRACE_SEC,
+    MAX_DEATHS,
+    Store,
+    from_chunks,
+    is_ended,
+    is_failed,
+    is_interrupted,
+    to_chunks,
+)
 
 Write = Callable[..., str]
 CLIPS = [("a.mp4", 0), ("b.mp4", 1), ("c.mp4", 1)]
+DIED = "its process died with exit code -9"
 
 
 @pytest.fixture
-def sweep(write: Write) -> Sweep:
+def sweep(write: Write) -> SweepSpec:
     return read_sweep(write())
 
 
 @pytest.fixture
-def runs(sweep: Sweep) -> list[Run]:
+def runs(sweep: SweepSpec) -> list[RunSpec]:
     return sweep.runs()
 
 
 @pytest.fixture
-def store(folder: Path, sweep: Sweep) -> Store:
-    opened = Store("sqlite:///study.db", sweep.name)
-    opened.begin(list(sweep.factors))
-    return opened
+def store(folder: Path, sweep: SweepSpec) -> Store:
+    return Store("sqlite:///study.db", sweep.name)
 
 
-def result(top1: float) -> dict[str, object]:
-    return {"top1": top1, "mca": top1, "num_test": 3, "train_sec": 1.0}
+def enqueue(store: Store, runs: list[RunSpec], retry_failed: bool = False) -> int:
+    return store.enqueue(["operator", "relations"], runs, retry_failed)
 
 
-def test_runs_are_queued_once(store: Store, runs: list[Run]) -> None:
-    assert store.enqueue(runs[:4]) == 4
-    assert store.enqueue(runs) == 2
-    assert Store(store.url, store.name).enqueue(runs, retry_failed=True) == 0
+def result(top1: float, predicted: list[int] | None = None) -> RunResult:
+    values: dict[str, Any] = {"top1": top1, "mca": top1, "num_test": 3, "train_sec": 1.0}
+    return RunResult(values, CLIPS, predicted or [0, 1, 1])
+
+
+def complete(store: Store, top1: float = 1.0, worker: str = "a") -> bool:
+    return store.run_next(worker, lambda config: result(top1), {})
+
+
+def running(store: Store) -> list[FrozenTrial]:
+    return store.trials(TrialState.RUNNING)
+
+
+@contextmanager
+def at_work(store: Store, worker: str, top1: float = 1.0) -> Iterator[None]:
+    """Meanwhile a worker does a run; then it ends it, whether it was given up or not."""
+    begun, end = threading.Event(), threading.Event()
+
+    def function(config: dict) -> RunResult:
+        begun.set()
+        assert end.wait(60)
+        return result(top1)
+
+    own = Store(store.url, store.name)
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(own.run_next, worker, function, {})
+        assert begun.wait(60)
+        try:
+            yield
+        finally:
+            end.set()
+            assert future.result(60)
+
+
+def test_runs_are_queued_once(store: Store, runs: list[RunSpec]) -> None:
+    assert enqueue(store, runs[:4]) == 4
+    assert enqueue(store, runs) == 2
+    assert enqueue(Store(store.url, store.name), runs, retry_failed=True) == 0
     assert {run for run in store.current()} == {run.id for run in runs}
 
 
-def test_workers_that_ask_at_once_get_different_runs(store: Store, runs: list[Run]) -> None:
-    store.enqueue(runs)
+def test_workers_that_ask_at_once_get_different_runs(store: Store, runs: list[RunSpec]) -> None:
+    enqueue(store, runs)
+    by_config = {json.dumps(run.config): run.id for run in runs}
 
-    def take(owner: str) -> list[str]:
+    def take(worker: str) -> list[str]:
         mine = Store(store.url, store.name)
-        taken = []
-        while (trial := mine.claim(owner)) is not None:
-            taken.append(trial.user_attrs["run"])
+        taken: list[str] = []
+
+        def function(config: dict) -> RunResult:
+            taken.append(by_config[json.dumps(config)])
+            return result(0.5)
+
+        while mine.trials(TrialState.WAITING):
+            mine.run_next(worker, function, {})
         return taken
 
     with ThreadPoolExecutor(3) as pool:
         taken = [run for each in pool.map(take, "abc") for run in each]
     assert sorted(taken) == sorted(run.id for run in runs)
-    owners = [trial.user_attrs["owner"] for trial in store.running()]
-    assert len(owners) == len(runs)
-    assert set(owners) <= set("abc")
+    workers = [trial.user_attrs["worker"] for trial in store.trials(TrialState.COMPLETE)]
+    assert len(workers) == len(runs)
+    assert set(workers) <= set("abc")
 
 
-def test_a_run_that_two_machines_queued_is_done_once(store: Store, runs: list[Run]) -> None:
-    store.enqueue(runs[:1])
+def test_a_run_that_two_machines_queued_is_done_once(store: Store, runs: list[RunSpec]) -> None:
+    enqueue(store, runs[:1])
     store.study.add_trial(store.study.get_trials()[0])  # the other machine's, at the same moment
-    first = store.claim("a")
-    assert first is not None
-    assert store.claim("b") is None
-    assert store.complete(first, result(1.0), CLIPS, [0, 1, 1])
-    assert store.enqueue(runs[:1]) == 0
-    assert store.claim("b") is None
+    with at_work(store, "a"):
+        assert not complete(store, worker="b")
+    assert enqueue(store, runs[:1]) == 0
+    assert not complete(store, worker="b")
+    (trial,) = store.trials(TrialState.COMPLETE)
+    assert trial.user_attrs["worker"] == "a"
 
 
-def test_what_a_dead_worker_did_is_done_again(store: Store, runs: list[Run]) -> None:
-    store.enqueue(runs[:1])
-    trial = store.claim("dead")
-    assert trial is not None
-    assert store.enqueue(runs[:1]) == 0
-    assert store.lose("another", "it died") == []
-    assert [lost.number for lost in store.lose("dead", "it died")] == [trial.number]
-    assert is_lost(store.current()[runs[0].id])
-    assert not store.complete(trial, result(1.0), CLIPS, [0, 1, 1])  # it was not dead after all
-    assert not store.fail(trial, "an error", {})
-    assert store.enqueue(runs[:1]) == 1
-    again = store.claim("b")
-    assert again is not None
-    assert again.user_attrs["run"] == trial.user_attrs["run"]
-    assert store.complete(again, result(0.5), CLIPS, [0, 0, 1])
+def test_without_a_queued_run_nothing_is_begun(
+    store: Store, runs: list[RunSpec], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not complete(store)
+    assert store.study.get_trials() == []
+    enqueue(store, runs[:1])
+    queued = store.trials()
+    assert complete(Store(store.url, store.name), worker="b")
+    with monkeypatch.context() as patch:  # it was taken between the look and the claim
+        patch.setattr(store, "trials", lambda *states: queued)
+        assert not complete(store)
+    assert [trial.user_attrs["worker"] for trial in store.current().values()] == ["b"]
+
+
+def test_what_a_dead_worker_did_is_done_again(store: Store, runs: list[RunSpec]) -> None:
+    enqueue(store, runs[:1])
+    with at_work(store, "dead", top1=1.0):
+        assert enqueue(store, runs[:1]) == 0
+        assert not store.give_up("another", DIED)
+        assert store.give_up("dead", DIED)
+        assert not store.give_up("dead", DIED)
+        assert enqueue(store, runs[:1]) == 0  # it is queued already
+    # it was not dead after all, and what it gave does not count
+    assert store.trials(TrialState.COMPLETE) == []
+    assert not any("result" in trial.user_attrs for trial in store.trials())
+    assert complete(store, 0.5)
     assert store.current()[runs[0].id].user_attrs["result"]["top1"] == 0.5
+    assert not complete(store)
+
+
+def test_what_a_stopped_worker_did_is_done_again(store: Store, runs: list[RunSpec]) -> None:
+    enqueue(store, runs[:1])
+    for _ in range(MAX_DEATHS + 1):  # nobody's fault, as where a machine is needed for others
+        with at_work(store, "stopped"):
+            assert store.give_up("stopped")
+            assert is_interrupted(store.current()[runs[0].id])
+        assert enqueue(store, runs[:1]) == 1
+    assert complete(store)
 
 
 def test_a_run_that_kills_its_process_again_and_again_is_failed(
-    store: Store, runs: list[Run]
+    store: Store, runs: list[RunSpec]
 ) -> None:
-    for _ in range(MAX_LOST):
-        assert store.enqueue(runs[:1]) == 1
-        assert store.claim("dead") is not None
-        store.lose("dead", "its process died with exit code -9")
+    assert enqueue(store, runs[:1]) == 1
+    for _ in range(MAX_DEATHS):
+        with at_work(store, "dead"):
+            store.give_up("dead", DIED)
     trial = store.current()[runs[0].id]
     assert is_failed(trial)
-    assert trial.user_attrs["error"] == f"its process died with exit code -9, {MAX_LOST} times"
-    assert store.enqueue(runs[:1]) == 0
-    assert store.enqueue(runs[:1], retry_failed=True) == 1
-    for _ in range(MAX_LOST):  # nobody's fault, as where a machine is switched off
-        assert store.claim("gone") is not None
-        store.lose("gone", "")
-        assert store.enqueue(runs[:1]) == 1
+    assert trial.user_attrs["error"] == f"{DIED}, {MAX_DEATHS} times"
+    assert not complete(store)
+    assert enqueue(store, runs[:1]) == 0
+    assert enqueue(store, runs[:1], retry_failed=True) == 1
+    assert complete(store)
 
 
-def test_what_nobody_has_a_sign_of_is_done_again(store: Store, runs: list[Run]) -> None:
-    store.enqueue(runs[:2])
-    silent, alive = store.claim("a"), store.claim("b")
-    assert silent is not None
-    assert alive is not None
+def test_a_result_that_is_no_number_is_an_error(store: Store, runs: list[RunSpec]) -> None:
+    enqueue(store, runs[:1])
+    assert complete(store, float("nan"))
+    error = store.current()[runs[0].id].user_attrs["error"]
+    assert error == "ValueError: top1 must be a number (got NaN): was no clip tested?"
+    assert enqueue(store, runs[:1]) == 0
+
+
+def test_a_run_without_a_heartbeat_is_done_again(store: Store, runs: list[RunSpec]) -> None:
+    enqueue(store, runs[:2])
+    with at_work(store, "silent", top1=1.0), at_work(store, "alive", top1=0.5):
+        first, second = running(store)
+        store.retry_stale()
+        assert running(store) == [first, second]
+        with sqlite3.connect("study.db") as database:
+            database.execute(
+                "UPDATE trial_heartbeats SET heartbeat = datetime(heartbeat, ?) WHERE trial_id = "
+                "(SELECT trial_id FROM trials WHERE number = ?)",
+                (f"-{GRACE_SEC + 5} seconds", first.number),
+            )
+        store.retry_stale()
+        assert [trial.number for trial in running(store)] == [second.number]
+        assert enqueue(store, runs[:2]) == 0  # it is queued already
+    assert [trial.user_attrs["worker"] for trial in store.trials(TrialState.COMPLETE)] == ["alive"]
+    assert complete(store, 0.25)
+    assert store.current()[runs[0].id].user_attrs["result"]["top1"] == 0.25
+
+
+def test_a_claim_has_a_heartbeat(store: Store, runs: list[RunSpec]) -> None:
+    enqueue(store, runs[:1])
+    with pytest.warns(UserWarning, match="Heartbeat of storage"):
+        store.study.ask()  # and the process dies before its thread has started
     with sqlite3.connect("study.db") as database:
-        database.execute(
-            "UPDATE trial_heartbeats SET heartbeat = datetime(heartbeat, ?) WHERE trial_id = ?",
-            (f"-{GRACE_SEC + 5} seconds", silent._trial_id),
-        )
-    store.lose_stale()
-    assert [trial.number for trial in store.running()] == [alive.number]
-    assert store.enqueue(runs[:2]) == 1
+        database.execute("UPDATE trial_heartbeats SET heartbeat = datetime(heartbeat, '-1 hours')")
+    store.retry_stale()
+    assert complete(store)
 
 
-def test_an_owner_is_dead_when_its_process_is(store: Store) -> None:
-    gone = subprocess.Popen([sys.executable, "-c", ""])
-    gone.wait()
-    owner = new_owner()
-    assert not is_dead(owner)
-    machine, pid, number = owner.rsplit(" ", 2)
-    assert int(pid) == os.getpid()
-    assert is_dead(f"{machine} {gone.pid} {number}")
-    assert not is_dead(f"another-{machine} {gone.pid} {number}")
-
-
-def test_runs_may_only_be_added(store: Store, runs: list[Run], write: Write) -> None:
-    store.enqueue(runs)
+def test_runs_may_only_be_added(store: Store, runs: list[RunSpec], write: Write) -> None:
+    enqueue(store, runs)
     more = read_sweep(write(seeds=[0, 1, 2]))
     store.check(more, more.runs())
-    assert store.enqueue(more.runs()) == 3
+    assert enqueue(store, more.runs()) == 3
     for keys, message in (
         ({"seeds": [1, 2]}, r"has the run relations=none seed=0 \(\w+\), which sweep.yaml does no"),
         (
@@ -163,19 +244,21 @@ def test_runs_may_only_be_added(store: Store, runs: list[Run], write: Write) -> 
         assert "\n" not in str(told.value)
 
 
-def test_the_tables_come_from_the_store_alone(store: Store, runs: list[Run], folder: Path) -> None:
-    store.enqueue(runs)
+def test_the_tables_come_from_the_store_alone(
+    store: Store, runs: list[RunSpec], folder: Path
+) -> None:
+    enqueue(store, runs)
     predicted = {run.id: [number % 2, 1, number % 3] for number, run in enumerate(runs)}
-    for _ in runs[:-2]:
-        trial = store.claim("a")
-        assert trial is not None
-        store.complete(trial, result(0.25), CLIPS, predicted[trial.user_attrs["run"]])
-    failed = store.claim("a")
-    assert failed is not None
-    assert store.fail(failed, 'DataError: a, b\n"c"', {"commit": "1234"})
+    for run in runs[:-2]:
+        assert store.run_next("a", lambda _, id=run.id: result(0.25, predicted[id]), {})
+
+    def fail(config: dict) -> RunResult:
+        raise DataError('a, b\n"c"')
+
+    assert store.run_next("a", fail, {"commit": "1234"})
+    failed = runs[-2]
     elsewhere = Store(store.url, store.name)
-    write_runs(elsewhere, folder / "out")
-    write_predictions(elsewhere, folder / "out")
+    elsewhere.write_tables(folder / "out")
     assert sorted(path.name for path in (folder / "out").iterdir()) == [
         "predictions.parquet",
         "runs.csv",
@@ -189,8 +272,8 @@ def test_the_tables_come_from_the_store_alone(store: Store, runs: list[Run], fol
     ]
     assert table["run"].tolist() == sorted(run.id for run in runs[:-1])
     assert (table["status"] == "failed").sum() == 1
-    row = table.set_index("run").loc[failed.user_attrs["run"]]
-    assert (row["error"], row["top1"], row["commit"]) == ('DataError: a, b\n"c"', "", "1234")
+    row = table.set_index("run").loc[failed.id]
+    assert (row["error"], row["top1"], row["commit"]) == ('DataError: a, b "c"', "", "1234")
     control = table.set_index("run").loc[runs[0].id]
     assert (control["operator"], control["relations"], control["control"]) == ("", "none", True)
     assert not table.set_index("run").loc[runs[1].id, "control"]
@@ -200,16 +283,28 @@ def test_the_tables_come_from_the_store_alone(store: Store, runs: list[Run], fol
     for run, clips in long.groupby("run"):
         assert list(zip(clips["clip"], clips["label"], strict=True)) == CLIPS
         assert clips["predicted"].tolist() == predicted[str(run)]
-    assert is_over(store.current()[failed.user_attrs["run"]])
+    assert is_ended(store.current()[failed.id])
 
 
-def test_long_values_come_in_pieces_and_back() -> None:
+def test_long_values_come_in_chunks_and_back() -> None:
     value = [[f"clip {i * 7919 % 104729}", i] for i in range(30_000)]
-    digest, pieces = packed(value)
-    assert len(pieces) > 2
-    assert max(map(len, pieces)) == PIECE
-    assert unpacked(pieces) == value
-    assert packed([*value, 1])[0] != digest
+    chunks = to_chunks("clips", value)
+    assert list(chunks) == [f"clips:{number}" for number in range(len(chunks))]
+    assert len(chunks) > 2
+    assert max(map(len, chunks.values())) == CHUNK
+    assert from_chunks("clips", {**chunks, "other:0": "x"}) == value
+
+
+def test_the_clips_are_stored_once_for_all_runs_that_share_them(
+    store: Store, runs: list[RunSpec]
+) -> None:
+    enqueue(store, runs[:3])
+    for clips in (CLIPS, CLIPS, CLIPS[:2]):
+        given = result(1.0)._replace(clips=clips, predicted=[0] * len(clips))
+        store.run_next("a", lambda _, given=given: given, {})
+    stored = [trial.user_attrs["result"]["clips"] for trial in store.current().values()]
+    assert stored[0] == stored[1] != stored[2]
+    assert sum(name.startswith("clips:") for name in store.study.user_attrs) == 2
 
 
 @pytest.mark.parametrize("url", ["nonsense", "sqlite:////proc/nowhere/study.db", "mysql+no://a/b"])

@@ -24,7 +24,7 @@ Train and use graph heads on 3D video backbones.
   sweep      train many variants, in parallel and resumably, into one table of runs
   convert    a checkpoint, or one that the paper's authors released, to a folder to share
   bench      what a model costs             taghead bench model r2plus1d_34
-  sweep-report  what the stored runs of sweeps show: tables, intervals, pictures
+  compare    report stored sweeps: differences with intervals, plots
   generate   write a dataset of generated clips
   demo       generate clips, train, test and predict, all in a few minutes
 
@@ -96,10 +96,10 @@ def _run(args: list[str]) -> None:
         _function(convert, args, positional=("source", "output"))
     elif command == "bench":
         _bench(args)
-    elif command == "sweep-report":
-        from taghead.compare.command import sweep_report
+    elif command == "compare":
+        from taghead.compare.command import compare_runs
 
-        _function(sweep_report, args, many="folders")
+        _function(compare_runs, args, many="folders")
     elif command == "generate":
         from taghead.data.synthetic import write_dataset
 

@@ -1,17 +1,16 @@
-"""The command `taghead sweep-report`: from stored runs to statistics, pictures and Markdown."""
+"""The command `taghead compare`: a report with statistics and plots from stored runs."""
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from pathlib import Path
-
-import pandas as pd
 
 from taghead.errors import DataError, check_counts
 from taghead.files import atomic_folder
 
 
-def sweep_report(
+def compare_runs(
     folders: list[str],
     output: str | None = None,
     control: str | None = None,
@@ -19,9 +18,9 @@ def sweep_report(
     clusters: str | None = None,
     num_draws: int = 10_000,
 ) -> None:
-    """Writes what sweeps show: tables with intervals, pictures, and the runs behind each number.
+    """Writes a report of stored sweeps: each configuration beside its control, and plots.
 
-    Each folder has `runs.csv` and `predictions.parquet`, as `taghead sweep` leaves them, and
+    Each folder has `runs.csv` and `predictions.parquet`, as `taghead sweep` writes them, and
     becomes a section. Its `notes.md`, if there is one, is included as it is. Beside the Markdown
     file lie `configurations.csv`, with all numbers, and `figures/`. The same tables give the same
     files.
@@ -34,29 +33,30 @@ def sweep_report(
         intro: A Markdown file that comes first, included as it is.
         clusters: A regular expression: clips in whose ids it finds the same text depend on each
             other, and are drawn together. Without it each clip stands for itself.
-        num_draws: How often the bootstrap draws seeds and clips.
+        num_draws: The number of draws of seeds and clips in the bootstrap.
 
     Raises:
         DataError: If a table breaks a rule.
         ValueError: If an argument does.
     """
-    try:
-        import statsmodels  # noqa: F401
-    except ImportError as error:
-        raise DataError(
-            f"sweep-report needs statsmodels: pip install 'taghead[sweep]' ({error})"
-        ) from error
-    from taghead.compare.comparison import compare
+    for library in ("adjustText", "statsmodels", "tabulate"):
+        if importlib.util.find_spec(library) is None:
+            raise DataError(f"taghead compare needs {library}: pip install 'taghead[sweep]'")
+    import pandas as pd
+
     from taghead.compare.markdown import METHOD, section
-    from taghead.compare.numbers import configurations_frame
     from taghead.compare.plots import draw_figures
+    from taghead.compare.results import compare_configurations
     from taghead.compare.tables import cluster_pattern, read_table
 
     check_counts(num_draws=num_draws)
     target = _target(folders, output)
     cluster_of = None if clusters is None else cluster_pattern(clusters)
     opening = "# Results\n" if intro is None else _text(Path(intro))
-    sweeps = [compare(read_table(folder, control), cluster_of, num_draws) for folder in folders]
+    sweeps = [
+        compare_configurations(read_table(folder, control), cluster_of, num_draws)
+        for folder in folders
+    ]
     stems = _stems([results.table.name for results in sweeps])
     parts = [opening.rstrip("\n") + "\n"]
     with atomic_folder(target.parent / "figures") as stage:
@@ -66,7 +66,7 @@ def sweep_report(
             parts.append(section(results, figures, _text(notes) if notes.is_file() else None))
     parts.append(METHOD.format(num_draws=f"{num_draws:,}"))
     with atomic_folder(target.parent) as stage:
-        numbers = pd.concat([configurations_frame(results) for results in sweeps])
+        numbers = pd.concat([results.to_frame() for results in sweeps])
         numbers.to_csv(stage / "configurations.csv", index=False, float_format="%.10g")
         (stage / target.name).write_text("\n".join(parts), encoding="utf-8")
     print(
@@ -85,7 +85,7 @@ def _target(folders: list[str], output: str | None) -> Path:
 
 
 def _stems(names: list[str]) -> list[str]:
-    """Names of sweeps as names of files, each once."""
+    """Names of sweeps as unique stems of file names."""
     stems = [re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-") or "sweep" for name in names]
     return [
         f"{stem}-{number}" if stem in stems[:number] else stem for number, stem in enumerate(stems)

@@ -1,4 +1,4 @@
-"""A sweep's section of the report, in Markdown: every word of it is made from the table."""
+"""The Markdown section of a sweep in the report: every word of it is made from the table."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
+import pandas as pd
 
-from taghead.compare.comparison import Configuration, Results, described
-from taghead.compare.numbers import cost_ratio
-from taghead.compare.plots import label
+from taghead.compare.results import Comparison, Configuration, Results
 from taghead.compare.statistics import Estimate, visible_difference
 
 METHOD = """## How the numbers are made
@@ -35,8 +34,8 @@ def section(results: Results, figures: Mapping[str, str], notes: str | None) -> 
 
     Args:
         results: The sweep.
-        figures: What each picture in `figures/` shows, by its file's name.
-        notes: Words of the sweep's authors, included as they are.
+        figures: The caption of each plot in `figures/`, by its file's name.
+        notes: Markdown of the sweep's authors, included as it is.
     """
     parts = [f"## {results.table.name}\n"]
     if notes:
@@ -51,7 +50,7 @@ def section(results: Results, figures: Mapping[str, str], notes: str | None) -> 
 
 
 def conclusion(results: Results) -> str:
-    """What the comparisons say together, a null result included."""
+    """The summary of all comparisons, a null result included."""
     comparisons = results.comparisons
     tested = [c for c in comparisons if not np.isnan(c.top1.p)]
     if not tested:
@@ -71,7 +70,7 @@ def conclusion(results: Results) -> str:
     best = max(tested, key=lambda c: c.top1.mean)
     words += (
         f" The highest difference is {_points(best.top1)} points "
-        f"({_escaped(described(results.table.factors, best.configuration.levels))})."
+        f"({_escaped(results.table.format_levels(best.configuration.levels))})."
     )
     if counts["better"] + counts["worse"] == 0:
         words += " No difference to the control is shown, which is not to say that there is none."
@@ -98,12 +97,12 @@ def _what_ran(results: Results) -> str:
     num_controls = sum(c.is_control for c in configurations)
     lines = [
         f"{len(runs)} runs of {len(configurations) - num_controls} configurations and "
-        f"{num_controls} control{'s' * (num_controls != 1)}, seeds {_listed(map(str, seeds))}; "
+        f"{num_controls} control{'s' * (num_controls != 1)}, seeds {', '.join(map(str, seeds))}; "
         f"{_range(runs['num_train'].dropna().astype(int).tolist())} training clips, "
         f"{len(table.clips)} test clips of {len(set(table.classes.tolist()))} classes{clusters}; "
         f"{_range(runs['epochs'].dropna().astype(int).tolist())} epochs. "
         f"Data `{runs['data'].iloc[0]}`, commit {_codes(runs['commit'])}, torch "
-        f"{_listed(sorted(set(runs['torch'])))}, PyG {_listed(sorted(set(runs['pyg'])))}.",
+        f"{', '.join(sorted(set(runs['torch'])))}, PyG {', '.join(sorted(set(runs['pyg'])))}.",
     ]
     constant = [
         f"{factor}={level}"
@@ -117,11 +116,10 @@ def _what_ran(results: Results) -> str:
 
 
 def _failures(results: Results) -> Iterable[str]:
-    others = results.table.others
-    for _, run in others.iterrows():
+    for _, run in results.table.not_done.iterrows():
         error = " ".join(str(run["error"]).split())
         error = error if len(error) <= 200 else error[:197] + "..."
-        levels = described(results.table.factors, run["levels"])
+        levels = results.table.format_levels(run["levels"])
         yield (
             f"- Not done ({_escaped(run['status'])}): run `{run['run']}`, {_escaped(levels)}, seed "
             f"{run['seed']}{': ' * bool(error)}{_escaped(error)}"
@@ -133,48 +131,53 @@ def _missing_seeds(results: Results, seeds: list[int]) -> Iterable[str]:
         if missing := sorted(set(seeds) - set(own.seeds)):
             kind = "control " if own.is_control else ""
             yield (
-                f"- Missing: {kind}{_escaped(described(results.table.factors, own.levels))} has no "
-                f"run with seed {_listed(map(str, missing))}; differences are of common seeds."
+                f"- Missing: {kind}{_escaped(results.table.format_levels(own.levels))} has no "
+                f"run with seed {', '.join(map(str, missing))}; differences are of common seeds."
             )
     for own, reason in results.not_compared:
-        levels = _escaped(described(results.table.factors, own.levels))
+        levels = _escaped(results.table.format_levels(own.levels))
         yield f"- Not compared: {levels} {reason}."
 
 
 def _configuration_table(results: Results) -> str:
-    factors = results.varying()
-    places = [results.table.factors.index(factor) for factor in factors]
-    compared = {c.configuration.levels: c for c in results.comparisons}
+    indices = [results.table.factors.index(factor) for factor in results.varying()]
+    compared = {id(c.configuration): c for c in results.comparisons}
     header = [
-        *factors,
+        *results.varying(),
         *("seeds", "Top-1", "MCA", "Top-1 less control [95%]", "p (Holm)", "verdict"),
         *("MCA less control", "head parameters", "head GFLOP", "head latency"),
     ]
-    rows = []
-    for own in results.configurations:
-        comparison = None if own.is_control else compared.get(own.levels)
-        first = [_escaped(own.levels[place]) or "-" for place in places]
-        difference = ["-", "-", "control" if own.is_control else "not compared", "-"]
-        gflop, latency = _number(own.mean("head_gflop")), _number(own.mean("head_latency_ms"))
-        latency += " ms" * (latency != "-")
-        if comparison is not None:
-            difference = [
-                _points(comparison.top1),
-                _p_value(comparison.adjusted_p),
-                f"**{comparison.verdict}**" * (comparison.verdict != "undecided")
-                or comparison.verdict,
-                _signed(comparison.mca.mean),
-            ]
-            gflop += _times(cost_ratio(comparison, "head_gflop"))
-            latency += _times(cost_ratio(comparison, "head_latency_ms"))
-        seeds = str(len(own.seeds))
-        if comparison is not None and comparison.uncommon_seeds:
-            seeds += f" ({len(comparison.seeds)} common)"
-        parameters = own.mean("head_parameters")
-        size = "-" if np.isnan(parameters) else f"{parameters:,.0f}"
-        accuracy = [_percent(own, name) for name in ("top1", "mca")]
-        rows.append([*first, seeds, *accuracy, *difference, size, gflop, latency])
+    rows = [
+        [
+            *(_escaped(own.levels[index]) or "-" for index in indices),
+            *_own_cells(own, compared.get(id(own))),
+        ]
+        for own in results.configurations
+    ]
     return _table(header, rows)
+
+
+def _own_cells(own: Configuration, comparison: Comparison | None) -> list[str]:
+    seeds = str(len(own.seeds))
+    difference = ["-", "-", "control" if own.is_control else "not compared", "-"]
+    parameters = own.mean("head_parameters")
+    gflop, latency = (_number(own.mean(name)) for name in ("head_gflop", "head_latency_ms"))
+    latency += " ms" * (latency != "-")
+    if comparison is not None:
+        if comparison.unshared_seeds:
+            seeds += f" ({len(comparison.seeds)} common)"
+        is_decided = comparison.verdict != "undecided"
+        difference = [
+            _points(comparison.top1),
+            _p_value(comparison.adjusted_p),
+            f"**{comparison.verdict}**" if is_decided else comparison.verdict,
+            _signed(comparison.mca.mean),
+        ]
+        gflop += _times(comparison.cost_ratio("head_gflop"))
+        latency += _times(comparison.cost_ratio("head_latency_ms"))
+    size = "-" if np.isnan(parameters) else f"{parameters:,.0f}"
+    accuracy = [_percent(own, name) for name in ("top1", "mca")]
+    return [seeds, *accuracy, *difference, size, gflop, latency]
 
 
 def _effect_table(results: Results) -> list[str]:
@@ -185,7 +188,7 @@ def _effect_table(results: Results) -> list[str]:
             for e in results.effects
         ]
         header = ["factor", "level", "configurations", "mean Top-1 less control [95%]"]
-        common = _listed(map(str, results.effect_seeds))
+        common = ", ".join(map(str, results.effect_seeds))
         parts.append(
             f"Levels of single factors, averaged over all others, on the seeds {common} that all "
             "comparisons have:\n"
@@ -193,7 +196,7 @@ def _effect_table(results: Results) -> list[str]:
         parts.append(_table(header, rows))
     if results.unbalanced:
         parts.append(
-            f"Not averaged by level: {_listed(results.unbalanced)}. The design is not balanced "
+            f"Not averaged by level: {', '.join(results.unbalanced)}. The design is not balanced "
             "there: a mean would mix levels of other factors, or all comparisons have not two "
             "seeds in common.\n"
         )
@@ -203,7 +206,7 @@ def _effect_table(results: Results) -> list[str]:
 def _runs(results: Results) -> str:
     """Which runs each row is made of."""
     rows = [
-        [_escaped(label(results, own)), " ".join(f"`{run}`" for run in own.runs["run"])]
+        [_escaped(results.display_name(own)), " ".join(f"`{run}`" for run in own.runs["run"])]
         for own in results.configurations
     ]
     return (
@@ -214,9 +217,8 @@ def _runs(results: Results) -> str:
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
-    lines += ["| " + " | ".join(row) + " |" for row in rows]
-    return "\n".join(lines) + "\n"
+    table = pd.DataFrame(list(rows), columns=list(header))
+    return table.to_markdown(index=False, disable_numparse=True, stralign=None) + "\n"
 
 
 def _points(estimate: Estimate) -> str:
@@ -256,10 +258,6 @@ def _range(numbers: Sequence[int]) -> str:
         return "an unknown number of"
     low, high = min(numbers), max(numbers)
     return str(low) if low == high else f"{low} to {high}"
-
-
-def _listed(words: Iterable[str]) -> str:
-    return ", ".join(words)
 
 
 def _codes(values: Iterable[str]) -> str:

@@ -1,4 +1,4 @@
-"""Differences between configurations, with intervals that speak of new seeds and new clips."""
+"""Paired differences between configurations, with intervals for new seeds and new clips."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ POWER = 0.8
 
 
 class Estimate(NamedTuple):
-    """A mean difference and how far it is known; NaN where one seed or one cluster cannot say."""
+    """A mean difference, its interval and test; NaN beside the mean of one seed or one cluster."""
 
     mean: float
     low: float
@@ -27,7 +27,7 @@ class Estimate(NamedTuple):
 
 
 class Bootstrap(NamedTuple):
-    """A percentile interval, and twice the smaller part of the draws on one side of 0."""
+    """A percentile interval, and twice the smaller share of the draws on one side of 0."""
 
     low: float
     high: float
@@ -52,13 +52,13 @@ def paired_difference(
 
     Why not the bootstrap of both: with 5 seeds that differ much its 95% interval holds the truth in
     80 to 85% of all sweeps; this one holds it in 93 to 97%, whichever of the variances is large
-    (tests/sweep/test_statistics.py).
+    (tests/compare/test_statistics.py).
 
     Args:
-        difference: What a configuration has right (1 or 0) less what its control has.
+        difference: Whether a configuration is right (1 or 0) less whether its control is.
         classes: The clips' classes; then the mean is that of the classes' means, as in MCA.
-        clusters: Numbers of clusters of clips that depend on each other; each clip its own when
-            not given.
+        clusters: Indices of clusters of clips that depend on each other; each clip its own if
+            None.
 
     Shapes:
         - **difference** `[S, C]`, **classes** `[C]`, **clusters** `[C]`
@@ -94,11 +94,11 @@ def hierarchical_bootstrap(
     """Draws seeds, and clips (or clusters of them), with replacement; both stay paired.
 
     Args:
-        differences: What each configuration has right (1 or 0) less what its control has; all of
-            the same clips, which are drawn once for all.
-        clusters: Numbers of clusters of clips that depend on each other; each clip its own when
-            not given.
-        num_draws: How often to draw.
+        differences: Whether each configuration is right (1 or 0) less whether its control is; all
+            of the same clips, which are drawn once for all.
+        clusters: Indices of clusters of clips that depend on each other; each clip its own if
+            None.
+        num_draws: The number of draws.
         seed: Seed of the draws.
 
     Shapes:
@@ -152,8 +152,8 @@ def visible_difference(estimate: Estimate, num_tests: int) -> float:
     """The true difference that a test would find in 4 of 5 sweeps, at the strictest Holm step.
 
     Args:
-        estimate: The test's own, for its standard error.
-        num_tests: How many tests the family has.
+        estimate: The test's, for its standard error.
+        num_tests: The number of tests in the family.
     """
     strictest = stats.t.ppf(1 - LEVEL / (2 * num_tests), estimate.freedom)
     return float((strictest + stats.t.ppf(POWER, estimate.freedom)) * estimate.error)

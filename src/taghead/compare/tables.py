@@ -1,4 +1,4 @@
-"""A sweep's stored runs and predictions, read and checked."""
+"""The tables of a sweep, `runs.csv` and `predictions.parquet`, read and checked."""
 
 from __future__ import annotations
 
@@ -11,23 +11,20 @@ import numpy as np
 import pandas as pd
 
 from taghead.errors import DataError
-from taghead.metrics import accuracies
-
-FIRST = ("run", "sweep")
-AFTER = (
-    *("seed", "control", "status", "error", "top1", "mca", "val_top1", "num_train", "num_test"),
-    *("parameters", "head_parameters", "head_gflop", "head_latency_ms", "train_sec", "epochs"),
-    *("data", "commit", "torch", "pyg", "started", "config"),
-)
-NUMBERS = (
-    *("top1", "mca", "val_top1", "num_train", "num_test", "parameters", "head_parameters"),
-    *("head_gflop", "head_latency_ms", "train_sec", "epochs"),
-)
-ROUNDING = 1e-4  # how far a stored accuracy may be from that of the stored predictions
-
-ABSENT = "none"  # a control's level of the factor that it lacks, as is an empty one
 
 Levels = tuple[str, ...]
+
+MEASUREMENTS = [
+    *("top1", "mca", "val_top1", "num_train", "num_test", "parameters", "head_parameters"),
+    *("head_gflop", "head_latency_ms", "train_sec", "epochs"),
+]
+COLUMNS = [
+    *("run", "sweep", "seed", "control", "status", "error", *MEASUREMENTS),
+    *("data", "commit", "torch", "pyg", "started", "config"),
+]
+"""All columns but those of the factors, which stand between `sweep` and `seed`."""
+
+ROUNDING = 1e-4  # the most that a stored accuracy may differ from that of the stored predictions
 
 
 @dataclass(frozen=True)
@@ -36,33 +33,39 @@ class SweepTable:
 
     Args:
         name: The sweep's name.
-        folder: Where it is stored.
+        folder: The folder it is stored in.
         factors: The names of its factors.
-        named: Those of them that were named to tell the controls, which have them otherwise.
-        runs: All runs that are done, a row each, sorted; `levels` are those of the factors.
-        others: The runs that are not done.
+        control_factors: Those that `control` named; a control may differ from its configurations
+            in them.
+        runs: The runs that are done, a row each, sorted; `levels` are those of the factors.
+        not_done: The other runs.
         clips: Ids of the test clips, sorted.
-        classes: Their classes.
+        classes: The classes of the test clips.
         correct: Whether each run is right on each clip.
 
     Shapes:
-        - **classes** `[C]`, **correct** `[R, C]`
+        - **clips**, **classes** `[C]`, **correct** `[R, C]`
     """
 
     name: str
     folder: Path
     factors: tuple[str, ...]
-    named: frozenset[str]
+    control_factors: frozenset[str]
     runs: pd.DataFrame
-    others: pd.DataFrame
+    not_done: pd.DataFrame
     clips: np.ndarray
     classes: np.ndarray
     correct: np.ndarray
 
     def clusters(self, cluster_of: Callable[[str], str]) -> np.ndarray:
-        """The number of each clip's cluster `[C]`, by a function of its id."""
+        """The index of each clip's cluster `[C]`, by a function of its id."""
         names = [cluster_of(str(clip)) for clip in self.clips]
         return np.unique(names, return_inverse=True)[1]
+
+    def format_levels(self, levels: Levels) -> str:
+        """`factor=level, factor=level`, without the factors that do not apply."""
+        pairs = zip(self.factors, levels, strict=True)
+        return ", ".join(f"{factor}={level}" for factor, level in pairs if level) or "no factor"
 
 
 def read_table(folder: str | Path, control: str | None = None) -> SweepTable:
@@ -70,12 +73,13 @@ def read_table(folder: str | Path, control: str | None = None) -> SweepTable:
 
     Args:
         folder: A sweep's folder.
-        control: Which runs are controls, `factor=level[,factor=level]`, where the table's own
-            column shall not say it.
+        control: Which runs are controls, `factor=level[,factor=level]`; those that the table marks
+            if None.
 
     Raises:
-        DataError: If a column is missing or breaks its rule, runs are there twice, tested other
-            clips or other data, or their stored accuracies are not those of their predictions.
+        DataError: If a column is missing or breaks its rule, a run is there twice, runs were tested
+            on other clips or data, or a stored accuracy is not that of the predictions.
+        ValueError: If `control` names no factor.
     """
     path = Path(folder) / "runs.csv"
     table = _read_runs(path)
@@ -83,46 +87,36 @@ def read_table(folder: str | Path, control: str | None = None) -> SweepTable:
     factors = tuple(names[names.index("sweep") + 1 : names.index("seed")])
     if not factors:
         raise DataError(f"{path}: there must be a column for each factor between sweep and seed")
-    if len(sweeps := sorted(set(table["sweep"]))) != 1:
-        raise DataError(
-            f"{path}: the runs must be of one sweep (got {', '.join(sweeps) or 'none'})"
-        )
-    wanted: dict[str, str] = {}
-    if control is not None:
-        wanted = _wanted_levels(control, factors)
+    wanted = {} if control is None else _wanted_levels(control, factors)
+    if wanted:
         table["control"] = (table[list(wanted)] == list(wanted.values())).all(axis=1)
-    if not table["control"].any():
-        raise DataError(
-            f"{path}: no run is a control: the column control is false everywhere, and --control "
-            "names the factors that make one, such as relations=none"
-        )
     table["levels"] = list(map(tuple, table[list(factors)].to_numpy().tolist()))
-    by_name = pd.Series(
-        [[level_key(level) for level in levels] for levels in table["levels"]], index=table.index
-    )
-    order = sorted(table.index, key=lambda i: (by_name[i], table["seed"][i], table["run"][i]))
-    table = table.loc[order].reset_index(drop=True)
+    keys = zip(table["levels"], table["seed"], table["run"], table.index, strict=True)
+    order = sorted(([*map(level_key, levels)], *others) for levels, *others in keys)
+    table = table.loc[[index for *_, index in order]].reset_index(drop=True)
     is_done = table["status"] == "done"
-    done, others = table[is_done].reset_index(drop=True), table[~is_done].reset_index(drop=True)
-    _check_runs(path, table, done)
-    source = Path(folder) / "predictions.parquet"
-    clips, classes, correct, mca = _read_predictions(source, done["run"].tolist())
+    runs, not_done = (table[rows].reset_index(drop=True) for rows in (is_done, ~is_done))
+    _check_runs(path, table, runs)
+    clips, classes, correct = _read_predictions(path.with_name("predictions.parquet"), runs["run"])
+    _, index = np.unique(classes, return_inverse=True)
+    member = np.eye(index.max() + 1)[index]  # [C, K]
+    mca = (correct @ member / member.sum(axis=0)).mean(axis=1)
     for column, recomputed in (("top1", correct.mean(axis=1)), ("mca", mca)):
-        wrong = ~(np.abs(done[column].to_numpy(float) - recomputed) <= ROUNDING)
+        wrong = ~(np.abs(runs[column].to_numpy(float) - recomputed) <= ROUNDING)
         if wrong.any():
-            run, stored = done.loc[wrong, "run"].iloc[0], done.loc[wrong, column].iloc[0]
+            run, stored = runs.loc[wrong, ["run", column]].iloc[0]
             raise DataError(
                 f"{path}: {column} of run {run} must be that of its predictions, "
                 f"{recomputed[wrong][0]:.6f} (got {stored})"
             )
-    done["top1"], done["mca"] = correct.mean(axis=1), mca
+        runs[column] = recomputed
     return SweepTable(
-        name=sweeps[0],
+        name=runs["sweep"].iloc[0],
         folder=Path(folder),
         factors=factors,
-        named=frozenset(wanted),
-        runs=done,
-        others=others,
+        control_factors=frozenset(wanted),
+        runs=runs,
+        not_done=not_done,
         clips=clips,
         classes=classes,
         correct=correct,
@@ -133,7 +127,7 @@ def cluster_pattern(pattern: str) -> Callable[[str], str]:
     """The cluster of a clip: what a regular expression finds in its id, its first group if any.
 
     Raises:
-        ValueError: If it is no regular expression.
+        ValueError: If it is not a regular expression.
     """
     try:
         compiled = re.compile(pattern)
@@ -151,6 +145,14 @@ def cluster_pattern(pattern: str) -> Callable[[str], str]:
     return cluster_of
 
 
+def level_key(level: str) -> tuple[int, float, str]:
+    """A sort key of levels: the empty one, then numbers by value, then words."""
+    try:
+        return (1, float(level), level) if level else (0, 0.0, "")
+    except ValueError:
+        return (2, 0.0, level)
+
+
 def _read_runs(path: Path) -> pd.DataFrame:
     if not path.is_file():
         raise DataError(f"{path}: no such file")
@@ -159,9 +161,9 @@ def _read_runs(path: Path) -> pd.DataFrame:
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
     except (ValueError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: not a table: {error}") from error
-    if missing := [name for name in (*FIRST, *AFTER) if name not in table.columns]:
+    if missing := [name for name in COLUMNS if name not in table.columns]:
         raise DataError(f"{path}: columns missing: {', '.join(missing)}")
-    for name in ("seed", *NUMBERS):
+    for name in ("seed", *MEASUREMENTS):
         try:
             table[name] = pd.to_numeric(table[name].replace("", None))
         except ValueError as error:
@@ -169,10 +171,10 @@ def _read_runs(path: Path) -> pd.DataFrame:
     if table["seed"].isna().any() or (table["seed"] % 1 != 0).any():
         raise DataError(f"{path}: seed must be an integer in every run")
     table["seed"] = table["seed"].astype(int)
-    truth = table["control"].str.lower()
-    if wrong := sorted(set(truth) - {"true", "false"}):
+    control = table["control"].str.lower()
+    if wrong := sorted(set(control) - {"true", "false"}):
         raise DataError(f"{path}: control must be true or false (got {wrong[0]!r})")
-    table["control"] = truth == "true"
+    table["control"] = control == "true"
     return table
 
 
@@ -190,68 +192,51 @@ def _wanted_levels(control: str, factors: tuple[str, ...]) -> dict[str, str]:
 
 
 def _check_runs(path: Path, table: pd.DataFrame, done: pd.DataFrame) -> None:
+    if not table["control"].any():
+        raise DataError(
+            f"{path}: no run is a control: the column control is false everywhere, and --control "
+            "names the factors that make one, such as relations=none"
+        )
+    if len(sweeps := sorted(set(table["sweep"]))) > 1:
+        raise DataError(f"{path}: the runs must be of one sweep (got {', '.join(sweeps)})")
     if done.empty:
         raise DataError(f"{path}: no run is done")
     if (again := table["run"].duplicated()).any():
         raise DataError(f"{path}: run {table['run'][again].iloc[0]} is there twice")
-    same = done.duplicated(["levels", "control", "seed"], keep=False)
-    if same.any():
-        first = done[same].iloc[0]
-        twins = done.query("levels == @first.levels and control == @first.control")
-        runs = ", ".join(twins.loc[twins["seed"] == first["seed"], "run"])
-        raise DataError(f"{path}: one run a configuration and seed: {runs} have the same")
+    for _, same in done.groupby(["levels", "control", "seed"], sort=False)["run"]:
+        if len(same) > 1:
+            runs = ", ".join(same)
+            raise DataError(f"{path}: one run a configuration and seed: {runs} have the same")
     if len(digests := sorted(set(done["data"]))) > 1:
         raise DataError(f"{path}: all runs must have the same data (got {', '.join(digests)})")
 
 
-def _read_predictions(
-    path: Path, runs: list[str]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Clips `[C]`, their classes `[C]`, what each run has right `[R, C]`, and its MCA `[R]`."""
+def _read_predictions(path: Path, runs: pd.Series) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Clips `[C]`, their classes `[C]`, and whether each run is right on each `[R, C]`."""
     if not path.is_file():
         raise DataError(f"{path}: no such file")
     try:
         table = pd.read_parquet(path, columns=["run", "clip", "label", "predicted"])
     except Exception as error:  # pyarrow raises types of its own
         raise DataError(f"{path}: not a table of predictions: {error}") from error
-    groups = dict(tuple(table.groupby("run", sort=False)))
-    clips: np.ndarray | None = None
-    labels = np.zeros(0, int)
-    predicted = []
-    for run in runs:
-        if run not in groups:
-            raise DataError(f"{path}: run {run} is done and has no predictions")
-        own = groups[run].sort_values("clip", kind="stable")
-        if own["clip"].duplicated().any():
-            clip = own.loc[own["clip"].duplicated(), "clip"].iloc[0]
-            raise DataError(f"{path}: run {run} has clip {clip} twice")
-        ids = own["clip"].to_numpy(str)
-        if clips is None:
-            clips, labels = ids, own["label"].to_numpy(int)
-        elif not np.array_equal(ids, clips):
-            only = sorted(set(ids) ^ set(clips))[0]
-            raise DataError(
-                f"{path}: all runs must be tested on the same clips: runs {runs[0]} and {run} have "
-                f"{len(clips)} and {len(ids)}, and {only} is of one alone"
-            )
-        if not np.array_equal(own["label"].to_numpy(int), labels):
-            raise DataError(f"{path}: runs {runs[0]} and {run} have different labels for a clip")
-        predicted.append(own["predicted"].to_numpy(int))
-    assert clips is not None
-    correct = np.stack(predicted) == labels
-    return clips, labels, correct, accuracies(_outcomes(labels, correct))["mca"]
-
-
-def _outcomes(labels: np.ndarray, correct: np.ndarray) -> np.ndarray:
-    """Right, and wrong, clips of each class of each run, as metrics count them `[R, K, 3]`."""
-    member = np.eye(labels.max() + 1, dtype=int)[labels]  # [C, K]
-    right = correct.astype(int) @ member
-    return np.stack([right, np.zeros_like(right), member.sum(axis=0) - right], axis=-1)
-
-
-def level_key(level: str) -> tuple[int, float, str]:
-    """How a level is sorted: the empty one, numbers in their order, words in theirs."""
-    try:
-        return (1, float(level), level) if level else (0, 0.0, "")
-    except ValueError:
-        return (2, 0.0, level)
+    table = table[table["run"].isin(runs)]
+    for run in runs[~runs.isin(table["run"])]:
+        raise DataError(f"{path}: run {run} is done and has no predictions")
+    for _, row in table[table.duplicated(["run", "clip"])].iterrows():
+        raise DataError(f"{path}: run {row['run']} has clip {row['clip']} twice")
+    predicted = table.pivot(index="run", columns="clip", values="predicted").loc[runs]
+    missing = predicted.isna()
+    if missing.to_numpy().any():
+        row, column = np.argwhere(missing.to_numpy())[0]
+        run, clip = runs[row], predicted.columns[column]
+        other = predicted[clip].first_valid_index()
+        counts = predicted.notna().sum(axis=1)
+        raise DataError(
+            f"{path}: all runs must be tested on the same clips: runs {other} and {run} have "
+            f"{counts[other]} and {counts[run]}, and {clip} is of one alone"
+        )
+    labels = table.groupby("clip")["label"]
+    if (different := labels.nunique() > 1).any():
+        raise DataError(f"{path}: runs have different labels for a clip: {different.idxmax()}")
+    clips, classes = predicted.columns.to_numpy(str), labels.first().to_numpy(int)
+    return clips, classes, predicted.to_numpy() == classes

@@ -91,7 +91,7 @@ class FeatureSpec:
         Raises:
             DataError: If it is not; the message names the first difference and both values.
         """
-        found = config_differences(self.to_dict(), other.to_dict(), into_lists=True)
+        found = config_differences(self.to_dict(), other.to_dict())
         for name, here, there in found:
             raise DataError(
                 f"{root}: its features are made with {name} = {here!r}, asked for {there!r}; "

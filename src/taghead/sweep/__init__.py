@@ -1,6 +1,6 @@
-"""Sweeps: many variants of a training, run in parallel and resumably, into one table.
+"""Sweeps: many variants of a training, run in parallel and resumably, into one table of runs.
 
-It imports `taghead.training` and what lies below it; `taghead.compare` reads what it writes.
+It imports `taghead.training` and what lies below it; `taghead.compare` reads the files it writes.
 """
 
 import lazy_loader

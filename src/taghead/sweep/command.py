@@ -1,29 +1,41 @@
-"""The command `taghead sweep`: many variants of a training, into one table."""
+"""The command `taghead sweep`, and the worker processes that do its runs.
+
+What a worker prints goes to its log, so torch is imported only after that was opened.
+"""
 
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
 import signal
+import socket
+import sys
+import time
+import uuid
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Event
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import MofNCompleteColumn, Progress
 
 from taghead.errors import DataError, check_counts
-from taghead.sweep.checking import check_runs
-from taghead.sweep.spec import Run, Sweep, read_sweep
+from taghead.processes import end_with_parent
+from taghead.sweep.spec import RunSpec, SweepSpec, read_sweep
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
     from taghead.sweep.store import Store
 
-LOOK_SEC = 1.5
+POLL_SEC = 0.5  # of a worker, while no run is queued
+REFRESH_SEC = 1.5
+STOP_SEC = 30
+NO_LIMIT = 2**31 - 1  # the most that a semaphore holds
 
 
 def sweep(
@@ -36,18 +48,18 @@ def sweep(
     dry_run: bool = False,
     retry_failed: bool = False,
 ) -> None:
-    """Trains and tests all runs of a sweep file; the same command again goes on with the rest.
+    """Trains and tests all runs of a sweep file; the same command again resumes it.
 
     Args:
         file: The sweep file: a base config, factors with levels, seeds.
-        workers: Processes that do runs; with 0 the tables are written from what the store has.
+        workers: Worker processes; with 0 the tables are written from what the store has.
         storage: The database of the study, as SQLAlchemy names it; several machines may share
             one. `study.db` in the output when not given.
         output: The folder of the tables; `runs/sweeps/<name>` when not given.
-        limit: At most so many runs are begun.
-        threads: Threads that each process computes with.
-        dry_run: Whether the runs are only listed, after their configs were parsed.
-        retry_failed: Whether runs that ended with an error are tried again.
+        limit: Begin at most this many runs.
+        threads: Threads that each worker computes with.
+        dry_run: List the runs, after parsing their configs, and do none.
+        retry_failed: Do the runs that failed again.
 
     Raises:
         DataError: If the file, a config of a run or the store cannot be used.
@@ -58,133 +70,113 @@ def sweep(
             raise ValueError(f"{name} must be at least {least} (got {value})")
     if limit is not None:
         check_counts(limit=limit)
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
-    read = read_sweep(file)
-    runs = read.runs()
+    spec = read_sweep(file)
+    runs = spec.runs()
     if dry_run:
-        _list(read, runs)
+        _list_runs(spec, runs)
         return
-    folder = Path(output or f"runs/sweeps/{read.name}")
-    store = _store(storage or f"sqlite:///{folder}/study.db", read, runs)
+    folder = Path(output or f"runs/sweeps/{spec.name}")
+    store = _open_store(storage or f"sqlite:///{folder}/study.db", spec, runs)
     if workers:
         try:
             known = store.current()
-            check_runs(read, [run for run in runs if run.id not in known])
-            with _stop_asked() as asked:
-                _queue(store, read, runs, retry_failed)
-                _run(store, runs, folder, workers, threads, limit, asked)
+            _check(spec, [run for run in runs if run.id not in known])
+            with _stop_requests() as stop:
+                store.enqueue(list(spec.factors), runs, retry_failed)
+                pool = Workers(store, folder / "logs", threads, limit)
+                _run(store, runs, pool, workers, folder, stop)
         except KeyboardInterrupt:
-            _write(store, folder)
+            store.write_tables(folder)
             print("stopped; the same command goes on with what is left")
             raise SystemExit(130) from None
-    _tell(store, runs, folder)
+    _report(store, runs, folder)
 
 
-def _list(read: Sweep, runs: Sequence[Run]) -> None:
-    check_runs(read, runs, build=False)
+def _list_runs(spec: SweepSpec, runs: Sequence[RunSpec]) -> None:
+    _check(spec, runs, build=False)
     for run in runs:
         print(f"{run.id}  {run}{'  (control)' if run.is_control else ''}")
     print(f"{len(runs)} runs")
 
 
-def _store(url: str, read: Sweep, runs: Sequence[Run]) -> Store:
+def _check(spec: SweepSpec, runs: Sequence[RunSpec], build: bool = True) -> None:
+    from taghead.sweep.run import check_configs
+
+    _quiet_lightning()
+    check_configs(spec, runs, build)
+
+
+def _open_store(url: str, spec: SweepSpec, runs: Sequence[RunSpec]) -> Store:
     try:
         from taghead.sweep.store import Store
     except ModuleNotFoundError as error:
         if error.name != "optuna":
             raise
         raise DataError("taghead sweep needs Optuna: pip install 'taghead[sweep]'") from None
-    store = Store(url, read.name)
-    store.check(read, runs)
+    store = Store(url, spec.name)
+    store.check(spec, runs)
     return store
-
-
-def _queue(store: Store, read: Sweep, runs: Sequence[Run], retry_failed: bool) -> None:
-    """Gives up what died with its command, and queues what is not done."""
-    from taghead.sweep.pool import is_dead
-
-    for owner in {trial.user_attrs.get("owner") for trial in store.running()}:
-        if owner and is_dead(owner):
-            store.lose(owner, "")
-    store.begin(list(read.factors))
-    store.enqueue(runs, retry_failed)
 
 
 def _run(
     store: Store,
-    runs: Sequence[Run],
+    runs: Sequence[RunSpec],
+    workers: Workers,
+    num_workers: int,
     folder: Path,
-    workers: int,
-    threads: int,
-    limit: int | None,
-    asked: Event,
+    stop: Event,
 ) -> None:
-    """Has workers do the runs, and tells what they did.
+    """Has workers do the runs, and prints a line for each that has ended.
 
     Raises:
-        KeyboardInterrupt: When it was asked to stop.
+        KeyboardInterrupt: On a request to stop.
     """
-    from taghead.sweep.pool import Pool
-    from taghead.sweep.store import is_lost, is_over
-    from taghead.sweep.table import write_runs
+    from taghead.sweep.store import is_ended, is_interrupted
 
-    told = {run for run, trial in store.current().items() if is_over(trial)}
-    if len(told) == len(runs):
+    printed = {run for run, trial in store.current().items() if is_ended(trial)}
+    if len(printed) == len(runs):
         return
-    num_workers = min(workers, len(runs) - len(told))
-    os.environ["OMP_NUM_THREADS"] = str(threads)  # before the workers import torch
-    with (
-        _progress() as progress,
-        Pool(store, num_workers, threads, limit, folder / "logs") as pool,
-    ):
-        task = progress.add_task("runs", total=len(runs), completed=len(told))
-        pool.start()
-        is_at_work = True
-        while is_at_work and len(told) < len(runs):
-            if asked.wait(LOOK_SEC):
+    with _progress() as progress, workers:
+        task = progress.add_task("runs", total=len(runs), completed=len(printed))
+        workers.start(min(num_workers, len(runs) - len(printed)))
+        is_running = True
+        while is_running and len(printed) < len(runs):
+            if stop.wait(REFRESH_SEC):
                 raise KeyboardInterrupt
-            is_at_work = pool.tend()
-            store.lose_stale()
+            is_running = workers.replace_dead()
+            store.retry_stale()
             current = store.current()
-            if any(map(is_lost, current.values())):
-                store.enqueue(runs)
-            new = [t for run, t in current.items() if is_over(t) and run not in told]
-            for trial in new:
-                told.add(trial.user_attrs["run"])
+            if any(map(is_interrupted, current.values())):
+                store.enqueue(store.factors, runs)
+            ended = [t for run, t in current.items() if is_ended(t) and run not in printed]
+            for trial in ended:
+                printed.add(trial.user_attrs["run"])
                 progress.console.print(_line(trial), markup=False, highlight=False, soft_wrap=True)
-            if new:
-                write_runs(store, folder)
-            progress.update(task, completed=len(told))
+            if ended:
+                store.write_tables(folder, predictions=False)
+            progress.update(task, completed=len(printed))
 
 
 def _line(trial: FrozenTrial) -> str:
-    """What is said of a run that is over."""
-    told = trial.user_attrs
-    run = Run(told["levels"], told["seed"], {})
-    if "error" in told:
-        return f"{told['run']}  {run}: failed: {told['error']}"
-    result = told["result"]
-    return f"{told['run']}  {run}: Top-1 {result['top1']:.1%} ({result['train_sec']:.0f} s)"
+    """What is printed of a run that has ended."""
+    from taghead.sweep.store import is_failed
+
+    attributes = trial.user_attrs
+    run = f"{attributes['run']}  {RunSpec(attributes['levels'], attributes['seed'], {})}"
+    if is_failed(trial):
+        return f"{run}: failed: {attributes['error']}"
+    result = attributes["result"]
+    return f"{run}: Top-1 {result['top1']:.1%} ({result['train_sec']:.0f} s)"
 
 
-def _write(store: Store, folder: Path) -> None:
-    from taghead.sweep.table import write_predictions, write_runs
+def _report(store: Store, runs: Sequence[RunSpec], folder: Path) -> None:
+    """Writes the tables, and prints how the runs ended."""
+    from taghead.sweep.store import PREDICTIONS, RUNS, is_ended, is_failed
 
-    write_runs(store, folder)
-    write_predictions(store, folder)
-
-
-def _tell(store: Store, runs: Sequence[Run], folder: Path) -> None:
-    """Writes the tables, and says how the runs ended."""
-    from taghead.sweep.store import is_failed, is_over
-    from taghead.sweep.table import PREDICTIONS, RUNS
-
-    _write(store, folder)
-    current = store.current()
-    over = [trial for trial in current.values() if is_over(trial)]
-    failed = [trial for trial in over if is_failed(trial)]
-    print(f"{len(over) - len(failed)} of {len(runs)} runs are done, {len(failed)} failed")
+    store.write_tables(folder)
+    ended = [trial for trial in store.current().values() if is_ended(trial)]
+    failed = [trial for trial in ended if is_failed(trial)]
+    print(f"{len(ended) - len(failed)} of {len(runs)} runs are done, {len(failed)} failed")
     print(f"{folder / RUNS}, {folder / PREDICTIONS}")
     if failed:
         for trial in failed:
@@ -194,29 +186,162 @@ def _tell(store: Store, runs: Sequence[Run], folder: Path) -> None:
 
 
 def _progress() -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        speed_estimate_period=3600,
-    )
+    columns = (*Progress.get_default_columns(), MofNCompleteColumn())
+    return Progress(*columns, console=Console(stderr=True), speed_estimate_period=3600)
 
 
 @contextmanager
-def _stop_asked() -> Iterator[Event]:
-    """Notes Ctrl-C, and what ends a job of a cluster, for a moment when the store is not in use.
+def _stop_requests() -> Iterator[Event]:
+    """An event set by Ctrl-C, and by SIGTERM, with which a cluster ends a job.
 
     Raised in the middle of a transaction, an interrupt would leave the database locked.
     """
-    asked = Event()
-    before = {
-        number: signal.signal(number, lambda *_: asked.set())
-        for number in (signal.SIGINT, signal.SIGTERM)
-    }
+    stop = Event()
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, lambda *_: stop.set()) for number in signals}
     try:
-        yield asked
+        yield stop
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+class Workers:
+    """The worker processes of a sweep on this machine; one that dies is replaced.
+
+    It is a context: on leaving, the processes end, and the trials that they were doing as well.
+
+    Args:
+        store: The sweep's store.
+        logs: The folder of their logs.
+        threads: Threads that each computes with.
+        limit: How many runs they may begin together; any number if None.
+    """
+
+    def __init__(self, store: Store, logs: Path, threads: int, limit: int | None) -> None:
+        self._logs = logs
+        self._store = store
+        self._threads = threads
+        self._context = multiprocessing.get_context("spawn")
+        self._stop = self._context.Event()
+        self._permits = self._context.Semaphore(NO_LIMIT if limit is None else limit)
+        self._num_idle_deaths = 0
+        self._processes: dict[int, Any] = {}
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stop.set()
+        for process in self._processes.values():
+            if error[0] is None:
+                process.join(STOP_SEC)
+            process.kill()
+        for process in self._processes.values():
+            process.join()
+            self._store.give_up(process.name)
+
+    def start(self, num_workers: int) -> None:
+        """Starts the processes, which do runs until none is left that they may begin."""
+        os.environ["OMP_NUM_THREADS"] = str(self._threads)  # before the workers import torch
+        for number in range(num_workers):
+            self._start(number)
+
+    def replace_dead(self) -> bool:
+        """Starts a process for each that has died.
+
+        Returns:
+            Whether any process runs.
+
+        Raises:
+            DataError: If several died before they had begun a run.
+        """
+        from taghead.sweep.store import MAX_DEATHS
+
+        for number, process in list(self._processes.items()):
+            if process.is_alive():
+                continue
+            del self._processes[number]
+            if process.exitcode == 0:  # there is no run left that it may begin
+                continue
+            reason = f"its process died with exit code {process.exitcode}"
+            if not self._store.give_up(process.name, reason):
+                self._num_idle_deaths += 1
+                if self._num_idle_deaths == MAX_DEATHS:
+                    raise DataError(f"a worker of the sweep: {reason}; see {self._log(number)}")
+            self._start(number)
+        return bool(self._processes)
+
+    def _start(self, number: int) -> None:
+        name = f"{socket.gethostname()} {uuid.uuid4().hex}"
+        options = (self._store.url, self._store.name, self._log(number), self._threads)
+        process = self._context.Process(
+            target=work, args=(*options, _gpu(number), self._stop, self._permits), name=name
+        )
+        process.start()
+        self._processes[number] = process
+
+    def _log(self, number: int) -> Path:
+        return self._logs / f"worker-{number}.log"
+
+
+def _gpu(number: int) -> str | None:
+    """The GPU of a worker, as `CUDA_VISIBLE_DEVICES` names it, where there are several."""
+    import torch
+
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    gpus = visible.split(",") if visible else [str(i) for i in range(torch.cuda.device_count())]
+    return gpus[number % len(gpus)] if len(gpus) > 1 else None
+
+
+def work(
+    url: str, sweep_name: str, log: Path, threads: int, gpu: str | None, stop: Any, permits: Any
+) -> None:
+    """Does runs in a worker process, one after the other.
+
+    Args:
+        url: The store's database.
+        sweep_name: The sweep's name.
+        log: The file for what the process prints.
+        threads: Threads that torch computes with.
+        gpu: The one GPU that it sees; all if None.
+        stop: An event: begin no other run.
+        permits: A semaphore: how many runs all workers may still begin together.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the command that started it decides
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    end_with_parent()
+    _print_to(log)
+    if gpu is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+
+    import torch
+
+    from taghead.sweep.run import train_and_test, versions
+    from taghead.sweep.store import Store
+    from taghead.training.lightning_cli import IGNORED_WARNINGS
+
+    for message in IGNORED_WARNINGS:
+        warnings.filterwarnings("ignore", message=message)
+    _quiet_lightning()
+    torch.set_num_threads(threads)
+    name = multiprocessing.current_process().name
+    store, origin = Store(url, sweep_name), versions()
+    while not stop.is_set() and permits.acquire(block=False):
+        if not store.run_next(name, train_and_test, origin):
+            permits.release()
+            time.sleep(POLL_SEC)
+
+
+def _quiet_lightning() -> None:
+    """To be called after Lightning was imported, which sets its loggers' levels."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def _print_to(log: Path) -> None:
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("a") as file:
+        for number, stream in ((1, sys.stdout), (2, sys.stderr)):
+            stream.flush()
+            os.dup2(file.fileno(), number)

@@ -1,23 +1,33 @@
-"""Sweep files: a base config, factors with levels, and the runs that they cross to."""
+"""Sweep files: a base config, factors with levels, and the runs of all their combinations."""
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import itertools
 import json
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
 from taghead.errors import DataError, one_line
-from taghead.sweep.columns import columns
-from taghead.sweep.overrides import KEY, Config, overridden
 
-KEYS = {"name", "base", "set", "seeds", "factors"}
-QUIET: dict[str, Any] = {
+Config = dict[str, Any]
+
+MEASUREMENTS = (
+    *("top1", "mca", "val_top1", "num_train", "num_test"),
+    *("parameters", "head_parameters", "head_gflop", "head_latency_ms", "train_sec", "epochs"),
+)
+"""Columns of the table of runs with what was measured."""
+
+ORIGIN = ("data", "commit", "torch", "pyg", "started")
+"""Columns with what the measurements depend on beside the config."""
+
+QUIET_RUN: Config = {
     "trainer.logger": False,
     "trainer.callbacks": [],
     "trainer.enable_checkpointing": False,
@@ -27,7 +37,11 @@ QUIET: dict[str, Any] = {
     "trainer.deterministic": True,
     "trainer.devices": 1,
 }
-"""What a run has of its own in place of the base's, unless the sweep file sets it."""
+"""Overrides of the base config in every run; the sweep file's own come after them."""
+
+FILE_KEYS = ("base", "factors", "name", "seeds", "set")
+DOTTED_KEY = re.compile(r"(trainer|model|data)(\.[A-Za-z_]\w*)+")
+CLASS_KEYS = ("class_path", "init_args", "dict_kwargs")
 
 
 @dataclass(frozen=True)
@@ -36,7 +50,7 @@ class Level:
 
     Args:
         overrides: Values by dotted key.
-        without: Factors that make no sense beside it and are left out.
+        without: Factors that do not apply beside it and are left out.
     """
 
     overrides: Mapping[str, Any]
@@ -44,11 +58,11 @@ class Level:
 
 
 @dataclass(frozen=True)
-class Run:
-    """One training, and the test of its last weights.
+class RunSpec:
+    """What one run of a sweep is to do: a training, and a test of its last weights.
 
     Args:
-        levels: The level's label of each factor that it has.
+        levels: The label of its level, for each factor that applies.
         seed: Its seed.
         config: Its whole config, which `taghead fit --config` takes.
     """
@@ -59,7 +73,7 @@ class Run:
 
     @property
     def id(self) -> str:
-        """12 hexadecimal digits of the config's SHA-256."""
+        """The first 12 hexadecimal digits of the config's SHA-256."""
         text = json.dumps(self.config, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -71,13 +85,27 @@ class Run:
         return "none" in (mode, *self.levels.values())
 
     def __str__(self) -> str:
-        named = [f"{factor}={label}" for factor, label in self.levels.items()]
-        return " ".join([*named, f"seed={self.seed}"])
+        levels = [f"{factor}={label}" for factor, label in self.levels.items()]
+        return " ".join([*levels, f"seed={self.seed}"])
+
+
+class RunResult(NamedTuple):
+    """What one run gave.
+
+    Args:
+        values: Measurements and their origin by column, as JSON can hold them.
+        clips: Id, below the folder that all clips share, and label of each test clip.
+        predicted: The predicted class of each test clip.
+    """
+
+    values: dict[str, Any]
+    clips: Sequence[tuple[str, int]]
+    predicted: Sequence[int]
 
 
 @dataclass(frozen=True)
-class Sweep:
-    """A sweep file.
+class SweepSpec:
+    """The content of a sweep file.
 
     Args:
         path: The file.
@@ -95,181 +123,208 @@ class Sweep:
     seeds: list[int]
     factors: dict[str, dict[str, Level]]
 
-    def assignments(self) -> Iterator[dict[str, str]]:
+    def combinations(self) -> Iterator[dict[str, str]]:
         """The combinations of levels, each once, without the factors that a level leaves out."""
-        seen = set()
+        seen = []
         for labels in itertools.product(*self.factors.values()):
             levels = dict(zip(self.factors, labels, strict=True))
-            left_out = {
-                name for f, label in levels.items() for name in self.factors[f][label].without
+            without = {
+                other for f, label in levels.items() for other in self.factors[f][label].without
             }
-            chosen = {f: label for f, label in levels.items() if f not in left_out}
-            if (key := tuple(chosen.items())) not in seen:
-                seen.add(key)
-                yield chosen
+            levels = {f: label for f, label in levels.items() if f not in without}
+            if levels not in seen:
+                seen.append(levels)
+                yield levels
 
-    def steps(self, levels: Mapping[str, str]) -> Iterator[tuple[str, dict[str, Any]]]:
-        """The overrides of a combination in their order, each with its place in the file."""
+    def overrides(self, levels: Mapping[str, str]) -> Iterator[tuple[str, dict[str, Any]]]:
+        """The overrides of a combination in their order, each with its path in the file."""
         for key, value in self.set.items():
             yield f"set.{key}", {key: value}
         for factor, label in levels.items():
             for key, value in self.factors[factor][label].overrides.items():
                 yield f"factors.{factor}.{label}.{key}", {key: value}
 
+    def base_config(self, seed: int) -> Config:
+        """The base with the overrides of every run, before those of the file."""
+        return {**with_overrides(self.base, QUIET_RUN), "seed_everything": seed}
+
     def config(self, levels: Mapping[str, str], seed: int) -> Config:
         """A run's config.
 
         Raises:
-            DataError: If an override leads nowhere; the message names its place.
+            DataError: If an override leads nowhere; the message names its path in the file.
         """
-        config = self.start(seed)
-        for place, override in self.steps(levels):
+        config = self.base_config(seed)
+        for path, override in self.overrides(levels):
             try:
-                config = overridden(config, override)
+                config = with_overrides(config, override)
             except ValueError as error:
-                raise DataError(f"{self.path}: {place}: {error}") from error
-        return _validated_last(config)
+                raise DataError(f"{self.path}: {path}: {error}") from error
+        trainer = config["trainer"]
+        epochs = trainer.get("max_epochs")
+        if isinstance(epochs, int) and epochs > 0 and trainer.get("max_steps") in (None, -1):
+            trainer.setdefault("check_val_every_n_epoch", epochs)  # validate after the last one
+        return config
 
-    def start(self, seed: int) -> Config:
-        """The base's config, with what every run has."""
-        return {**overridden(self.base, QUIET), "seed_everything": seed}
-
-    def runs(self) -> list[Run]:
+    def runs(self) -> list[RunSpec]:
         """All runs, seed by seed, so that a sweep that is cut short has all combinations.
 
         Raises:
             DataError: If an override leads nowhere, or two runs are the same.
         """
-        runs: dict[str, Run] = {}
-        for seed in self.seeds:
-            for levels in self.assignments():
-                run = Run(levels, seed, self.config(levels, seed))
-                if run.id in runs:
-                    raise DataError(
-                        f"{self.path}: factors: two runs are the same: {runs[run.id]} and {run}"
-                    )
-                runs[run.id] = run
+        runs: dict[str, RunSpec] = {}
+        for seed, levels in itertools.product(self.seeds, list(self.combinations())):
+            run = RunSpec(levels, seed, self.config(levels, seed))
+            same = runs.setdefault(run.id, run)
+            if same is not run:
+                raise DataError(f"{self.path}: factors: two runs are the same: {same} and {run}")
         return list(runs.values())
 
 
-def _validated_last(config: Config) -> Config:
-    """Without a rule of its own, a training measures validation accuracy after its last epoch."""
-    trainer = config["trainer"]
-    epochs = trainer.get("max_epochs")
-    if isinstance(epochs, int) and epochs > 0 and trainer.get("max_steps") in (None, -1):
-        trainer.setdefault("check_val_every_n_epoch", epochs)
+def with_overrides(config: Config, overrides: Mapping[str, Any]) -> Config:
+    """A copy of a config in which values are replaced.
+
+    A class stands in a config as `class_path` and `init_args`; a key leaves `init_args` out, as on
+    the command line: `model.head.mode`.
+
+    Args:
+        config: The config.
+        overrides: Values by dotted key.
+
+    Raises:
+        ValueError: If a key leads into a value that has no arguments.
+    """
+    config = copy.deepcopy(config)
+    for key, value in overrides.items():
+        group = config
+        *parents, last = key.split(".")
+        for depth, name in enumerate(parents, start=1):
+            group = _arguments(group, name)
+            inner = group.setdefault(name, {})
+            if isinstance(inner, str) and "." in inner:  # a class without arguments
+                inner = group[name] = {"class_path": inner}
+            if not isinstance(inner, dict):
+                parent = ".".join(parents[:depth])
+                raise ValueError(f"{key}: {parent} has no arguments (got {inner!r})")
+            group = inner
+        _arguments(group, last)[last] = copy.deepcopy(value)
     return config
 
 
-def read_sweep(path: str | Path) -> Sweep:
-    """Reads a sweep file and the base that it names.
+def _arguments(group: Config, name: str) -> Config:
+    """The mapping that holds an argument: a class's own, or its `init_args`."""
+    if "class_path" in group and name not in CLASS_KEYS:
+        return group.setdefault("init_args", {})
+    return group
+
+
+def run_columns(factors: Sequence[str] = ()) -> list[str]:
+    """The columns of the table of runs in their order, one for each factor among them."""
+    before = ["run", "sweep", *factors, "seed", "control", "status", "error"]
+    return [*before, *MEASUREMENTS, *ORIGIN, "config"]
+
+
+def read_sweep(path: str | Path) -> SweepSpec:
+    """Reads a sweep file and the base config that it names.
 
     Raises:
         DataError: If it cannot be read, or something in it breaks a rule; the message names the
             file and the key.
     """
     path = Path(path)
-    content = _read(path)
+    content = _read_yaml(path)
     for key in content:
-        if key not in KEYS:
-            known = ", ".join(sorted(KEYS))
-            raise DataError(f"{path}: {key}: no such key; a sweep has {known}")
+        if key not in FILE_KEYS:
+            raise DataError(f"{path}: {key}: no such key; a sweep has {', '.join(FILE_KEYS)}")
     for key in ("base", "factors"):
         if key not in content:
             raise DataError(f"{path}: {key} is missing")
     if not isinstance(content["base"], str):
         raise DataError(f"{path}: base must be a config's file (got {content['base']!r})")
-    base = _read(path.parent / content["base"])
-    factors = _mapping(path, "factors", content["factors"])
-    name = content.get("name", path.stem)
-    if not isinstance(name, str) or not name:
-        raise DataError(f"{path}: name must be text (got {name!r})")
-    return Sweep(
-        path,
-        name,
-        base,
-        _overrides(path, "set", content.get("set") or {}),
-        _seeds(path, content.get("seeds", [0])),
-        {factor: _levels(path, factors, factor) for factor in factors},
-    )
+    base = _read_yaml(path.parent / content["base"])
+    try:
+        factors = _mapping("factors", content["factors"])
+        name = content.get("name", path.stem)
+        if not isinstance(name, str) or not name:
+            raise ValueError(f"name must be text (got {name!r})")
+        overrides = _overrides("set", content.get("set") or {})
+        seeds = _seeds(content.get("seeds", [0]))
+        levels = {factor: _levels(factors, factor) for factor in factors}
+        _check_left_out_once(levels)
+    except ValueError as error:
+        raise DataError(f"{path}: {error}") from error
+    return SweepSpec(path, name, base, overrides, seeds, levels)
 
 
-def _seeds(path: Path, seeds: Any) -> list[int]:
+def _seeds(seeds: Any) -> list[int]:
     whole = isinstance(seeds, list) and all(type(seed) is int and seed >= 0 for seed in seeds)
     if not whole or not seeds or len(set(seeds)) < len(seeds):
-        raise DataError(f"{path}: seeds must be a list of different numbers from 0 (got {seeds!r})")
+        raise ValueError(f"seeds must be a list of different numbers from 0 (got {seeds!r})")
     return seeds
 
 
-def _levels(path: Path, factors: Mapping[str, Any], factor: str) -> dict[str, Level]:
-    if not isinstance(factor, str) or not factor.isidentifier() or factor in columns():
-        raise DataError(
-            f"{path}: factors.{factor}: a factor's name must be one of letters, digits and "
-            f"underscores, and no column of the table"
+def _levels(factors: Mapping[str, Any], factor: str) -> dict[str, Level]:
+    if not isinstance(factor, str) or not factor.isidentifier() or factor in run_columns():
+        raise ValueError(
+            f"factors.{factor}: a factor's name must be one of letters, digits and underscores, "
+            "and no column of the table"
         )
     levels: dict[str, Level] = {}
-    for label, content in _mapping(path, f"factors.{factor}", factors[factor]).items():
-        place = f"factors.{factor}.{label}"
+    for label, content in _mapping(f"factors.{factor}", factors[factor]).items():
+        path = f"factors.{factor}.{label}"
         if isinstance(label, bool) or not isinstance(label, str | int | float):
-            raise DataError(f"{path}: {place}: a label must be text or a number (got {label!r})")
+            raise ValueError(f"{path}: a label must be text or a number (got {label!r})")
         if str(label) in levels:
-            raise DataError(f"{path}: {place}: there are two levels of this label")
-        levels[str(label)] = _level(path, place, {} if content is None else content, factors)
-    if any(level.without for level in levels.values()):
-        _check_dropped_once(path, factors, factor)
+            raise ValueError(f"{path}: there are two levels of this label")
+        levels[str(label)] = _level(path, {} if content is None else content, factors, factor)
     return levels
 
 
-def _level(path: Path, place: str, content: Any, factors: Mapping[str, Any]) -> Level:
+def _level(path: str, content: Any, factors: Mapping[str, Any], factor: str) -> Level:
     """A level, short (overrides alone) or with the keys `set` and `without`."""
-    if not isinstance(content, dict):
-        raise DataError(f"{path}: {place} must be overrides by dotted key (got {content!r})")
-    if not content.keys() & {"set", "without"}:
-        return Level(_overrides(path, place, content))
+    if not isinstance(content, dict) or not content.keys() & {"set", "without"}:
+        return Level(_overrides(path, content))
     for key in content.keys() - {"set", "without"}:
-        raise DataError(f"{path}: {place}.{key}: stands beside set or without; put it into set")
+        raise ValueError(f"{path}.{key}: stands beside set or without; put it into set")
     without = content.get("without") or []
-    own = place.split(".")[1]
     if not isinstance(without, list) or not all(name in factors for name in without):
-        raise DataError(
-            f"{path}: {place}.without must be a list of factors, of "
-            f"{', '.join(map(str, factors))} (got {without!r})"
-        )
-    if own in without:
-        raise DataError(f"{path}: {place}.without must not be its own factor (got {own!r})")
-    return Level(_overrides(path, f"{place}.set", content.get("set") or {}), tuple(without))
+        known = ", ".join(map(str, factors))
+        raise ValueError(f"{path}.without must be a list of factors, of {known} (got {without!r})")
+    if factor in without:
+        raise ValueError(f"{path}.without must not be its own factor (got {factor!r})")
+    return Level(_overrides(f"{path}.set", content.get("set") or {}), tuple(without))
 
 
-def _check_dropped_once(path: Path, factors: Mapping[str, Any], factor: str) -> None:
+def _check_left_out_once(factors: Mapping[str, Mapping[str, Level]]) -> None:
     """A factor that leaves others out must not be left out itself: which came first?"""
-    for other, levels in factors.items():
-        for label, content in (levels if isinstance(levels, dict) else {}).items():
-            if isinstance(content, dict) and factor in (content.get("without") or ()):
-                raise DataError(
-                    f"{path}: factors.{other}.{label}.without must not have a factor that leaves "
-                    f"out others itself (got {factor!r})"
+    leaving = [f for f, levels in factors.items() if any(one.without for one in levels.values())]
+    for left_out, (factor, levels) in itertools.product(leaving, factors.items()):
+        for label, level in levels.items():
+            if left_out in level.without:
+                raise ValueError(
+                    f"factors.{factor}.{label}.without must not have a factor that leaves out "
+                    f"others itself (got {left_out!r})"
                 )
 
 
-def _overrides(path: Path, place: str, content: Any) -> dict[str, Any]:
+def _overrides(path: str, content: Any) -> dict[str, Any]:
     if not isinstance(content, dict):
-        raise DataError(f"{path}: {place} must be overrides by dotted key (got {content!r})")
+        raise ValueError(f"{path} must be overrides by dotted key (got {content!r})")
     for key in content:
-        if not isinstance(key, str) or not KEY.fullmatch(key):
-            raise DataError(
-                f"{path}: {place}.{key}: must be a dotted key that begins with trainer., model. or "
-                f"data."
+        if not isinstance(key, str) or not DOTTED_KEY.fullmatch(key):
+            raise ValueError(
+                f"{path}.{key}: must be a dotted key that begins with trainer., model. or data."
             )
     return content
 
 
-def _mapping(path: Path, place: str, content: Any) -> dict[Any, Any]:
+def _mapping(path: str, content: Any) -> dict[Any, Any]:
     if not isinstance(content, dict) or not content:
-        raise DataError(f"{path}: {place} must have at least one entry (got {content!r})")
+        raise ValueError(f"{path} must have at least one entry (got {content!r})")
     return content
 
 
-class _Loader(yaml.SafeLoader):
+class _UniqueKeyLoader(yaml.SafeLoader):
     """YAML in which a key that stands twice is an error."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -280,9 +335,9 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def _read(path: Path) -> Config:
+def _read_yaml(path: Path) -> Config:
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+        content = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeyLoader)
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
     except (OSError, ValueError, yaml.YAMLError) as error:

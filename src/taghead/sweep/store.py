@@ -1,37 +1,96 @@
-"""The store of a sweep: an Optuna study in a database, with one trial for each time a run is tried.
+"""The store of a sweep: an Optuna study whose trials are attempts at its runs, and its tables.
 
-A run's trials tell its state: done if one is complete; else the newest decides. A trial that failed
-without an error was lost, with the process that ran it, and its run is queued again.
+A run's state is that of its newest trial, or done where any is complete. A trial that failed
+without the attribute `error` was interrupted, and its run is queued again. Optuna's heartbeat finds
+trials whose process or machine is gone.
 """
 
 from __future__ import annotations
 
+import base64
+import csv
+import hashlib
+import itertools
 import json
 import logging
+import math
+import traceback
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 import optuna
+import pyarrow as pa
 from filelock import FileLock
-from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
-from optuna.storages import RDBStorage
-from optuna.trial import FrozenTrial, TrialState, create_trial
+from optuna.exceptions import ExperimentalWarning, StorageInternalError
+from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback, fail_stale_trials
+from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
+from pyarrow import parquet
 
 from taghead.errors import DataError, one_line
-from taghead.sweep.overrides import Config, differences
-from taghead.sweep.packing import packed, unpacked
-from taghead.sweep.spec import Run, Sweep
+from taghead.files import atomic_folder, config_differences
+from taghead.sweep.spec import (
+    MEASUREMENTS,
+    ORIGIN,
+    Config,
+    RunResult,
+    RunSpec,
+    SweepSpec,
+    run_columns,
+)
 
 HEARTBEAT_SEC = 10
-GRACE_SEC = 90
-MAX_LOST = 3
-LIVE = (TrialState.WAITING, TrialState.RUNNING)
+GRACE_SEC = 90  # without a heartbeat, until a trial is given up
+MAX_DEATHS = 3  # of a run's process, until the run is recorded as failed
+CHUNK = 40_000  # characters; a text column of MySQL holds 65,535 bytes
+RUNS, PREDICTIONS = "runs.csv", "predictions.parquet"
+SCHEMA = pa.schema(
+    [("run", pa.string()), ("clip", pa.string()), ("label", pa.int64()), ("predicted", pa.int64())]
+)
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 logging.getLogger("alembic").setLevel(logging.ERROR)
+
+
+class _Storage(RDBStorage):
+    """A database in which a trial is claimed once and has a heartbeat as soon as it is claimed.
+
+    Args:
+        url: The database, as SQLAlchemy names it.
+    """
+
+    def __init__(self, url: str) -> None:
+        options: dict[str, Any] = {}
+        self.lock: FileLock | nullcontext[None] = nullcontext()
+        if url.startswith("sqlite:///"):  # it does not lock rows that are read
+            file = Path(url.removeprefix("sqlite:///"))
+            file.parent.mkdir(parents=True, exist_ok=True)
+            self.lock = FileLock(f"{file}.lock")
+            options = {"connect_args": {"timeout": 60}}
+        with self.lock, warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            super().__init__(
+                url,
+                options,
+                heartbeat_interval=HEARTBEAT_SEC,
+                grace_period=GRACE_SEC,
+                heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(),
+            )
+
+    def set_trial_state_values(
+        self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
+    ) -> bool:
+        with self.lock:
+            if state == TrialState.RUNNING:
+                super().record_heartbeat(trial_id)
+            return super().set_trial_state_values(trial_id, state, values)
+
+    def record_heartbeat(self, trial_id: int) -> None:
+        with suppress(StorageInternalError):  # the database is busy; the next one may do
+            super().record_heartbeat(trial_id)
 
 
 class Store:
@@ -48,37 +107,32 @@ class Store:
     def __init__(self, url: str, name: str) -> None:
         self.url = url
         self.name = name
-        options: dict[str, Any] = {}
-        if url.startswith("sqlite:///"):
-            file = Path(url.removeprefix("sqlite:///"))
-            file.parent.mkdir(parents=True, exist_ok=True)
-            options = {"connect_args": {"timeout": 60}}
-            self._lock: FileLock | None = FileLock(f"{file}.lock")
-        else:
-            self._lock = None
         try:
-            with self.exclusive(), warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # heartbeats are called experimental
-                self.storage = RDBStorage(
-                    url, options, heartbeat_interval=HEARTBEAT_SEC, grace_period=GRACE_SEC
-                )
+            storage = _Storage(url)
+            self._lock = storage.lock
+            with self._lock:
                 self.study = optuna.create_study(
-                    storage=self.storage, study_name=name, direction="maximize", load_if_exists=True
+                    storage=storage,
+                    study_name=name,
+                    sampler=optuna.samplers.RandomSampler(),
+                    direction="maximize",
+                    load_if_exists=True,
                 )
         except Exception as error:  # SQLAlchemy, its drivers and Optuna raise types of their own
             raise DataError(f"{url}: not a usable store: {one_line(error)}") from error
 
-    def exclusive(self) -> AbstractContextManager[Any]:
-        """Where SQLite is asked and then told, as it does not lock the rows that are read."""
-        return nullcontext() if self._lock is None else self._lock
+    @property
+    def factors(self) -> list[str]:
+        """The factors of the runs, in the sweep file's order."""
+        return self.study.user_attrs.get("factors", [])
 
     def trials(self, *states: TrialState) -> list[FrozenTrial]:
-        """The trials, oldest first."""
+        """The trials in some states, or all, oldest first."""
         found = self.study.get_trials(deepcopy=False, states=states or None)
         return [trial for trial in found if "run" in trial.user_attrs]
 
     def current(self) -> dict[str, FrozenTrial]:
-        """The trial of each run that tells its state."""
+        """The trial that decides each run's state, by the run's id."""
         found: dict[str, FrozenTrial] = {}
         for trial in self.trials():
             run = trial.user_attrs["run"]
@@ -87,22 +141,8 @@ class Store:
                 found[run] = trial
         return found
 
-    def running(self) -> list[FrozenTrial]:
-        """The trials that somebody is doing."""
-        return self.trials(TrialState.RUNNING)
-
-    @property
-    def factors(self) -> list[str]:
-        """The factors of the runs, in the sweep file's order."""
-        return self.study.user_attrs.get("factors", [])
-
-    def begin(self, factors: list[str]) -> None:
-        """Keeps the factors of the runs."""
-        if not self.factors:
-            self.study.set_user_attr("factors", factors)
-
-    def check(self, sweep: Sweep, runs: Sequence[Run]) -> None:
-        """Checks that a sweep file makes all runs that the store has.
+    def check(self, sweep: SweepSpec, runs: Sequence[RunSpec]) -> None:
+        """Checks that a sweep file has all runs that the store has.
 
         Raises:
             DataError: If a run is gone or its labels have changed.
@@ -112,153 +152,173 @@ class Store:
                 f"{self.url}: has runs of the factors {', '.join(self.factors)}, {sweep.path} has "
                 f"{', '.join(sweep.factors)}; choose another --output or --storage"
             )
-        known = {run.id: run for run in runs}
+        by_id = {run.id: run for run in runs}
         by_name = {str(run): run for run in runs}
         for trial in self.trials():
-            told = trial.user_attrs
-            stored = Run(told["levels"], told["seed"], self.config(trial))
-            run = known.get(told["run"])
+            stored, run_id = _run_spec(trial), trial.user_attrs["run"]
+            run = by_id.get(run_id)
             if run is not None and (run.levels, run.seed) == (stored.levels, stored.seed):
                 continue
-            what = f"has the run {stored} ({told['run']}), which {sweep.path} does not make"
-            if str(stored) in by_name:
-                changed = differences(stored.config, by_name[str(stored)].config)
-                key, here, there = next(changed)
+            what = f"has the run {stored} ({run_id}), which {sweep.path} does not have"
+            if (changed := by_name.get(str(stored))) is not None:
+                key, here, there = next(config_differences(stored.config, changed.config))
                 what = f"has the run {stored} with {key} = {here!r}, {sweep.path} with {there!r}"
             raise DataError(
                 f"{self.url}: {what}: runs may only be added; choose another --output or --storage"
             )
 
-    def enqueue(self, runs: Sequence[Run], retry_failed: bool = False) -> int:
-        """Queues the runs that are not done and that nobody is about to do.
+    def enqueue(
+        self, factors: Sequence[str], runs: Sequence[RunSpec], retry_failed: bool = False
+    ) -> int:
+        """Queues the runs that are neither done nor failed, running or queued already.
 
         Args:
+            factors: The sweep's factors, in the file's order.
             runs: All runs.
-            retry_failed: Whether those that ended with an error are queued as well.
+            retry_failed: Whether runs that failed are queued as well.
 
         Returns:
             How many were queued.
         """
         count = 0
-        with self.exclusive():
+        with self._lock:
+            if not self.factors:
+                self.study.set_user_attr("factors", list(factors))
             current = self.current()
             for run in runs:
                 trial = current.get(run.id)
-                if trial is None or is_lost(trial) or (retry_failed and is_failed(trial)):
-                    self.study.add_trial(
-                        create_trial(state=TrialState.WAITING, user_attrs=_identity(self.name, run))
-                    )
+                if trial is None or is_interrupted(trial) or (retry_failed and is_failed(trial)):
+                    self._add(TrialState.WAITING, _attributes(self.name, run))
                     count += 1
         return count
 
-    def claim(self, owner: str) -> FrozenTrial | None:
-        """Takes the next waiting run, or nothing if none waits.
-
-        Args:
-            owner: Who takes it.
-        """
-        with self.exclusive():
-            for trial in self.trials(TrialState.WAITING):
-                try:
-                    # a trial's first heartbeat stands before anyone could miss it
-                    self.storage.record_heartbeat(trial._trial_id)
-                    if not self.storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING):
-                        continue
-                except (UpdateFinishedTrialError, StorageInternalError):
-                    continue  # another machine was faster
-                if self._is_double(trial):
-                    self._finish(trial, TrialState.PRUNED)
-                    continue
-                self.storage.set_trial_user_attr(trial._trial_id, "owner", owner)
-                return trial
-        return None
-
-    def _is_double(self, trial: FrozenTrial) -> bool:
-        """Whether an older trial of the run is done or live: two machines may queue it at once."""
-        return any(
-            other.number < trial.number and other.user_attrs["run"] == trial.user_attrs["run"]
-            for other in self.trials(*LIVE, TrialState.COMPLETE)
-        )
-
-    def complete(
-        self, trial: FrozenTrial, result: Mapping[str, Any], clips: Any, predicted: Any
+    def run_next(
+        self, worker: str, function: Callable[[Config], RunResult], origin: Mapping[str, str]
     ) -> bool:
-        """Records what a run gave, unless another did the run meanwhile.
+        """Does the run that waits longest, and records its result or its error.
 
         Args:
-            trial: Its trial.
-            result: Numbers and what they depend on; `top1` is the study's objective.
-            clips: The clips' ids and labels, kept once for all runs that share them.
-            predicted: The predicted classes, in the clips' order.
+            worker: The name of the process that does it.
+            function: Does a run, from its config.
+            origin: What a result depends on beside the config; recorded with an error.
 
         Returns:
-            Whether it was recorded.
+            Whether a run was begun.
         """
-        digest, pieces = packed(clips)
-        for number, piece in enumerate(pieces):
-            key = f"clips:{digest}:{number}"
-            if key not in self.study.user_attrs:
-                self.study.set_user_attr(key, piece)
-        told: dict[str, Any] = {"result": {**result, "clips": digest}}
-        for number, piece in enumerate(packed(predicted)[1]):
-            told[f"predicted:{number}"] = piece
-        return self._finish(trial, TrialState.COMPLETE, told, [float(result["top1"])])
+        begun = False
 
-    def fail(self, trial: FrozenTrial, error: str, result: Mapping[str, Any]) -> bool:
-        """Records why a run could not be done; the arguments are those of `complete`."""
-        told = {"error": error[:2000], "result": dict(result)}
-        return self._finish(trial, TrialState.FAIL, told)
+        def objective(trial: Trial) -> float:
+            nonlocal begun
+            if self._is_superfluous(trial):
+                raise optuna.TrialPruned
+            begun = True
+            print(f"run {trial.user_attrs['run']}: {trial.user_attrs['levels']}", flush=True)
+            trial.set_user_attr("worker", worker)
+            try:
+                return self._record(trial, function(json.loads(trial.user_attrs["config"])))
+            except Exception as error:
+                traceback.print_exc()
+                trial.set_user_attr("result", dict(origin))
+                trial.set_user_attr("error", f"{type(error).__name__}: {one_line(error)}"[:2000])
+                raise
 
-    def lose(self, owner: str, reason: str) -> list[FrozenTrial]:
-        """Gives up what an owner was doing, as it is no more.
+        if self.trials(TrialState.WAITING):
+            # an error that is not the run's: the database was busy, or the trial was given up
+            # meanwhile and its run is another's now
+            with suppress(StorageInternalError, ValueError), warnings.catch_warnings():
+                warnings.simplefilter("ignore", ExperimentalWarning)
+                self.study.optimize(objective, n_trials=1, catch=Exception)
+        return begun
+
+    def _is_superfluous(self, trial: Trial) -> bool:
+        """Whether the queue was empty, or an older trial of the run is done or live.
+
+        Two machines may queue a run at the same moment.
+        """
+        run = trial.user_attrs.get("run")
+        states = (TrialState.WAITING, TrialState.RUNNING, TrialState.COMPLETE)
+        older = [other for other in self.trials(*states) if other.number < trial.number]
+        return run is None or any(other.user_attrs["run"] == run for other in older)
+
+    def _record(self, trial: Trial, result: RunResult) -> float:
+        top1 = float(result.values["top1"])
+        if math.isnan(top1):  # which Optuna takes for a failure without a reason
+            raise ValueError("top1 must be a number (got NaN): was no clip tested?")
+        digest = hashlib.sha256(_json(result.clips)).hexdigest()[:12]
+        for name, chunk in to_chunks(f"clips:{digest}", result.clips).items():
+            if name not in self.study.user_attrs:  # stored once for all runs that share the clips
+                self.study.set_user_attr(name, chunk)
+        trial.set_user_attr("result", {**result.values, "clips": digest})
+        for name, chunk in to_chunks("predicted", result.predicted).items():
+            trial.set_user_attr(name, chunk)
+        return top1
+
+    def retry_stale(self) -> None:
+        """Queues the runs again whose processes have shown no heartbeat for `GRACE_SEC` seconds."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            fail_stale_trials(self.study)
+
+    def give_up(self, worker: str, reason: str | None = None) -> bool:
+        """Ends the trial that a worker was doing, so that its run is done again.
 
         Args:
-            owner: Who.
-            reason: Why; a run that ends its process again and again is recorded as failed with it.
-                Without a reason it is nobody's fault.
+            worker: The name of a process that has ended.
+            reason: How it died; a run of which `MAX_DEATHS` processes died is recorded as failed.
+                None if it was stopped.
+
+        Returns:
+            Whether it was doing any.
         """
-        lost = [
-            trial
-            for trial in self.trials(TrialState.RUNNING)
-            if trial.user_attrs.get("owner") == owner
-        ]
-        for trial in lost:
-            told = {"lost": reason} if reason else {}
-            before = [t for t in self.trials(TrialState.FAIL) if _same_run(t, trial)]
-            if reason and sum("lost" in t.user_attrs for t in before) + 1 >= MAX_LOST:
-                told["error"] = f"{reason}, {MAX_LOST} times"
-            self._finish(trial, TrialState.FAIL, told)
-        return lost
+        trials = self.trials(TrialState.RUNNING)
+        trials = [trial for trial in trials if trial.user_attrs.get("worker") == worker]
+        for trial in trials:
+            try:
+                self.study.tell(trial.number, state=TrialState.FAIL)
+            except ValueError:  # it ended meanwhile
+                continue
+            if reason is None:
+                continue
+            deaths = trial.user_attrs.get("deaths", 0) + 1
+            attributes = {**trial.user_attrs, "deaths": deaths}
+            if deaths < MAX_DEATHS:
+                self._add(TrialState.WAITING, attributes)
+            else:
+                self._add(TrialState.FAIL, {**attributes, "error": f"{reason}, {deaths} times"})
+        return bool(trials)
 
-    def lose_stale(self) -> None:
-        """Gives up what nobody has shown a sign of life of for `GRACE_SEC` seconds."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            optuna.storages.fail_stale_trials(self.study)
+    def _add(self, state: TrialState, attributes: Mapping[str, Any]) -> None:
+        self.study.add_trial(create_trial(state=state, user_attrs=dict(attributes)))
 
-    def config(self, trial: FrozenTrial) -> Config:
-        """A run's config."""
-        return json.loads(trial.user_attrs["config"])
+    def write_tables(self, folder: Path, predictions: bool = True) -> None:
+        """Writes the tables of the runs that are done or failed, each file in one step.
 
-    def predictions(self, trial: FrozenTrial) -> tuple[list[tuple[str, int]], list[int]]:
-        """The clips of a run that is done, ids and labels, and its predicted classes."""
-        digest = trial.user_attrs["result"]["clips"]
-        clips = unpacked(_pieces(self.study.user_attrs, f"clips:{digest}"))
-        return clips, unpacked(_pieces(trial.user_attrs, "predicted"))
+        Args:
+            folder: The folder of `runs.csv`, a row a run, and `predictions.parquet`, a row for each
+                run that is done and each test clip.
+            predictions: Whether the second is written too.
+        """
+        current = self.current()
+        ended = [current[run] for run in sorted(current) if is_ended(current[run])]
+        with atomic_folder(folder) as stage:
+            with (stage / RUNS).open("w", newline="", encoding="utf-8") as file:
+                writer = csv.DictWriter(file, run_columns(self.factors), lineterminator="\n")
+                writer.writeheader()
+                writer.writerows(map(_row, ended))
+            if predictions:
+                done = [trial for trial in ended if trial.state == TrialState.COMPLETE]
+                tables = [SCHEMA.empty_table(), *map(self._prediction_rows, done)]
+                parquet.write_table(
+                    pa.concat_tables(tables), stage / PREDICTIONS, compression="zstd"
+                )
 
-    def _finish(
-        self,
-        trial: FrozenTrial,
-        state: TrialState,
-        told: Mapping[str, Any] | None = None,
-        values: Sequence[float] | None = None,
-    ) -> bool:
-        try:
-            for key, value in (told or {}).items():
-                self.storage.set_trial_user_attr(trial._trial_id, key, value)
-            return self.storage.set_trial_state_values(trial._trial_id, state, values)
-        except UpdateFinishedTrialError:  # it was given up, and its run is another's now
-            return False
+    def _prediction_rows(self, trial: FrozenTrial) -> pa.Table:
+        attributes = trial.user_attrs
+        clips = from_chunks(f"clips:{attributes['result']['clips']}", self.study.user_attrs)
+        names, labels = zip(*clips, strict=True)
+        runs = [attributes["run"]] * len(names)
+        predicted = from_chunks("predicted", attributes)
+        return pa.table([runs, list(names), list(labels), predicted], schema=SCHEMA)
 
 
 def is_failed(trial: FrozenTrial) -> bool:
@@ -266,21 +326,17 @@ def is_failed(trial: FrozenTrial) -> bool:
     return trial.state == TrialState.FAIL and "error" in trial.user_attrs
 
 
-def is_lost(trial: FrozenTrial) -> bool:
-    """Whether a run ended with the process that did it."""
+def is_interrupted(trial: FrozenTrial) -> bool:
+    """Whether a run ended with its process."""
     return trial.state == TrialState.FAIL and "error" not in trial.user_attrs
 
 
-def is_over(trial: FrozenTrial) -> bool:
-    """Whether a run is done or ended with an error."""
+def is_ended(trial: FrozenTrial) -> bool:
+    """Whether a run is done or failed."""
     return trial.state == TrialState.COMPLETE or is_failed(trial)
 
 
-def _same_run(one: FrozenTrial, other: FrozenTrial) -> bool:
-    return one.user_attrs["run"] == other.user_attrs["run"]
-
-
-def _identity(sweep: str, run: Run) -> dict[str, Any]:
+def _attributes(sweep: str, run: RunSpec) -> dict[str, Any]:
     return {
         "run": run.id,
         "sweep": sweep,
@@ -291,8 +347,39 @@ def _identity(sweep: str, run: Run) -> dict[str, Any]:
     }
 
 
-def _pieces(attributes: Mapping[str, Any], name: str) -> Iterator[str]:
-    number = 0
-    while (piece := attributes.get(f"{name}:{number}")) is not None:
-        yield piece
-        number += 1
+def _run_spec(trial: FrozenTrial) -> RunSpec:
+    attributes = trial.user_attrs
+    return RunSpec(attributes["levels"], attributes["seed"], json.loads(attributes["config"]))
+
+
+def _row(trial: FrozenTrial) -> dict[str, Any]:
+    """A row of the table of runs; a cell that is left out is empty."""
+    attributes = trial.user_attrs
+    is_done = trial.state == TrialState.COMPLETE
+    result = attributes.get("result", {})
+    return {
+        **{name: attributes[name] for name in ("run", "sweep", "seed", "config")},
+        **attributes["levels"],
+        "control": str(attributes["control"]).lower(),
+        "status": "done" if is_done else "failed",
+        "error": "" if is_done else attributes["error"],
+        **{name: result.get(name) for name in (*MEASUREMENTS, *ORIGIN)},
+    }
+
+
+def to_chunks(name: str, value: Any) -> dict[str, str]:
+    """A value that JSON can hold, compressed, as short texts under numbered names."""
+    text = base64.b64encode(zlib.compress(_json(value), 9)).decode()
+    starts = range(0, len(text), CHUNK)
+    return {f"{name}:{n}": text[start : start + CHUNK] for n, start in enumerate(starts)}
+
+
+def from_chunks(name: str, attributes: Mapping[str, str]) -> Any:
+    """The inverse of :func:`to_chunks`; lists stand for tuples."""
+    texts = (attributes.get(f"{name}:{n}", "") for n in itertools.count())
+    chunks = itertools.takewhile(bool, texts)
+    return json.loads(zlib.decompress(base64.b64decode("".join(chunks))))
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode()

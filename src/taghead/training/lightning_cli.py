@@ -15,6 +15,22 @@ from taghead.errors import DataError, one_line
 from taghead.training.checkpoints import check_checkpoint, last_checkpoint
 from taghead.training.resume import run_loggers
 
+# what PyG does at import, how Lightning is called, two loggers that share a folder, a backbone that
+# is frozen, a test of averaged weights, which a checkpoint holds, a run that goes on in its
+# folder, or another that tests it, and clips that fill up a batch, which count once: none of it
+# concerns a user
+IGNORED_WARNINGS = (
+    r".*torch\.jit\.script.*",
+    r"LightningCLI's args parameter.*",
+    r"Experiment logs directory .* exists and is not empty.*",
+    r".*isinstance\(treespec, LeafSpec\).*",
+    r"You're using the WeightAveraging callback, but loading a checkpoint.*",
+    r"Checkpoint directory .* exists and is not empty",
+    r"The dirpath has changed from .* therefore `best_model_score`.*",
+    r"Using `DistributedSampler` with the dataloaders.*",
+    r"Found \d+ module\(s\) in eval mode at the start of training.*",
+)
+
 
 class TagheadCLI(LightningCLI):
     """Lightning's command line, where the data say the classes and the size of clips."""
