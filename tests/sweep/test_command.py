@@ -93,8 +93,8 @@ def test_workers_die_and_runs_fail_but_none_is_lost_or_doubled(
         assert json.loads(row["config"]) == runs[str(id)].config
         assert (row["operator"] or "-") == runs[str(id)].levels.get("operator", "-")
         assert (row["status"] == "failed") == (row["operator"] == "bad")
-    recipe = FeatureCache(cache).recipe
-    assert done["data"].str.startswith(f"features:{recipe.weights_sha256[:12]}:").all()
+    spec = FeatureCache(cache).spec
+    assert done["data"].str.startswith(f"features:{spec.weights_sha256[:12]}:").all()
     assert done["num_train"].astype(int).tolist() == [36] * 4
     assert (done["head_parameters"].astype(int) < done["parameters"].astype(int)).all()
     assert (done["head_gflop"].astype(float) > 0).all()
@@ -124,7 +124,7 @@ def reproduce(config: dict, predicted: pd.DataFrame, folder: Path) -> None:
     main(["test", "--config=run.json", *root, report, f"--ckpt_path={checkpoint}"])
     (table,) = Path("again").rglob("predictions.csv")
     found = pd.read_csv(table)
-    names = FeatureCache("cache").recipe.class_names
+    names = FeatureCache("cache").spec.class_names
     clips = [Path(clip) for clip in predicted["clip"]]
     assert not any(clip.is_absolute() for clip in clips)  # the same wherever the videos lie
     assert [

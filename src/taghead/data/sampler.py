@@ -72,10 +72,9 @@ class EpochSampler(DistributedSampler):
 class LateLoader(DataLoader):
     """A data loader that starts its workers at the first batch, not when it gives an iterator.
 
-    Lightning asks before it has told the sampler the epoch, and before it knows how much of a
-    resumed epoch is done; workers would begin to read the wrong clips. It takes a loader with a
-    state for one that can go on in the middle of an epoch; what this one needs for that, the
-    sampler asks `done` for.
+    Lightning asks for one before the sampler has the epoch's number, and before it knows how much
+    of a resumed epoch is done; workers would begin to read the wrong clips. It takes a loader with
+    a state for one that can be resumed within an epoch; the sampler's `done` does that here.
     """
 
     def state_dict(self) -> dict[str, Any]:

@@ -37,7 +37,7 @@ def run_isolated(
     """Runs a function on every job, in processes that may die.
 
     Results come in the order in which they are ready. A process that dies or takes too long is
-    that job's failure; another one takes its place.
+    that job's failure; another one replaces it.
 
     Args:
         function: What to run; found by its module and name in the processes. What

@@ -44,9 +44,7 @@ class FeatureCache:
         manifest = read_cache_manifest(self.root)
         self.spec = spec_of(manifest, self.root)
         if not manifest.get("shards"):
-            raise DataError(
-                f"{self.root}: not finished; the `taghead extract` that began it goes on with it"
-            )
+            raise DataError(f"{self.root}: not finished: the same `taghead extract` resumes it")
         self.preprocessing = Preprocessing.from_dict(self.spec.preprocessing)
         self.splits = {
             split: FeatureSplit(self.root, self.spec.clips[split], shards)

@@ -116,7 +116,7 @@ def write_features(
     spec = make_spec(backbone, data, num_views, dtype, seed, precision)
     with CacheWriter(output, spec, shard_size * MEGABYTE) as writer:
         for message in writer.damaged:
-            log.warning("%s; it is written anew", message)
+            log.warning("%s; it is written again", message)
         _announce(writer)
         unreadable = _unreadable(data, writer)
         writer.begin(backbone)

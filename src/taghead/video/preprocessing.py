@@ -24,7 +24,7 @@ class Preprocessing:
 
     Frames are sampled (:func:`~taghead.video.clip_indices`); their shorter side is resized
     (bilinear, antialiased). For training the clip is flipped at random and a square of random
-    place and size is cut and resized to `crop`; for testing the centre is cut. Each frame of a
+    position and size is cut and resized to `crop`; for testing the centre is cut. Each frame of a
     clip is treated the same. Pictures stay uint8 until the normalisation at the end. The defaults
     are those of `TAG-Head <https://arxiv.org/abs/2604.11498>`_ on HAA500.
 

@@ -47,8 +47,8 @@ class VideoReader:
             and more, and one for smaller frames and in processes that load data.
         backend: What decodes: `pyav`; `decord` or `torchcodec` (an extra), which refuse files on
             which they are not proved to be right; or the one that `auto` finds best for the file.
-        survey: A survey of the file from before. It is used if the file has not changed since, and
-            made anew otherwise.
+        survey: A survey of the file from before. It is used if the file has not changed since;
+            otherwise another one is made.
 
     Attributes:
         backend: The backend taken.

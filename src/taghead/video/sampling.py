@@ -49,7 +49,7 @@ def clip_indices(
       `(num_frames - 1) * stride + 1` frames, a clip starts at the first frame and repeats the last.
     - `segments` cuts the video's length into `num_frames` equal segments (`Temporal Segment
       Networks <https://arxiv.org/abs/1608.00859>`_) and takes from each the frame at a random
-      place, in a test the one at its middle; of several clips, number v takes the one at
+      position, in a test the one at its middle; of several clips, number v takes the one at
       `(v + 1/2) / num_clips` of the segment. Segments may begin and end within a frame: every
       frame can be drawn, and a short video repeats its frames evenly.
 

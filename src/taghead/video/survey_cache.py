@@ -1,7 +1,7 @@
 """Cache of surveys: a file is indexed once, not for each clip at each epoch.
 
 A survey is used again in two ways: from the memory of a process, and as text that `taghead index`
-stored. Both hold for one file as it was; a changed file is surveyed anew.
+stored. Both hold for one file as it was; of a changed file another one is made.
 """
 
 import base64

@@ -212,7 +212,7 @@ def test_an_index_that_is_stopped_goes_on(capsys: pytest.CaptureFixture[str]) ->
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate()
     assert process.returncode == 130
-    assert "stopped; the same command goes on from here" in errors
+    assert "stopped; the same command resumes it" in errors
     assert "Traceback" not in errors
     stopped = kept_files()
     assert stopped[: len(killed)] == killed

@@ -92,7 +92,7 @@ def index(
             timeout_sec=timeout_sec,
         )
     except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
+        print("stopped; the same command resumes it", file=sys.stderr)
         raise SystemExit(130) from None
     entries = with_duplicates(
         [

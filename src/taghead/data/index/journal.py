@@ -20,7 +20,7 @@ class Journal:
     """A file of JSON lines: a header, then scan results, of which later ones replace earlier ones.
 
     A line that was cut off when a process was killed is passed over. A file of another folder of
-    videos, or that another version has written, is started anew.
+    videos, or that another version has written, is replaced.
 
     Args:
         path: The file; made, with its folder, when something is added.

@@ -65,7 +65,7 @@ def write_dataset(
 ) -> None:
     """Writes a dataset: ``videos/<Class>/<FileName>`` and one annotation file per split.
 
-    Every clip has its own seed, made of `seed`, the split's name and the clip's place in the split.
+    Every clip has its own seed, made of `seed`, the split's name and the clip's index in the split.
     So no clip is in two splits, a larger split starts with the clips of a smaller one, and
     the files are the same bytes for any number of workers. Classes are balanced and interleaved.
 

@@ -38,11 +38,11 @@ class DecordBackend:
                 f"file:{survey.path}", num_threads=self.threads, fault_tol=_NO_REPEATS
             )
             check_count("decord", survey, len(reader))  # its get_batch may hang where it differs
-            numbers, places = np.unique(wanted, return_inverse=True)
+            numbers, positions = np.unique(wanted, return_inverse=True)
             batch = reader.get_batch(numbers.tolist())
         except (decord.DECORDError, decord.DECORDLimitReachedError, RuntimeError) as error:
             reason = first_line(error)
             raise VideoError(f"{survey.path}: decord cannot decode it: {reason}") from error
         # decord's bridge, which is global, may be set to another library's tensors
         pictures = np.asarray(batch.asnumpy() if hasattr(batch, "asnumpy") else batch)
-        return resized(pictures, height, width, survey.orientation)[places]
+        return resized(pictures, height, width, survey.orientation)[positions]

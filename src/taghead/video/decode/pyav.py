@@ -40,10 +40,10 @@ class PyAVBackend:
         """Frames by number: see :class:`~taghead.video.decode.Backend`."""
         pictures = np.empty((len(wanted), height, width, 3), np.uint8)
         convert = RGBConverter(height, width, self.survey.orientation)
-        numbers, places = np.unique(wanted, return_inverse=True)
+        numbers, positions = np.unique(wanted, return_inverse=True)
         with closing(self._frames(numbers)) as frames:
             for number, frame in enumerate(frames):
-                pictures[places == number] = convert(frame)
+                pictures[positions == number] = convert(frame)
         return pictures
 
     def timestamps(self) -> np.ndarray:

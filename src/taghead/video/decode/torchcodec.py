@@ -38,7 +38,7 @@ class TorchCodecBackend:
         survey = self.survey
         if not len(wanted):
             return np.empty((0, height, width, 3), np.uint8)
-        numbers, places = np.unique(wanted, return_inverse=True)
+        numbers, positions = np.unique(wanted, return_inverse=True)
         try:
             decoder = VideoDecoder(
                 str(survey.path), dimension_order="NHWC", num_ffmpeg_threads=self.threads
@@ -56,4 +56,4 @@ class TorchCodecBackend:
             raise VideoError(
                 f"{survey.path}: damaged: torchcodec gives another frame for {numbers[wrong[0]]}"
             )
-        return resized(batch.data.numpy(), height, width, survey.orientation)[places]
+        return resized(batch.data.numpy(), height, width, survey.orientation)[positions]
