@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 
 from taghead.cli.source import Definition, Module, resolve
 
@@ -41,6 +41,7 @@ class Kinds:
 
 OPEN = Kinds(is_open=True)
 NONE = ast.Constant(value=None)
+OPTIONAL_TEXT = ast.parse("str | None", mode="eval").body
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +52,7 @@ class Argument:
     annotation: ast.expr | None
     default: ast.expr | None
     owner: Definition
+    about: str = ""
 
     @cached_property
     def kinds(self) -> Kinds:
@@ -64,9 +66,14 @@ class Argument:
     def is_list(self) -> bool:
         return self.annotation is not None and ast.unparse(self.annotation).startswith("list[")
 
-    @cached_property
+    @property
+    def takes_file(self) -> bool:
+        """Whether its arguments may stand in a file."""
+        return bool(self.kinds.classes) and "str" not in self.kinds.scalars
+
+    @property
     def help(self) -> str:
-        return descriptions(self.owner).get(self.name, "")
+        return self.about or descriptions(self.owner).get(self.name, "")
 
 
 @dataclass(frozen=True)
@@ -193,6 +200,12 @@ def _of_bases(definition: Definition, without: set[str]) -> Signature:
     return Signature(arguments, found.is_open)
 
 
+def is_protocol(definition: Definition) -> bool:
+    """Whether a class only says what others have."""
+    node = definition.node
+    return isinstance(node, ast.ClassDef) and "Protocol" in map(ast.unparse, node.bases)
+
+
 def _fields(definition: Definition) -> Iterator[tuple[str, Argument]]:
     assert isinstance(definition.node, ast.ClassDef)
     for node in definition.node.body:
@@ -203,6 +216,7 @@ def _fields(definition: Definition) -> Iterator[tuple[str, Argument]]:
                     yield name, Argument(name, annotation, default, definition)
 
 
+@cache
 def descriptions(definition: Definition) -> dict[str, str]:
     """What the docstring says of each argument."""
     from docstring_parser import DocstringStyle, ParseError, parse

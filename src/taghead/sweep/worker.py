@@ -68,10 +68,10 @@ def work(job: Job, stop: Any, left: Any) -> None:
     import torch
 
     import taghead.sweep.running  # noqa: F401, Lightning sets its loggers' levels when imported
-    from taghead.cli import HARMLESS
+    from taghead.errors import IGNORED_WARNINGS
     from taghead.sweep.store import Store
 
-    for message in HARMLESS:
+    for message in IGNORED_WARNINGS:
         warnings.filterwarnings("ignore", message=message)
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -1,0 +1,377 @@
+"""Checks of a command line and its configs, before anything is imported that takes time.
+
+What is refused here is wrong for certain; what only running code could tell is left to the parser
+that runs the command.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from taghead.cli.options import Options, UnknownOptionError, command_options, plain
+from taghead.cli.signature import Argument, Signature, signature
+from taghead.cli.source import MissingNameError, find
+from taghead.cli.table import CLASS_FILES, HINTS, Command
+from taghead.errors import DataError, UsageError, did_you_mean
+
+CLASS_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
+BOOLEAN = ("true", "false", "yes", "no", "on", "off")
+NO_VALUE = ("null", "none", "~", "")
+NO_FILE = re.compile(r"last|hpc|registry.*|.*://.*")  # values of --ckpt_path that are no paths
+SHOWN = 12
+
+
+@dataclass
+class Line:
+    """A command line taken apart.
+
+    Args:
+        args: The arguments as the command's parser takes them.
+        positional: Those without a name.
+        given: Values by option, in their order.
+    """
+
+    args: list[str] = field(default_factory=list)
+    positional: list[str] = field(default_factory=list)
+    given: list[tuple[str, str]] = field(default_factory=list)
+
+
+class Check:
+    """A command and what was given to it.
+
+    Args:
+        command: The command.
+        args: What stands behind its name.
+    """
+
+    def __init__(self, command: Command, args: list[str]) -> None:
+        self.command = command
+        self.options = command_options(command)
+        self.positional = {n: self.options.root.arguments[n] for n in command.positional}
+        self.values: dict[str, Any] = {}
+        self._groups: set[str] = set()  # options that have a value, or one below them
+        self.line = self._split(args)
+
+    def run(self) -> list[str]:
+        """The arguments as the command's parser takes them.
+
+        Raises:
+            UsageError: If an option, a value or a class path is wrong, or one is missing.
+            DataError: If a file is missing, or a config cannot be read.
+        """
+        for key, value in self.line.given:
+            self._choose(key, value, f"--{key}={value}")
+        for key, value in self.line.given:
+            argument = self._find(key, f"--{key}")
+            self._groups.add(key.partition(".")[0])
+            if key == "config":
+                self._config(value, "")
+            elif argument is not None and argument.takes_file and Path(value).is_file():
+                self._config(value, key)
+            else:
+                self.values[plain(key)] = value
+                check_value(argument, value, f"--{key} ")
+        self._files()
+        self._required()
+        return self.line.args
+
+    def _split(self, args: list[str]) -> Line:
+        line = Line()
+        rest = list(args)
+        while rest:
+            arg = rest.pop(0)
+            if arg == "-c" and "config" in self.options.root.arguments:
+                arg = "--config"
+            if re.fullmatch(r"-[A-Za-z].*", arg):
+                raise UsageError(f"{arg}: options begin with two dashes{self._see_help()}")
+            if not arg.startswith("--") or arg == "--":
+                line.args.append(arg)
+                line.positional += [] if arg == "--" else [arg]
+                continue
+            name, equals, value = arg[2:].partition("=")
+            name = name.replace("-", "_")
+            key = name.removesuffix("+")
+            if equals:
+                line.args.append(f"--{name}={value}")
+            elif self._is_flag(key) and (not rest or rest[0].lower() not in BOOLEAN):
+                value = "true"
+                line.args.append(f"--{name}=true" if key != "print_config" else f"--{name}")
+            elif rest and not rest[0].startswith("--"):
+                value = rest.pop(0)
+                line.args += [f"--{name}", value]
+            else:
+                self._find(key, f"--{key}")
+                raise UsageError(f"--{key} needs a value: --{key}=VALUE")
+            line.given.append((key, value))
+        return line
+
+    def _is_flag(self, key: str) -> bool:
+        try:
+            argument = self.options.find(key)
+        except UnknownOptionError:
+            return False
+        return argument is not None and "bool" in argument.kinds.scalars
+
+    def _config(self, path: str, within: str) -> None:
+        """Checks the keys and values of a config."""
+        noun = self.command.files.get("config", "config")
+        _check_there([path], noun)
+        content = read_config(path)
+        if self.command.config:  # it takes what it needs
+            content = {k: v for k, v in content.items() if k in self.options.root.arguments}
+        for key, value in content.items():
+            self._entry(f"{within}.{key}".lstrip("."), value, path)
+
+    def _entry(self, key: str, value: Any, file: str) -> None:
+        """Checks a key of a config, and those below it."""
+        where = f"{file}: {key}"
+        self._groups.add(key.partition(".")[0])
+        if isinstance(value, dict) and isinstance(value.get("class_path"), str):
+            self._choose(key, value["class_path"], where)
+        elif isinstance(value, str):
+            self._choose(key, value, where)
+        argument = self._find(key, where)
+        if isinstance(value, dict):
+            if argument is None or (argument.kinds.is_open and not argument.kinds.classes):
+                return
+            for name, inner in value.items():
+                if name == "init_args" and isinstance(inner, dict):
+                    for each, held in inner.items():
+                        self._entry(f"{key}.init_args.{each}", held, file)
+                elif name not in ("class_path", "init_args", "dict_kwargs"):
+                    self._entry(f"{key}.{name}", inner, file)
+        elif isinstance(value, list):
+            for each in value:
+                if isinstance(each, dict) and "class_path" in each:
+                    self._item(key, each, where)
+        else:
+            self.values[plain(key)] = value
+            check_value(argument, value, f"{where} ")
+
+    def _item(self, key: str, item: dict[str, Any], where: str) -> None:
+        """Checks a class in a list, such as a callback: each has arguments of its own."""
+        alone = Options(Signature({}, is_open=True))
+        held = class_arguments(item["class_path"], where)
+        for name in item.get("init_args") or {}:
+            if name not in held.arguments and not held.is_open:
+                error = UnknownOptionError(name, "", list(held.arguments))
+                label = f"{where}: {item['class_path'].rpartition('.')[2]}"
+                raise UsageError(unknown_option(error, alone, label, name, "")) from None
+
+    def _choose(self, key: str, value: Any, where: str) -> None:
+        """Notes the class that an option gets."""
+        if not isinstance(value, str) or not value or Path(value).exists():
+            return
+        key = plain(key)
+        try:
+            argument = self.options.find(key)
+        except UnknownOptionError:
+            return  # it is told where all options are checked
+        if argument is None or not argument.kinds.classes:
+            return
+        is_path = CLASS_PATH.fullmatch(value) and "str" not in argument.kinds.scalars
+        try:
+            self.options.choose(key, value if is_path else "")
+        except MissingNameError as error:
+            raise UsageError(missing_class(error, where)) from None
+
+    def _find(self, key: str, where: str) -> Argument | None:
+        """The argument of a key; raises a UsageError if there is none."""
+        try:
+            return self.options.find(key)
+        except UnknownOptionError as error:
+            dashes = "--" if where.startswith("--") else ""
+            what = self.options.class_of(error.within) if error.within else self._name
+            raise UsageError(unknown_option(error, self.options, where, what, dashes)) from None
+
+    @property
+    def _name(self) -> str:
+        return f"taghead {self.command.name}"
+
+    def _see_help(self) -> str:
+        return f"; see {self._name} --help"
+
+    def _files(self) -> None:
+        """Refuses files that are not there; of several that a list names, one is enough."""
+        missing = []
+        for name, values in self._with_values():
+            argument = self.positional.get(name) or self.options.find(name)
+            noun = self.command.files.get(name)
+            if noun is None and argument is not None and "." in name:
+                noun = CLASS_FILES.get(argument.owner.path, {}).get(argument.name)
+            texts = [each for each in values if isinstance(each, str)]
+            if noun and texts and name != "config":
+                wrong = missing_files(texts, noun, self._root)
+                missing += wrong if len(wrong) == len(texts) else []
+        if missing:
+            raise DataError("\nerror: ".join(missing[:3]))
+
+    def _with_values(self) -> Iterator[tuple[str, list[Any]]]:
+        rest = list(self.line.positional)
+        for name, argument in self.positional.items():
+            number = len(rest) if argument.is_list else 1
+            yield name, rest[:number]
+            del rest[:number]
+        yield from ((name, [value]) for name, value in self.values.items())
+
+    @property
+    def _root(self) -> str:
+        """Where this command's runs are."""
+        return str(self.values.get("trainer.default_root_dir") or "runs")
+
+    def _required(self) -> None:
+        number = len(self.line.positional)
+        many = any(argument.is_list for argument in self.positional.values())
+        if number < len(self.positional):
+            name = list(self.positional)[number]
+            self._needs(name.upper(), self.positional[name])
+        if number > len(self.positional) and not many:
+            stray = self.line.positional[len(self.positional)]
+            option = f"--{stray.partition('=')[0].replace('-', '_')}"
+            known = [f"--{key}" for key in self.options.keys()]
+            raise UsageError(
+                f"{stray}: {self._name} takes no such argument"
+                f"{did_you_mean(option, known) or self._see_help()}"
+            )
+        for name, argument in self.options.visible(self.options.root, "").items():
+            if argument.is_required and name not in self._groups:
+                self._needs(f"--{name}", argument)
+
+    def _needs(self, name: str, argument: Argument) -> None:
+        about = f": {argument.help}" if argument.help else ""
+        raise UsageError(
+            f"{self._name} needs {name}{about}\nexample: {self.command.example}"
+        ) from None
+
+
+def class_arguments(class_path: str, where: str) -> Signature:
+    """The arguments of a class that a config names; raises a UsageError if there is none."""
+    try:
+        return signature(find(class_path) if "." in class_path else None)
+    except MissingNameError as error:
+        raise UsageError(missing_class(error, where)) from None
+
+
+def missing_class(error: MissingNameError, where: str) -> str:
+    near = did_you_mean(error.name, error.names).replace("mean ", f"mean {error.module}.")
+    return f"{where}: {error}{near}"
+
+
+def unknown_option(
+    error: UnknownOptionError, options: Options, where: str, what: str, dashes: str
+) -> str:
+    """What is said of an option that there is not."""
+    *_, last = error.key.split(".")
+    wrong = error.key.removeprefix(f"{error.within}.").partition(".")[0]
+    keys = list(options.keys())
+    prefix = f"{error.within}." if error.within else ""
+    hinted = [key for key in HINTS.get(last, ()) if key in keys][:1]
+    elsewhere = [key for key in keys if key.rpartition(".")[2] == last]
+    below = [prefix + known for known in error.known]
+    leaves = {key.rpartition(".")[2]: key for key in reversed(keys)}
+    if hinted or elsewhere:
+        near = f"; did you mean {' or '.join(dashes + key for key in (hinted or elsewhere[:3]))}?"
+    else:
+        near = did_you_mean(dashes + prefix + wrong, [dashes + key for key in below])
+    if not near and (close := did_you_mean(wrong, leaves)):
+        name = close.removeprefix("; did you mean ").removesuffix("?")
+        near = f"; did you mean {dashes}{leaves[name]}?"
+    if not near and 0 < len(error.known) <= SHOWN:
+        near = f"; it has {', '.join(error.known)}"
+    elif not near and not error.within:
+        near = f"; see {what} --help" if dashes else ""
+    if not error.within and dashes:
+        return f"{what} has no option {where}{near}"
+    return f"{where}: {what} has no option {wrong}{near}"
+
+
+def check_value(argument: Argument | None, value: Any, where: str) -> None:
+    """Refuses a value that an argument certainly does not take.
+
+    Raises:
+        UsageError: If it is one.
+    """
+    if argument is None or isinstance(value, dict | list):
+        return
+    kinds = argument.kinds
+    if kinds.is_open or kinds.classes or "str" in kinds.scalars:
+        return
+    text = str(value)
+    fits = (
+        text in kinds.choices
+        or ("None" in kinds.scalars and text.lower() in NO_VALUE)
+        or ("bool" in kinds.scalars and text.lower() in BOOLEAN)
+        or (bool({"int", "float"} & kinds.scalars) and _is_number(text))
+    )
+    if not fits:
+        names = {"int": "an integer", "float": "a number", "bool": "true or false", "None": "null"}
+        allowed = [*kinds.choices, *(names[n] for n in names if n in kinds.scalars)]
+        near = did_you_mean(text, kinds.choices)
+        raise UsageError(f"{where}must be {_either(allowed)} (got {text!r}){near}")
+
+
+def _either(words: list[str]) -> str:
+    words = list(dict.fromkeys(words))
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def read_config(path: str) -> dict[str, Any]:
+    """The content of a YAML file.
+
+    Raises:
+        DataError: If it cannot be read, or holds no mapping.
+    """
+    import yaml
+
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    try:
+        content = yaml.load(Path(path).read_text(encoding="utf-8"), loader)
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise DataError(f"{path}: not a readable config: {reason}") from error
+    return content if isinstance(content, dict) else {}
+
+
+def _check_there(paths: Iterable[str], noun: str) -> None:
+    if missing := missing_files(paths, noun):
+        raise DataError("\nerror: ".join(missing[:3]))
+
+
+def missing_files(paths: Iterable[str], noun: str, root: str = "runs") -> list[str]:
+    """What is said of each file that is not there."""
+    return [
+        f"{path}: no such {noun}{near_file(path, noun, root)}"
+        for path in paths
+        if path and not Path(path).exists() and not (noun == "checkpoint" and NO_FILE.match(path))
+    ]
+
+
+def near_file(path: str, noun: str, root: str) -> str:
+    """The words `; did you mean ...?` with a similar file in the same folder."""
+    folder = Path(path).parent
+    if noun == "checkpoint" and "." not in path:  # best: that of which run?
+        found = sorted(Path(root).rglob(f"checkpoints/{path}*.ckpt"), key=_changed)
+        return f"; did you mean {found[-1]}?" if found else "; give the file, RUN/checkpoints/*.ckpt"
+    if noun == "model" and not folder.is_dir():
+        return "; `taghead demo` and `taghead fit` write models"
+    if not folder.is_dir():
+        return f"; there is no folder {folder}"
+    names = [each.name for each in folder.iterdir()]
+    near = did_you_mean(Path(path).name, names)
+    return near if folder == Path() else near.replace("mean ", f"mean {folder}/")
+
+
+def _changed(path: Path) -> float:
+    return path.stat().st_mtime
