@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 from collections.abc import Collection, Iterable
 from numbers import Integral
-from pathlib import Path
 
 IGNORED_WARNINGS = (
     r".*torch\.jit\.script.*",  # PyG scripts functions when it is imported
@@ -15,7 +14,7 @@ IGNORED_WARNINGS = (
     r"Checkpoint directory .* exists and is not empty",  # a resumed run goes on in its folder
     r"The dirpath has changed from .* therefore `best_model_score`.*",  # a test has its own folder
     r"Found \d+ module\(s\) in eval mode at the start of training.*",  # the frozen backbone
-    r"You're using the WeightAveraging callback, but loading a checkpoint.*",  # a test does not average
+    r"You're using the WeightAveraging callback, but loading.*",  # as in a test
     r"Using `DistributedSampler` with the dataloaders.*",  # clips that fill up a batch count once
 )
 """Warnings of libraries about what is meant to be so, as regular expressions."""
@@ -37,12 +36,20 @@ class UsageError(ValueError):
     """A command line, or a key of a config, that no command understands; one to three lines."""
 
 
-def did_you_mean(name: str, known: Iterable[str], among: int = 1) -> str:
-    """The words `; did you mean ...?`, or none if no known name is near."""
-    from difflib import get_close_matches
+def did_you_mean(name: str, known: Iterable[str], prefix: str = "") -> str:
+    """The words `; did you mean ...?`, or none if no known name is near.
 
-    near = get_close_matches(name, list(known), among)
-    return f"; did you mean {' or '.join(near)}?" if near else ""
+    Args:
+        name: What was given.
+        known: The names that there are; two that are about as near are both named.
+        prefix: What stands before each.
+    """
+    from difflib import SequenceMatcher, get_close_matches
+
+    near = get_close_matches(name, list(known), 2)
+    ratios = [SequenceMatcher(None, each, name).ratio() for each in near]
+    near = [each for each, ratio in zip(near, ratios, strict=True) if ratio > 0.95 * ratios[0]]
+    return f"; did you mean {' or '.join(prefix + each for each in near)}?" if near else ""
 
 
 def is_disk_full(error: BaseException) -> bool:

@@ -317,12 +317,12 @@ def test_the_command_writes_the_same_files_again(
     intro = tmp_path / "intro.md"
     intro.write_text("# Ours\n\nWhat was asked | and why.\n")
     options = ["--intro", str(intro), "--num_draws=200", f"--output={tmp_path / 'a' / 'R.md'}"]
-    main(["sweep-report", str(first), str(null), *options])
+    main(["compare", str(first), str(null), *options])
     assert capsys.readouterr().out == f"2 sweeps. Written to {tmp_path / 'a' / 'R.md'}\n"
     # the same rows in another order
     store(first, runs.sample(frac=1, random_state=1), predictions.iloc[::-1])
     options[-1] = f"--output={tmp_path / 'b' / 'R.md'}"
-    main(["sweep-report", str(first), str(null), *options])
+    main(["compare", str(first), str(null), *options])
     files = sorted(p.relative_to(tmp_path / "a") for p in (tmp_path / "a").rglob("*.*"))
     assert len(files) == 2 + 3 + 2
     for file in files:
@@ -350,11 +350,11 @@ def test_the_command_writes_the_same_files_again(
 
 def test_errors_of_the_command(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="output must be given with several folders"):
-        main(["sweep-report", str(tmp_path), str(tmp_path)])
+        main(["compare", str(tmp_path), str(tmp_path)])
     with pytest.raises(SystemExit, match="no such folder"):
-        main(["sweep-report", str(tmp_path / "none")])
+        main(["compare", str(tmp_path / "none")])
     with pytest.raises(SystemExit, match="num_draws must be a positive integer"):
-        main(["sweep-report", str(tmp_path), "--num_draws=0"])
+        main(["compare", str(tmp_path), "--num_draws=0"])
 
 
 def test_the_front_has_what_nothing_cheaper_beats() -> None:

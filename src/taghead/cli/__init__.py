@@ -80,11 +80,12 @@ def _command(args: list[str]) -> tuple[Command, list[str]]:
         if name in COMMANDS:
             return COMMANDS[name], args[words:]
     longer = [name for name in COMMANDS if name.split()[0] == args[0]]
-    if longer:
+    if longer and (len(args) == 1 or args[1].startswith("-")):
         example = COMMANDS[longer[0]].example
         raise UsageError(f"taghead {args[0]} needs a second word\nexample: {example}")
-    near = did_you_mean(args[0], COMMANDS)
-    raise UsageError(f"there is no command {args[0]!r}{near or '; `taghead` lists them'}")
+    name = " ".join(args[:2]) if longer else args[0]
+    near = did_you_mean(name, COMMANDS)
+    raise UsageError(f"there is no command {name!r}{near or '; `taghead` lists them'}")
 
 
 def _shows_help(command: Command, args: list[str]) -> bool:

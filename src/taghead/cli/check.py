@@ -9,11 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from taghead.cli.options import Options, UnknownOptionError, command_options, plain
-from taghead.cli.signature import Argument, Signature, signature
+from taghead.cli.signature import Argument, signature
 from taghead.cli.source import MissingNameError, find
 from taghead.cli.table import CLASS_FILES, HINTS, Command
 from taghead.errors import DataError, UsageError, did_you_mean
@@ -121,8 +122,9 @@ class Check:
         noun = self.command.files.get("config", "config")
         _check_there([path], noun)
         content = read_config(path)
-        if self.command.config:  # it takes what it needs
-            content = {k: v for k, v in content.items() if k in self.options.root.arguments}
+        if self.command.config:  # of what it takes, the classes' arguments are checked
+            known = self.options.root.arguments
+            content = {k: v for k, v in content.items() if k in known and known[k].takes_file}
         for key, value in content.items():
             self._entry(f"{within}.{key}".lstrip("."), value, path)
 
@@ -147,20 +149,22 @@ class Check:
         elif isinstance(value, list):
             for each in value:
                 if isinstance(each, dict) and "class_path" in each:
-                    self._item(key, each, where)
+                    self._item(each, where)
         else:
             self.values[plain(key)] = value
             check_value(argument, value, f"{where} ")
 
-    def _item(self, key: str, item: dict[str, Any], where: str) -> None:
+    def _item(self, item: dict[str, Any], where: str) -> None:
         """Checks a class in a list, such as a callback: each has arguments of its own."""
-        alone = Options(Signature({}, is_open=True))
-        held = class_arguments(item["class_path"], where)
+        path = str(item["class_path"])
+        try:
+            held = signature(find(path) if "." in path else None)
+        except MissingNameError as error:
+            raise UsageError(missing_class(error, where)) from None
         for name in item.get("init_args") or {}:
             if name not in held.arguments and not held.is_open:
-                error = UnknownOptionError(name, "", list(held.arguments))
-                label = f"{where}: {item['class_path'].rpartition('.')[2]}"
-                raise UsageError(unknown_option(error, alone, label, name, "")) from None
+                near = did_you_mean(name, held.arguments)
+                raise UsageError(f"{where}: {path.rpartition('.')[2]} has no option {name}{near}")
 
     def _choose(self, key: str, value: Any, where: str) -> None:
         """Notes the class that an option gets."""
@@ -184,6 +188,9 @@ class Check:
         try:
             return self.options.find(key)
         except UnknownOptionError as error:
+            if error.key in self.positional:
+                example = f"{error.key.upper()} stands without a name\nexample: "
+                raise UsageError(f"{where}: {example}{self.command.example}") from None
             dashes = "--" if where.startswith("--") else ""
             what = self.options.class_of(error.within) if error.within else self._name
             raise UsageError(unknown_option(error, self.options, where, what, dashes)) from None
@@ -231,12 +238,10 @@ class Check:
             self._needs(name.upper(), self.positional[name])
         if number > len(self.positional) and not many:
             stray = self.line.positional[len(self.positional)]
-            option = f"--{stray.partition('=')[0].replace('-', '_')}"
-            known = [f"--{key}" for key in self.options.keys()]
-            raise UsageError(
-                f"{stray}: {self._name} takes no such argument"
-                f"{did_you_mean(option, known) or self._see_help()}"
-            )
+            key = stray.partition("=")[0].replace("-", "_")
+            error = UnknownOptionError(key, "", list(self.options.root.arguments))
+            near = near_option(error, self.options, key, "--") or self._see_help()
+            raise UsageError(f"{self._name} takes no argument {stray}{near}")
         for name, argument in self.options.visible(self.options.root, "").items():
             if argument.is_required and name not in self._groups:
                 self._needs(f"--{name}", argument)
@@ -248,16 +253,9 @@ class Check:
         ) from None
 
 
-def class_arguments(class_path: str, where: str) -> Signature:
-    """The arguments of a class that a config names; raises a UsageError if there is none."""
-    try:
-        return signature(find(class_path) if "." in class_path else None)
-    except MissingNameError as error:
-        raise UsageError(missing_class(error, where)) from None
-
-
 def missing_class(error: MissingNameError, where: str) -> str:
-    near = did_you_mean(error.name, error.names).replace("mean ", f"mean {error.module}.")
+    """What is said of a class that there is not."""
+    near = did_you_mean(error.name, error.names, f"{error.module}.")
     return f"{where}: {error}{near}"
 
 
@@ -265,28 +263,31 @@ def unknown_option(
     error: UnknownOptionError, options: Options, where: str, what: str, dashes: str
 ) -> str:
     """What is said of an option that there is not."""
-    *_, last = error.key.split(".")
     wrong = error.key.removeprefix(f"{error.within}.").partition(".")[0]
-    keys = list(options.keys())
-    prefix = f"{error.within}." if error.within else ""
-    hinted = [key for key in HINTS.get(last, ()) if key in keys][:1]
-    elsewhere = [key for key in keys if key.rpartition(".")[2] == last]
-    below = [prefix + known for known in error.known]
-    leaves = {key.rpartition(".")[2]: key for key in reversed(keys)}
-    if hinted or elsewhere:
-        near = f"; did you mean {' or '.join(dashes + key for key in (hinted or elsewhere[:3]))}?"
-    else:
-        near = did_you_mean(dashes + prefix + wrong, [dashes + key for key in below])
-    if not near and (close := did_you_mean(wrong, leaves)):
-        name = close.removeprefix("; did you mean ").removesuffix("?")
-        near = f"; did you mean {dashes}{leaves[name]}?"
+    near = near_option(error, options, wrong, dashes)
     if not near and 0 < len(error.known) <= SHOWN:
         near = f"; it has {', '.join(error.known)}"
-    elif not near and not error.within:
-        near = f"; see {what} --help" if dashes else ""
+    elif not near and not error.within and dashes:
+        near = f"; see {what} --help"
     if not error.within and dashes:
         return f"{what} has no option {where}{near}"
     return f"{where}: {what} has no option {wrong}{near}"
+
+
+def near_option(error: UnknownOptionError, options: Options, wrong: str, dashes: str) -> str:
+    """The words `; did you mean ...?` with what people call so, or an option of a like name."""
+    keys = list(options.every_key())
+    last = error.key.rpartition(".")[2]
+    meant = [key for key in HINTS.get(last, ()) if key in keys][:1]
+    meant = meant or [key for key in keys if key.rpartition(".")[2] == last][:3]
+    if meant:
+        return f"; did you mean {' or '.join(dashes + key for key in meant)}?"
+    within = f"{dashes}{error.within}." if error.within else dashes
+    if near := did_you_mean(wrong, error.known, within):
+        return near
+    leaves = {key.rpartition(".")[2]: key for key in reversed(keys)}
+    close = [leaves[name] for name in get_close_matches(last, leaves, 1)]
+    return f"; did you mean {dashes}{close[0]}?" if close else ""
 
 
 def check_value(argument: Argument | None, value: Any, where: str) -> None:
@@ -363,14 +364,15 @@ def near_file(path: str, noun: str, root: str) -> str:
     folder = Path(path).parent
     if noun == "checkpoint" and "." not in path:  # best: that of which run?
         found = sorted(Path(root).rglob(f"checkpoints/{path}*.ckpt"), key=_changed)
-        return f"; did you mean {found[-1]}?" if found else "; give the file, RUN/checkpoints/*.ckpt"
+        return (
+            f"; did you mean {found[-1]}?" if found else "; give the file, RUN/checkpoints/*.ckpt"
+        )
     if noun == "model" and not folder.is_dir():
         return "; `taghead demo` and `taghead fit` write models"
     if not folder.is_dir():
         return f"; there is no folder {folder}"
     names = [each.name for each in folder.iterdir()]
-    near = did_you_mean(Path(path).name, names)
-    return near if folder == Path() else near.replace("mean ", f"mean {folder}/")
+    return did_you_mean(Path(path).name, names, "" if folder == Path() else f"{folder}/")
 
 
 def _changed(path: Path) -> float:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import os
+import re
 from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
 from taghead.cli.table import Command
-from taghead.errors import DataError, UsageError, one_line
+from taghead.errors import DataError, UsageError, is_disk_full, one_line
+
+OUTPUTS = ("output", "root")  # arguments that say where a command writes
 
 
 def run(command: Command, args: list[str]) -> None:
@@ -25,8 +29,10 @@ def run(command: Command, args: list[str]) -> None:
     """
     from jsonargparse import ArgumentError
 
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_no_farewell)
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # torch's profiler announces itself
     function = load(command.function)
+    values: dict[str, Any] = {}
     try:
         if command.options:
             function(args)
@@ -39,6 +45,19 @@ def run(command: Command, args: list[str]) -> None:
         raise
     except ValueError as error:
         raise DataError(one_line(error)) from error
+    except SystemExit as stop:
+        if stop.code != 1 or not isinstance(stop.__context__, KeyboardInterrupt):
+            raise
+        raise KeyboardInterrupt from None  # Lightning ends so after Ctrl-C
+    except OSError as error:
+        if is_disk_full(error) and error.filename is None:  # of a write to an open file
+            error.filename = next((values[n] for n in OUTPUTS if values.get(n)), None)
+        raise
+
+
+def _is_no_farewell(record: logging.LogRecord) -> bool:
+    """Whether a message is another than Lightning's about Ctrl-C, which `main` tells."""
+    return "Detected KeyboardInterrupt" not in record.getMessage()
 
 
 def load(path: str) -> Callable[..., Any]:
@@ -52,9 +71,9 @@ def _values(command: Command, function: Callable[..., Any], args: list[str]) -> 
     from jsonargparse import ArgumentParser
 
     parser = ArgumentParser(prog=f"taghead {command.name}", exit_on_error=False)
-    many = _lists(function, command)
     for name in command.positional:
-        parser.add_argument(name, **({"nargs": "+"} if name in many else {}))
+        is_list = str(function.__annotations__[name]).startswith("list[")
+        parser.add_argument(name, nargs="+" if is_list else None)
     skip: set[str | int] = set(command.positional)
     parser.add_function_arguments(function, skip=skip, as_group=False)
     if command.config:
@@ -67,12 +86,6 @@ def _values(command: Command, function: Callable[..., Any], args: list[str]) -> 
     return {name: value for name, value in values.items() if name != "config" or not command.config}
 
 
-def _lists(function: Callable[..., Any], command: Command) -> set[str]:
-    """The positional arguments that take several values."""
-    notes = function.__annotations__
-    return {name for name in command.positional if str(notes.get(name)).startswith("list[")}
-
-
 def condensed(message: str) -> str:
     """What jsonargparse says, in one line: the option and what is wrong with its value."""
     lines = [line.strip().removeprefix("- ") for line in message.splitlines() if line.strip()]
@@ -82,6 +95,8 @@ def condensed(message: str) -> str:
         for line in lines[1:]
         if not line.startswith(("Expected a <class 'NoneType'>", "Subtypes", "Errors", "Given"))
     ]
+    if unknown := re.search(r"Expected a dot import path string: (\w+)", message):
+        return f"--{key}: {unknown[1]} is no known class; give its path, package.{unknown[1]}"
     if not reasons or not message.startswith("Parser key"):
         return " ".join(lines)[:400]
     chosen = [line for line in reasons if "Does not validate" not in line] or reasons

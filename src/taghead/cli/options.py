@@ -110,20 +110,19 @@ class Options:
         chosen = [each.path.rpartition(".")[2] for each in self._chosen.get(key, []) if each]
         return chosen[-1] if chosen else key
 
-    def keys(self, held: Signature | None = None, within: str = "") -> Iterator[str]:
+    def every_key(self, held: Signature | None = None, within: str = "") -> Iterator[str]:
         """All keys that are known, those of the command first."""
         known = self.visible(held or self.root, within)
         keys = {f"{within}.{name}".lstrip("."): argument for name, argument in known.items()}
         yield from keys
         if within.count(".") < DEPTH - 2:
             for key, argument in keys.items():
-                yield from self.keys(self.inner(key, argument), key)
+                yield from self.every_key(self.inner(key, argument), key)
 
 
 def plain(key: str) -> str:
     """A key without what only files have to write: `data.init_args.root` is `data.root`."""
     return ".".join(name for name in key.split(".") if name not in IN_A_CONFIG)
-
 
 
 def command_options(command: Command) -> Options:

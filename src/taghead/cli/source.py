@@ -18,6 +18,8 @@ from functools import cache, cached_property
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 
+_PENDING: set[str] = set()
+
 
 class MissingNameError(Exception):
     """A module that has no such name.
@@ -83,9 +85,7 @@ class Module:
     @cached_property
     def _body(self) -> list[ast.stmt]:
         files = [self.file, *([self._stub] if self._stub.exists() else [])]
-        return [
-            node for file in files for node in ast.parse(file.read_text(encoding="utf-8")).body
-        ]
+        return [node for file in files for node in ast.parse(file.read_text(encoding="utf-8")).body]
 
     def _bound(
         self, body: Iterable[ast.AST]
@@ -144,9 +144,11 @@ def module(path: str) -> Module | None:
 
 
 def _top(name: str) -> Path | None:
+    if name == "__main__":
+        return None
     try:
         spec: ModuleSpec | None = importlib.util.find_spec(name)
-    except ValueError:  # a module without a spec, such as __main__
+    except ValueError:  # a module without a spec
         return None
     origin = spec.origin if spec else None
     return Path(origin) if origin and origin.endswith(".py") else None
@@ -159,6 +161,16 @@ def find(path: str) -> Definition | None:
     Raises:
         MissingNameError: If a module in it is known, and has no such name.
     """
+    if path in _PENDING:  # an import that leads back, as that of a compiled submodule
+        return None
+    _PENDING.add(path)
+    try:
+        return _found(path)
+    finally:
+        _PENDING.remove(path)
+
+
+def _found(path: str) -> Definition | None:
     first, *rest = path.split(".")
     found = module(first)
     for number, name in enumerate(rest):

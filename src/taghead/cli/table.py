@@ -108,7 +108,7 @@ COMMANDS = {
             "sweep",
             "train many variants, in parallel and resumably, into one table",
             "taghead.sweep.command:sweep",
-            "taghead sweep experiments/operators/operators-order.yaml --workers 4",
+            "taghead sweep experiments/operators/order.yaml --workers 2",
             ("file",),
             {"file": "sweep file"},
         ),

@@ -8,14 +8,16 @@ import re
 import shutil
 
 from taghead.cli.options import Options, command_options
-from taghead.cli.signature import Argument, Signature, signature, summary
-from taghead.cli.source import Definition, find
+from taghead.cli.signature import Argument, signature, summary
+from taghead.cli.source import find
 from taghead.cli.table import COMMANDS, Command
 
 EXAMPLES = ("demo", "predict", "fit", "test", "explain")
 ROLE = re.compile(r":\w+:`(?:~[\w.]*\.)?([^`]*)`")  # of Sphinx
+STATED = re.compile(r"\s*\(default: [^)]*\)")  # in docstrings of PyG
 TYPES = {"int": "INTEGER", "float": "NUMBER", "bool": "true|false", "str": "TEXT", "None": "null"}
 WIDTH = 100
+LONGEST = 50  # choices that are listed; the help tells the others
 
 
 def usage() -> str:
@@ -74,7 +76,7 @@ def class_help(command: Command, key: str, class_path: str) -> str | None:
     held = signature(definition)
     if definition is None or held.is_open:
         return None
-    parser = _parser(f"taghead {command.name} --{key}={class_path} [--{key}.OPTION=VALUE ...]")
+    parser = _parser(f"taghead {command.name} --{key}={class_path} [options]")
     parser.description = summary(definition)
     _add(parser.add_argument_group("options"), held.arguments, f"{key}.", False)
     return parser.format_help()
@@ -129,14 +131,15 @@ def _metavar(argument: Argument) -> str:
     kinds = argument.kinds
     words = [*kinds.choices, *(TYPES[name] for name in TYPES if name in kinds.scalars - {"None"})]
     words += ["CLASS"] if kinds.classes else []
-    return "|".join(dict.fromkeys(words)) or "VALUE"
+    joined = "|".join(dict.fromkeys(words)) or "VALUE"
+    return joined if len(joined) <= LONGEST else "VALUE"
 
 
 def _text(argument: Argument, is_option: bool, whole: bool = True) -> str:
     """An argument's help, and its default; of a class's, only the first sentence."""
     text = ROLE.sub(r"\1", argument.help).replace("``", "`")
     if not whole:
-        text = re.split(r"(?<=[.:;]) (?=[A-Z])", text)[0].rstrip(":;")
+        text = re.split(r"(?<=\.) (?=[A-Z])", STATED.sub("", text))[0]
     if is_option and argument.is_required:
         text += " (required)"
     elif is_option and argument.default is not None:
@@ -156,6 +159,3 @@ def _default(default: ast.expr) -> str:
         case ast.Call():
             return ""
     return ast.unparse(default)
-
-
-__all__ = ["Definition", "Signature", "class_help", "command_help", "usage"]
