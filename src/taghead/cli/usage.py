@@ -9,7 +9,7 @@ import shutil
 
 from taghead.cli.options import Options, command_options
 from taghead.cli.signature import Argument, signature, summary
-from taghead.cli.source import find
+from taghead.cli.source import Definition, find
 from taghead.cli.table import COMMANDS, Command
 
 EXAMPLES = ("demo", "predict", "fit", "test", "explain")
@@ -48,7 +48,7 @@ def command_help(command: Command) -> str:
     words = [f"{n.upper()}..." if n in root and root[n].is_list else n for n in names]
     words = [word.upper() if word in command.positional else word for word in words]
     parser = _parser(f"taghead {command.name} {' '.join(words)}")
-    parser.description = summary(find(command.function.replace(":", ".")))
+    parser.description = _summary(find(command.function.replace(":", ".")))
     if command.positional:
         group = parser.add_argument_group("arguments")
         for name in command.positional:
@@ -77,7 +77,7 @@ def class_help(command: Command, key: str, class_path: str) -> str | None:
     if definition is None or held.is_open:
         return None
     parser = _parser(f"taghead {command.name} --{key}={class_path} [options]")
-    parser.description = summary(definition)
+    parser.description = _summary(definition)
     _add(parser.add_argument_group("options"), held.arguments, f"{key}.", False)
     return parser.format_help()
 
@@ -94,7 +94,7 @@ def _add_inner(
     parser: argparse.ArgumentParser, options: Options, key: str, argument: Argument
 ) -> None:
     """A group of the options below one, and those below these."""
-    if not argument.kinds.classes or argument.kinds.is_open:
+    if not argument.takes_file or argument.kinds.is_open:
         return
     held = options.inner(key, argument)
     definition = options.default_class(argument) or argument.kinds.classes[0]
@@ -103,7 +103,7 @@ def _add_inner(
     if held.is_open or not shown:
         return
     title = f"{key}: {definition.path.rpartition('.')[2]}"
-    _add(parser.add_argument_group(title, summary(definition)), shown, f"{key}.", False)
+    _add(parser.add_argument_group(title, _summary(definition)), shown, f"{key}.", False)
     for name, inner in shown.items():
         _add_inner(parser, options, f"{key}.{name}", inner)
 
@@ -125,6 +125,10 @@ def _add(
         group.add_argument(
             f"--{prefix}{name}", metavar=_metavar(argument), help=_text(argument, True, whole)
         )
+
+
+def _summary(definition: Definition | None) -> str:
+    return ROLE.sub(r"\1", summary(definition))
 
 
 def _metavar(argument: Argument) -> str:

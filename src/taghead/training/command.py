@@ -25,8 +25,8 @@ class Options:
         trainer: Lightning's trainer.
         model: Backbone, head, loss and optimizer.
         ckpt_path: A checkpoint to go on from, or to evaluate; `last` for the newest of all runs.
-        weights_only: Whether a checkpoint may hold tensors and plain values alone; true if not
-            given.
+        weights_only: Whether nothing but tensors and plain values is read from a checkpoint; true
+            if not given.
         optimizer: An optimizer by class path, in place of the model's.
         lr_scheduler: A schedule by class path, in place of the model's.
     """
