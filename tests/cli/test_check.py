@@ -294,6 +294,15 @@ def test_one_of_several_videos_may_be_missing(tmp_path: Path) -> None:
     assert checked("predict", *args) == args
 
 
+def test_files_of_a_class_that_another_replaces(tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
+    path = "taghead.data.VideoDataModule"
+    config.write_text(f"data: {{class_path: {path}, init_args: {{root: nowhere}}}}\n")
+    with pytest.raises(SystemExit, match=r"^error: nowhere: no such folder of videos$"):
+        main(["fit", f"--config={config}"])
+    checked("fit", f"--config={config}", "--data=taghead.data.SynthGym")  # it makes its folder
+
+
 def test_examples_and_hints_are_right(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     for name, command in COMMANDS.items():

@@ -50,6 +50,8 @@ def told(error: Exception) -> str:
     """What is said of an error."""
     if isinstance(error, OSError) and is_disk_full(error):
         return f"{error.filename or 'the disk of the output'}: no space left on the disk"
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{error.filename}: {error.strerror}"
     return str(error) if isinstance(error, DataError) else one_line(error)
 
 

@@ -7,23 +7,20 @@ that runs the command.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from taghead.cli.options import Options, UnknownOptionError, command_options, plain
+from taghead.cli.messages import missing_class, missing_files, near_option, unknown_option
+from taghead.cli.options import UnknownOptionError, command_options, plain
 from taghead.cli.signature import Argument, signature
 from taghead.cli.source import MissingNameError, find
-from taghead.cli.table import CLASS_FILES, HINTS, Command
+from taghead.cli.table import CLASS_FILES, Command
+from taghead.cli.values import BOOLEAN, check_value
 from taghead.errors import DataError, UsageError, did_you_mean
 
 CLASS_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
-BOOLEAN = ("true", "false", "yes", "no", "on", "off")
-NO_VALUE = ("null", "none", "~", "")
-NO_FILE = re.compile(r"last|hpc|registry.*|.*://.*")  # values of --ckpt_path that are no paths
-SHOWN = 12
 
 
 @dataclass
@@ -119,8 +116,8 @@ class Check:
 
     def _config(self, path: str, within: str) -> None:
         """Checks the keys and values of a config."""
-        noun = self.command.files.get("config", "config")
-        _check_there([path], noun)
+        if missing := missing_files([path], self.command.files.get("config", "config")):
+            raise DataError(missing[0])
         content = read_config(path)
         if self.command.config:  # of what it takes, the classes' arguments are checked
             known = self.options.root.arguments
@@ -208,8 +205,8 @@ class Check:
         for name, values in self._with_values():
             argument = self.positional.get(name) or self.options.find(name)
             noun = self.command.files.get(name)
-            if noun is None and argument is not None and "." in name:
-                noun = CLASS_FILES.get(argument.owner.path, {}).get(argument.name)
+            if argument is not None and self.options.is_certain(name.rpartition(".")[0]):
+                noun = noun or CLASS_FILES.get(argument.owner.path, {}).get(argument.name)
             texts = [each for each in values if isinstance(each, str)]
             if noun and texts and name != "config":
                 wrong = missing_files(texts, noun, self._root)
@@ -253,81 +250,6 @@ class Check:
         ) from None
 
 
-def missing_class(error: MissingNameError, where: str) -> str:
-    """What is said of a class that there is not."""
-    near = did_you_mean(error.name, error.names, f"{error.module}.")
-    return f"{where}: {error}{near}"
-
-
-def unknown_option(
-    error: UnknownOptionError, options: Options, where: str, what: str, dashes: str
-) -> str:
-    """What is said of an option that there is not."""
-    wrong = error.key.removeprefix(f"{error.within}.").partition(".")[0]
-    near = near_option(error, options, wrong, dashes)
-    if not near and 0 < len(error.known) <= SHOWN:
-        near = f"; it has {', '.join(error.known)}"
-    elif not near and not error.within and dashes:
-        near = f"; see {what} --help"
-    if not error.within and dashes:
-        return f"{what} has no option {where}{near}"
-    return f"{where}: {what} has no option {wrong}{near}"
-
-
-def near_option(error: UnknownOptionError, options: Options, wrong: str, dashes: str) -> str:
-    """The words `; did you mean ...?` with what people call so, or an option of a like name."""
-    keys = list(options.every_key())
-    last = error.key.rpartition(".")[2]
-    meant = [key for key in HINTS.get(last, ()) if key in keys][:1]
-    meant = meant or [key for key in keys if key.rpartition(".")[2] == last][:3]
-    if meant:
-        return f"; did you mean {' or '.join(dashes + key for key in meant)}?"
-    within = f"{dashes}{error.within}." if error.within else dashes
-    if near := did_you_mean(wrong, error.known, within):
-        return near
-    leaves = {key.rpartition(".")[2]: key for key in reversed(keys)}
-    close = [leaves[name] for name in get_close_matches(last, leaves, 1)]
-    return f"; did you mean {dashes}{close[0]}?" if close else ""
-
-
-def check_value(argument: Argument | None, value: Any, where: str) -> None:
-    """Refuses a value that an argument certainly does not take.
-
-    Raises:
-        UsageError: If it is one.
-    """
-    if argument is None or isinstance(value, dict | list):
-        return
-    kinds = argument.kinds
-    if kinds.is_open or kinds.classes or "str" in kinds.scalars:
-        return
-    text = str(value)
-    fits = (
-        text in kinds.choices
-        or ("None" in kinds.scalars and text.lower() in NO_VALUE)
-        or ("bool" in kinds.scalars and text.lower() in BOOLEAN)
-        or (bool({"int", "float"} & kinds.scalars) and _is_number(text))
-    )
-    if not fits:
-        names = {"int": "an integer", "float": "a number", "bool": "true or false", "None": "null"}
-        allowed = [*kinds.choices, *(names[n] for n in names if n in kinds.scalars)]
-        near = did_you_mean(text, kinds.choices)
-        raise UsageError(f"{where}must be {_either(allowed)} (got {text!r}){near}")
-
-
-def _either(words: list[str]) -> str:
-    words = list(dict.fromkeys(words))
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
 def read_config(path: str) -> dict[str, Any]:
     """The content of a YAML file.
 
@@ -343,37 +265,3 @@ def read_config(path: str) -> dict[str, Any]:
         reason = " ".join(str(error).split())
         raise DataError(f"{path}: not a readable config: {reason}") from error
     return content if isinstance(content, dict) else {}
-
-
-def _check_there(paths: Iterable[str], noun: str) -> None:
-    if missing := missing_files(paths, noun):
-        raise DataError("\nerror: ".join(missing[:3]))
-
-
-def missing_files(paths: Iterable[str], noun: str, root: str = "runs") -> list[str]:
-    """What is said of each file that is not there."""
-    return [
-        f"{path}: no such {noun}{near_file(path, noun, root)}"
-        for path in paths
-        if path and not Path(path).exists() and not (noun == "checkpoint" and NO_FILE.match(path))
-    ]
-
-
-def near_file(path: str, noun: str, root: str) -> str:
-    """The words `; did you mean ...?` with a similar file in the same folder."""
-    folder = Path(path).parent
-    if noun == "checkpoint" and "." not in path:  # best: that of which run?
-        found = sorted(Path(root).rglob(f"checkpoints/{path}*.ckpt"), key=_changed)
-        return (
-            f"; did you mean {found[-1]}?" if found else "; give the file, RUN/checkpoints/*.ckpt"
-        )
-    if noun == "model" and not folder.is_dir():
-        return "; `taghead demo` and `taghead fit` write models"
-    if not folder.is_dir():
-        return f"; there is no folder {folder}"
-    names = [each.name for each in folder.iterdir()]
-    return did_you_mean(Path(path).name, names, "" if folder == Path() else f"{folder}/")
-
-
-def _changed(path: Path) -> float:
-    return path.stat().st_mtime

@@ -105,6 +105,10 @@ class Options:
             return None
         return resolve(argument.default, argument.owner.module)
 
+    def is_certain(self, key: str) -> bool:
+        """Whether an option's class is the only one that was given for it."""
+        return len(self._chosen.get(key, [None])) == 1
+
     def class_of(self, key: str) -> str:
         """What an error calls what has the options below a key: the class that was chosen."""
         chosen = [each.path.rpartition(".")[2] for each in self._chosen.get(key, []) if each]

@@ -160,7 +160,6 @@ HINTS = {
     "batch": ("data.batch_size", "batch_size"),
     "checkpoint": ("ckpt_path", "model"),
     "ckpt": ("ckpt_path", "model"),
-    "classes": ("top", "data.classes"),
     "epochs": ("trainer.max_epochs",),
     "gpu": ("trainer.devices", "device"),
     "gpus": ("trainer.devices", "device"),

@@ -34,7 +34,7 @@ class Options:
     data: VideoDataModule
     config: str | None = None
     print_config: bool | str = False
-    seed_everything: bool | int = True
+    seed_everything: bool | int | None = True
     trainer: Trainer | None = None
     model: ClassificationTask | None = None
     ckpt_path: str | None = None
