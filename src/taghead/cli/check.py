@@ -73,7 +73,8 @@ class Check:
             else:
                 self.values[plain(key)] = value
                 check_value(argument, value, f"--{key} ")
-        self._files()
+        if "print_config" not in self._groups:  # which reads no data
+            self._files()
         self._required()
         return self.line.args
 
