@@ -58,9 +58,9 @@ bench: $(READY)
 	$(BIN)/python benchmarks/decode.py --output benchmarks
 
 results: $(READY)
-	$(BIN)/taghead sweep-report experiments/results/*/ --intro experiments/results/intro.md \
+	$(BIN)/taghead compare experiments/results/*/ --intro experiments/results/intro.md \
 		--output experiments/RESULTS.md
-	$(BIN)/taghead sweep-report experiments/results/graphs-order --control relations=alone \
+	$(BIN)/taghead compare experiments/results/graphs-order --control relations=alone \
 		--output experiments/results/graphs-order/against_alone/RESULTS.md
 
 clean:

@@ -1,8 +1,24 @@
 """Errors that a user can mend: the message names the file, the rule and the value."""
 
+from __future__ import annotations
+
+import errno
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from numbers import Integral
+
+IGNORED_WARNINGS = (
+    r".*torch\.jit\.script.*",  # PyG scripts functions when it is imported
+    r".*isinstance\(treespec, LeafSpec\).*",  # torch calls a function of its own that it deprecates
+    r"LightningCLI's args parameter.*",  # the command line was checked before it got there
+    r"Experiment logs directory .* exists and is not empty.*",  # two loggers share a run's folder
+    r"Checkpoint directory .* exists and is not empty",  # a resumed run goes on in its folder
+    r"The dirpath has changed from .* therefore `best_model_score`.*",  # a test has its own folder
+    r"Found \d+ module\(s\) in eval mode at the start of training.*",  # the frozen backbone
+    r"You're using the WeightAveraging callback, but loading.*",  # as in a test
+    r"Using `DistributedSampler` with the dataloaders.*",  # clips that fill up a batch count once
+)
+"""Warnings of libraries about what is meant to be so, as regular expressions."""
 
 
 class DataError(ValueError):
@@ -15,6 +31,34 @@ class DataError(ValueError):
 
 class VideoError(DataError):
     """A video that cannot be opened or decoded as asked."""
+
+
+class UsageError(ValueError):
+    """A command line, or a key of a config, that no command understands; one to three lines."""
+
+
+def did_you_mean(name: str, known: Iterable[str], prefix: str = "") -> str:
+    """The words `; did you mean ...?`, or none if no known name is near.
+
+    Args:
+        name: What was given.
+        known: The names that there are; two that are about as near are both named.
+        prefix: What stands before each.
+    """
+    from difflib import SequenceMatcher, get_close_matches
+
+    near = get_close_matches(name, list(known), 2)
+    ratios = [SequenceMatcher(None, each, name).ratio() for each in near]
+    near = [each for each, ratio in zip(near, ratios, strict=True) if ratio > 0.95 * ratios[0]]
+    return f"; did you mean {' or '.join(prefix + each for each in near)}?" if near else ""
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether a file could not be written because its disk, or a quota, is used up."""
+    codes = (errno.ENOSPC, errno.EDQUOT)
+    return isinstance(error, OSError) and (
+        error.errno in codes or "No space left on device" in str(error)
+    )
 
 
 def one_line(error: BaseException) -> str:

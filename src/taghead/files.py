@@ -77,8 +77,10 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
         yield partial
         _sync(partial)
         os.replace(partial, path)
-    except BaseException:
+    except BaseException as error:
         partial.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:  # of a write to an open file
+            error.filename = os.fspath(path)
         raise
     _sync(path.parent)
 
@@ -91,11 +93,16 @@ def atomic_folder(folder: str | Path) -> Iterator[Path]:
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=UNFINISHED, dir=folder) as stage:
-        yield Path(stage)
-        for file in sorted(Path(stage).iterdir()):
-            _sync(file)
-            os.replace(file, folder / file.name)
+    try:
+        with tempfile.TemporaryDirectory(prefix=UNFINISHED, dir=folder) as stage:
+            yield Path(stage)
+            for file in sorted(Path(stage).iterdir()):
+                _sync(file)
+                os.replace(file, folder / file.name)
+    except OSError as error:
+        if error.filename is None:  # of a write to an open file
+            error.filename = os.fspath(folder)
+        raise
     _sync(folder)
 
 

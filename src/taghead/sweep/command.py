@@ -317,9 +317,9 @@ def work(
 
     import torch
 
+    from taghead.errors import IGNORED_WARNINGS
     from taghead.sweep.run import train_and_test, versions
     from taghead.sweep.store import Store
-    from taghead.training.lightning_cli import IGNORED_WARNINGS
 
     for message in IGNORED_WARNINGS:
         warnings.filterwarnings("ignore", message=message)

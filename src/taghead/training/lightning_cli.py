@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -9,31 +11,19 @@ from jsonargparse import Namespace
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from torch import nn
+from torch import OutOfMemoryError, nn
 
-from taghead.errors import DataError, one_line
+from taghead.errors import DataError, did_you_mean, is_disk_full, one_line
 from taghead.training.checkpoints import check_checkpoint, last_checkpoint
 from taghead.training.resume import run_loggers
-
-# what PyG does at import, how Lightning is called, two loggers that share a folder, a backbone that
-# is frozen, a test of averaged weights, which a checkpoint holds, a run that goes on in its
-# folder, or another that tests it, and clips that fill up a batch, which count once: none of it
-# concerns a user
-IGNORED_WARNINGS = (
-    r".*torch\.jit\.script.*",
-    r"LightningCLI's args parameter.*",
-    r"Experiment logs directory .* exists and is not empty.*",
-    r".*isinstance\(treespec, LeafSpec\).*",
-    r"You're using the WeightAveraging callback, but loading a checkpoint.*",
-    r"Checkpoint directory .* exists and is not empty",
-    r"The dirpath has changed from .* therefore `best_model_score`.*",
-    r"Using `DistributedSampler` with the dataloaders.*",
-    r"Found \d+ module\(s\) in eval mode at the start of training.*",
-)
 
 
 class TagheadCLI(LightningCLI):
     """Lightning's command line, where the data say the classes and the size of clips."""
+
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        """A parser whose errors are raised: :func:`taghead.cli.main` tells them."""
+        return super().init_parser(**{"exit_on_error": False, **kwargs})
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         for name in ("class_names", "preprocessing", "features"):
@@ -62,7 +52,10 @@ class TagheadCLI(LightningCLI):
         resumed = self._resolve_last(root)
         if config.get("logger") in (None, True):
             kwargs["logger"] = run_loggers(root, resumed)
-        return super().instantiate_trainer(**kwargs)
+        try:
+            return super().instantiate_trainer(**kwargs)
+        except TypeError as error:  # so Lightning refuses some values
+            raise DataError(f"trainer: {one_line(error)}") from error
 
     def _resolve_last(self, root: str) -> Path | None:
         """What `--ckpt_path=last` means: the newest of all runs; training may have none yet."""
@@ -74,6 +67,27 @@ class TagheadCLI(LightningCLI):
             raise DataError(f"ckpt_path last: no run in {root} has a last.ckpt")
         options["ckpt_path"] = found and str(found)
         return found if self.subcommand == "fit" else None
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Trains or evaluates; what the user can mend is told, what stopped it is named."""
+        try:
+            super()._run_subcommand(subcommand)
+        except SystemExit as stop:
+            if not isinstance(stop.__context__, KeyboardInterrupt):
+                raise
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # Lightning ignores it since
+            raise KeyboardInterrupt(*self._how_to_go_on(subcommand)) from None
+        except Exception as error:
+            reason = mendable(error, self._options.get("ckpt_path"))
+            if reason is None and not is_disk_full(error):
+                raise
+            where = self.trainer.log_dir or self.trainer.default_root_dir
+            raise DataError(reason or f"{where}: no space left on the disk") from error
+
+    def _how_to_go_on(self, subcommand: str) -> list[str]:
+        """What is said to who stopped a training that has a checkpoint."""
+        last = Path(self.trainer.log_dir or "", "checkpoints", "last.ckpt")
+        return [f"--ckpt_path={last} goes on"] if subcommand == "fit" and last.exists() else []
 
     def instantiate_classes(self) -> None:
         try:
@@ -90,6 +104,39 @@ class TagheadCLI(LightningCLI):
     def _options(self) -> Any:
         """The subcommand's options; there are none where the classes alone are made."""
         return self.config_init[self.subcommand] if self.subcommand else {}
+
+
+def mendable(error: Exception, checkpoint: str | None) -> str | None:
+    """What to tell the user of an error in training that an option mends; `None` of any other.
+
+    Args:
+        error: What Lightning or torch raised.
+        checkpoint: The checkpoint that training went on from.
+    """
+    text = str(error)
+    monitored = re.search(r"monitor='([^']*)'.*returned metrics: \[(.*?)\]", text) or re.search(
+        r"conditioned on metric `([^`]*)`.*any of the following: (.*)", text
+    )
+    if monitored:
+        name, known = monitored[1], re.findall(r"[\w/]+", monitored[2])
+        near = did_you_mean(name, known) or f"; there are {', '.join(known)}"
+        return f"trainer.callbacks: monitor: there is no metric {name!r}{near}"
+    if "parameter group" in text and checkpoint:
+        return (
+            f"{checkpoint}: its optimizer has other parameters than this training: "
+            f"--model.freeze_backbone and --model.layer_decay must be those of its run"
+        )
+    if "more than 1 value per channel" in text:
+        return (
+            "data.batch_size: batch norm needs more than one value per channel, and a batch has "
+            "one clip: a larger --data.batch_size, or --model.freeze_batch_norm=true, mends it"
+        )
+    if isinstance(error, OutOfMemoryError):
+        return (
+            "out of GPU memory: a smaller --data.batch_size, --model.recompute=true or "
+            "--trainer.precision=16-mixed needs less"
+        )
+    return one_line(error) if isinstance(error, MisconfigurationException) else None
 
 
 def leave_out_modules(config: Namespace) -> None:
