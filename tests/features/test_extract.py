@@ -129,5 +129,7 @@ def test_a_cache_that_does_not_fit_is_told_in_a_line(
         main(["extract", "more", f"--config={EXPERIMENTS}/features.yaml", "--data.root=features"])
     manifest = json.loads((folder / "features/manifest.json").read_text())
     (folder / "features/manifest.json").write_text(json.dumps({**manifest, "shards": None}))
-    with pytest.raises(SystemExit, match=r"^error: features: not finished; the `taghead extract`"):
+    with pytest.raises(
+        SystemExit, match=r"^error: features: not finished: the same `taghead extract`"
+    ):
         main([*fit, "--data.root=features"])
