@@ -108,6 +108,8 @@ def kinds(annotation: ast.expr, scope: Module) -> Kinds:
             members = inner.elts if isinstance(inner, ast.Tuple) else [inner]
             outer = ast.unparse(value).rpartition(".")[2]
             if outer == "Literal":
+                if not all(isinstance(each, ast.Constant) for each in members):
+                    return OPEN  # choices that are collected at import: the live parser checks them
                 return Kinds(choices=tuple(str(ast.literal_eval(each)) for each in members))
             if outer not in ("Optional", "Union"):
                 return OPEN
