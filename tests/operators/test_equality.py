@@ -18,8 +18,8 @@ from cases import (
 )
 
 from taghead.graph import RELATIONS, Grid
-from taghead.operators import Operator, pairs, parts, supports
-from taghead.operators.registry import KERNELS
+from taghead.operators import Operator, pairwise, parts, supports
+from taghead.operators.kernels import KERNELS
 
 GRID = Grid(3, 2, 3)
 EDGE_CASES = [Grid(1, 2, 2), Grid(3, 1, 1), Grid(1, 1, 1), Grid(2, 1, 3)]
@@ -28,7 +28,7 @@ EDGE_CASES = [Grid(1, 2, 2), Grid(3, 1, 1), Grid(1, 1, 1), Grid(2, 1, 3)]
 def compare(
     case: Case, grid: Grid, name: str, dtype: torch.dtype, tolerance: float, engine: bool = False
 ) -> None:
-    """The dense way and PyG itself; with `engine`, also PyG with our edges."""
+    """The dense engine and PyG itself; with `engine`, also PyG with our edges."""
     relations = RELATION_SETS[name]
     torch.manual_seed(1)
     conv = case.build().to(dtype)
@@ -80,7 +80,7 @@ def test_every_registered_operator_is_compared():
 @pytest.mark.parametrize("aggr", ["sum", "mean", "max", "min"])
 @pytest.mark.parametrize("operator", ["EdgeConv", "FiLMConv", "ResGatedGraphConv"])
 def test_pairs_in_chunks(operator, aggr, monkeypatch):
-    monkeypatch.setattr(pairs, "CHUNK", 1)
+    monkeypatch.setattr(pairwise, "CHUNK", 1)
     for case in CASES:
         if case.cls.__name__ == operator and case.build().aggr == aggr:
             compare(case, GRID, "union", torch.float64, 1e-10)

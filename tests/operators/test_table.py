@@ -1,10 +1,10 @@
 from pathlib import Path
 
-from taghead.operators.table import table
+from taghead.operators.kernels import table
 
 PAGE = Path(__file__).parents[2] / "docs" / "operators.md"
 
 
 def test_the_committed_table_is_current():
-    """If not: python -m taghead.operators.table > docs/operators.md"""
-    assert PAGE.read_text() == table()
+    """If not: python -c "from taghead.operators.kernels import table; print(table())" """
+    assert f"\n\n{table()}\n\n" in PAGE.read_text()

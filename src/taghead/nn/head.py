@@ -21,8 +21,7 @@ from taghead.nn.positions import PositionalEncoding
 from taghead.nn.readout import OF_FRAME_MEANS, READOUTS
 from taghead.nn.transformer import transformer
 from taghead.operators import EdgeFeatures, Engine, Operator, OperatorFactory, as_operator
-from taghead.operators.kernel import class_of
-from taghead.operators.registry import has_hooks
+from taghead.operators.kernel import class_of, has_hooks
 
 # experiments/RESULTS.md says why
 DEFAULT_OPERATOR = Operator(TransformerConv, heads=4)

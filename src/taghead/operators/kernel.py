@@ -1,14 +1,16 @@
-"""A dense kernel: a function that runs one operator class on a neighbourhood, and its rules."""
+"""A dense kernel: what is known of one operator class, and what kernels share."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
-from torch_geometric.nn.aggr import MeanAggregation, SumAggregation
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch_geometric.nn import Linear, aggr
 
 from taghead.operators.neighbourhood import Neighbourhood
 
@@ -26,11 +28,11 @@ class Tokens(NamedTuple):
     edge_attr: Tensor | None
 
 
-class Rule(NamedTuple):
-    """A condition for the dense way, as a sentence and as a test of an operator."""
+class Condition(NamedTuple):
+    """A condition for the dense kernel, as a sentence and as a test of an operator."""
 
-    says: str
-    holds: Callable[[Any], bool]
+    text: str
+    test: Callable[[Any], bool]
 
 
 class Attention(NamedTuple):
@@ -46,27 +48,32 @@ class Attention(NamedTuple):
     values: Sequence[Tensor]
 
 
-Run = Callable[[Any, Tokens, Neighbourhood], Tensor]
-"""`(conv, tokens, neighbourhood)` -> `[B, T, P, C_out]`"""
+Attend = Callable[[Any, Tokens, Neighbourhood], Attention]
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """The dense way to run one operator class.
+    """The dense kernel of one operator class, and all that is known of the class.
 
     Args:
-        run: Runs an operator of the class.
-        rules: What must hold of the operator's options.
+        run: `(conv, tokens, neighbourhood)` -> `[B, T, P, C_out]`.
+        conditions: What must hold of the operator as it is set.
         edge_attr: Whether it takes edge features.
         attention: For an operator that has attention weights, how it weighs its neighbours.
-        shown: The weights that PyG shows for it, where those are others.
+        shown_attention: The weights that PyG shows for it, where those are others.
+        affine: For an operator that is affine in the tokens if all of its modules are, whether it
+            is so as it is set.
+        network_inputs: For an operator that takes a network `nn`, how many tokens' features one of
+            the network's inputs holds.
     """
 
-    run: Run
-    rules: tuple[Rule, ...] = ()
+    run: Callable[[Any, Tokens, Neighbourhood], Tensor]
+    conditions: tuple[Condition, ...] = ()
     edge_attr: bool = False
-    attention: Callable[[Any, Tokens, Neighbourhood], Attention] | None = None
-    shown: Callable[[Any, Tokens, Neighbourhood], Attention] | None = None
+    attention: Attend | None = None
+    shown_attention: Attend | None = None
+    affine: Callable[[Any], bool] | None = None
+    network_inputs: int | None = None
 
 
 def class_of(module: Any) -> type:
@@ -76,23 +83,77 @@ def class_of(module: Any) -> type:
     return type(module)
 
 
-SUM_OR_MEAN = Rule(
-    "aggr is sum or mean",
-    lambda conv: class_of(conv.aggr_module) in (SumAggregation, MeanAggregation),
+MODULE_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+MESSAGE_HOOKS = tuple(
+    f"_{function}_forward_{when}hooks"
+    for function in ("propagate", "message", "aggregate", "edge_update")
+    for when in ("", "pre_")
 )
-NOT_CACHED = Rule("cached is False", lambda conv: not conv.cached)
+
+
+def has_hooks(module: nn.Module) -> bool:
+    """Whether something stands before, in or behind a module's `forward`, not its parts'."""
+    return any(getattr(module, name, None) for name in MODULE_HOOKS + MESSAGE_HOOKS)
+
+
+UNOBSERVED = (
+    Condition("it has no hooks", lambda conv: not has_hooks(conv)),
+    Condition("it is not being explained", lambda conv: not conv.explain),
+    Condition("decomposed_layers is 1", lambda conv: conv.decomposed_layers == 1),
+)
+"""What must hold of every operator: nothing stands between its `forward` and its messages."""
+
+SUMS = (aggr.SumAggregation, aggr.MeanAggregation)
+SUM_OR_MEAN = Condition("aggr is sum or mean", lambda conv: class_of(conv.aggr_module) in SUMS)
+NOT_CACHED = Condition("cached is False", lambda conv: not conv.cached)
 
 
 def takes_mean(conv: Any) -> bool:
     """Whether an operator averages its messages instead of summing them."""
-    return class_of(conv.aggr_module) is MeanAggregation
+    return class_of(conv.aggr_module) is aggr.MeanAggregation
 
 
-def plus(out: Tensor, bias: Tensor | None) -> Tensor:
+def check_edge_attr(conv: nn.Module, expected: bool, edge_attr: Tensor | None) -> None:
+    """Refuses edge features that are missing, or that an operator was not built for.
+
+    Raises:
+        ValueError: If so; the message names the operator.
+    """
+    if expected and edge_attr is None:
+        raise ValueError(f"{conv} was built for edge features: edge_attr must be given (got None)")
+    if not expected and edge_attr is not None:
+        shape = list(edge_attr.shape)
+        raise ValueError(f"{conv} takes no edge features: edge_attr must be None (got {shape})")
+
+
+def always(conv: nn.Module) -> bool:
+    """The test that every operator passes."""
+    return True
+
+
+def add_bias(out: Tensor, bias: Tensor | None) -> Tensor:
     """Adds a bias that may be absent."""
     return out if bias is None else out + bias
 
 
-def rows(module: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+def apply_rowwise(module: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """Runs a network on rows `[M, C]`, as PyG does, whatever the dimensions of x."""
     return module(x.flatten(0, -2)).unflatten(0, x.shape[:-1])
+
+
+LINEAR = (nn.Linear, Linear)
+
+
+def split_linear(linear: Any, *inputs: int) -> list[Callable[[Tensor], Tensor]]:
+    """A linear layer of concatenated inputs, as one function of each; the first adds the bias.
+
+    Args:
+        linear: The layer.
+        inputs: The widths of its inputs.
+    """
+    weights = linear.weight.split(inputs, dim=-1)
+    biases = [linear.bias] + [None] * (len(inputs) - 1)
+    return [
+        partial(F.linear, weight=weight, bias=bias)
+        for weight, bias in zip(weights, biases, strict=True)
+    ]

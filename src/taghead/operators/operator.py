@@ -6,21 +6,15 @@ import importlib
 import inspect
 import sys
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-import torch_geometric.nn
 from torch import nn
-from torch_geometric.nn import (
-    MLP,
-    CGConv,
-    EdgeConv,
-    GINConv,
-    GINEConv,
-    GMMConv,
-    MessagePassing,
-    NNConv,
-)
+from torch_geometric import nn as pyg
+from torch_geometric.nn import MessagePassing
+
+from taghead.graph.edge_features import NUM_OFFSETS
+from taghead.operators.kernels import KERNELS
 
 if TYPE_CHECKING:
     OperatorFactory = Callable[[int, int], MessagePassing]
@@ -39,11 +33,14 @@ else:
         ) -> MessagePassing: ...
 
 
-# Operators that take a network, and how many features of a token one of its inputs holds.
-NETWORK_INPUTS: dict[type[MessagePassing], int] = {GINConv: 1, GINEConv: 1, EdgeConv: 2}
-# What operators call the width of an edge's features, where it is neither of the first two.
-EDGE_WIDTHS = ("edge_dim", "in_edge_channels")
-OTHER_EDGE_WIDTHS: dict[type[MessagePassing], str] = {CGConv: "dim", GMMConv: "dim"}
+# Operators without a kernel that take features of edges, and what they call the features' width.
+EDGE_OPTIONS: dict[type[MessagePassing], str | None] = {
+    pyg.CGConv: "dim",
+    pyg.GMMConv: "dim",
+    pyg.HEATConv: "edge_dim",
+    pyg.NNConv: None,
+    pyg.PDNConv: "edge_dim",
+}
 
 
 class Operator:
@@ -91,9 +88,10 @@ class Operator:
             "channels": out_channels,
         }
         given = {name: widths[name] for name in widths if name in self._parameters}
-        if self.cls in NETWORK_INPUTS:
-            width = NETWORK_INPUTS[self.cls] * in_channels
-            given["nn"] = MLP([width, out_channels, out_channels], norm=None)
+        kernel = KERNELS.get(self.cls)
+        if kernel is not None and kernel.network_inputs is not None:
+            width = kernel.network_inputs * in_channels
+            given["nn"] = pyg.MLP([width, out_channels, out_channels], norm=None)
         options = dict(self.options)
         if "metadata" in options:  # HGTConv's edge types: a config file has lists for tuples
             nodes, edges = options["metadata"]
@@ -114,7 +112,7 @@ class Operator:
             edge_channels: The width of an edge's features.
         """
         found: dict[str, Any] = {}
-        for name in (*EDGE_WIDTHS, OTHER_EDGE_WIDTHS.get(self.cls)):
+        for name in ("edge_dim", "in_edge_channels", EDGE_OPTIONS.get(self.cls)):
             if name in self._parameters:
                 if self.options.get(name) not in (None, 0, edge_channels):
                     raise ValueError(
@@ -122,8 +120,8 @@ class Operator:
                         f"edge's features (got {self.options[name]})"
                     )
                 found[name] = edge_channels
-        if self.cls is NNConv and "nn" not in self.options:
-            found["nn"] = MLP([edge_channels, out_channels, matrix], norm=None)
+        if self.cls is pyg.NNConv and "nn" not in self.options:
+            found["nn"] = pyg.MLP([edge_channels, out_channels, matrix], norm=None)
         return found
 
     def _width_of_a_head(self, out_channels: int) -> int:
@@ -147,7 +145,7 @@ class Operator:
     def to_config(self) -> dict[str, Any]:
         """The class path and options, as in a YAML file."""
         name = self.cls.__name__
-        public = getattr(torch_geometric.nn, name, None) is self.cls
+        public = getattr(pyg, name, None) is self.cls
         module = "torch_geometric.nn" if public else self.cls.__module__
         options = {k: v for k, v in self.options.items() if not self._is_default_module(k, v)}
         return {"class_path": f"{module}.{name}", "init_args": options}
@@ -220,3 +218,38 @@ def as_operator(conv: OperatorFactory | type[MessagePassing] | dict[str, Any]) -
     if callable(conv):
         return CustomOperator(conv)
     raise ValueError(f"conv must be an operator's class or a factory of one (got {conv!r})")
+
+
+@cache
+def forward_arguments(cls: type[Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The names of an operator's forward arguments: all, and those without a default."""
+    parameters = [
+        parameter
+        for parameter in list(inspect.signature(cls.forward).parameters.values())[1:]
+        if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+    ]
+    required = tuple(p.name for p in parameters if p.default is p.empty)
+    return tuple(p.name for p in parameters), required
+
+
+def takes_edge_types(conv: MessagePassing) -> bool:
+    """Whether an operator gets each edge's relation."""
+    return isinstance(conv, pyg.HGTConv) or "edge_type" in forward_arguments(conv.__class__)[0]
+
+
+def check_takes_edges(conv: MessagePassing) -> None:
+    """Refuses an operator that edge features would not reach.
+
+    Raises:
+        ValueError: If it takes none, with the names of those that do; or was built for none.
+    """
+    name = type(conv).__name__
+    if "edge_attr" not in forward_arguments(conv.__class__)[0]:
+        taking = [cls for cls, kernel in KERNELS.items() if kernel.edge_attr]
+        known = ", ".join(sorted(cls.__name__ for cls in (*taking, *EDGE_OPTIONS)))
+        raise ValueError(f"edge_features: {name} takes no edge_attr; operators that do are {known}")
+    if None in (getattr(conv, "lin_edge", conv), getattr(conv, "in_edge_channels", conv)):
+        raise ValueError(
+            f"edge_features: {name} was built without features of edges; its edge_dim must be "
+            f"{NUM_OFFSETS}"
+        )

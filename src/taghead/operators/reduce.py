@@ -16,28 +16,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch_geometric.nn.aggr import (
-    Aggregation,
-    DegreeScalerAggregation,
-    MaxAggregation,
-    MeanAggregation,
-    MinAggregation,
-    MultiAggregation,
-    PowerMeanAggregation,
-    SoftmaxAggregation,
-    StdAggregation,
-    SumAggregation,
-    VarAggregation,
-)
+from torch_geometric.nn import aggr
 
-from taghead.operators.kernel import Rule, class_of
+from taghead.operators.kernel import Condition, class_of
 from taghead.operators.neighbourhood import Neighbourhood
 from taghead.operators.parts import FramePart, Part
-from taghead.operators.recipes import inverse, number, present
 
-SHIFTABLE = (SumAggregation, MeanAggregation, MaxAggregation, MinAggregation)
-SPREAD = (VarAggregation, StdAggregation)
-WEIGHTED = (SoftmaxAggregation, PowerMeanAggregation)
+SHIFTABLE = (aggr.SumAggregation, aggr.MeanAggregation, aggr.MaxAggregation, aggr.MinAggregation)
+SPREAD = (aggr.VarAggregation, aggr.StdAggregation)
+WEIGHTED = (aggr.SoftmaxAggregation, aggr.PowerMeanAggregation)
 
 
 @dataclass(frozen=True)
@@ -58,7 +45,9 @@ class Messages:
     targets: Tensor | None = None
 
     @classmethod
-    def alike(cls, hood: Neighbourhood, values: Tensor, targets: Tensor | None = None) -> Messages:
+    def uniform(
+        cls, hood: Neighbourhood, values: Tensor, targets: Tensor | None = None
+    ) -> Messages:
         """Messages that do not depend on the relation."""
         return cls(hood, ((hood, values),), targets)
 
@@ -66,10 +55,9 @@ class Messages:
     def by_relation(
         cls, hood: Neighbourhood, values: Callable[[int], Tensor], targets: Tensor | None = None
     ) -> Messages:
-        """Messages whose values are a function of the relation's place."""
-        places = hood.places or [0]
-        groups = tuple((hood.of_relation(place), values(place)) for place in places)
-        return cls(hood, groups, targets)
+        """Messages whose values are a function of the relation's index."""
+        indices = hood.relations or [0]
+        return cls(hood, tuple((hood.of_relation(i), values(i)) for i in indices), targets)
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Messages:
         """The sources' part of the messages, with a function applied."""
@@ -79,72 +67,70 @@ class Messages:
         return ((part, values) for hood, values in self.groups for part in hood.parts)
 
     def sum(self) -> Tensor:
-        return sum((hood.sum(x) for hood, x in self.groups[1:]), start=self._first("sum"))
+        (hood, values), *others = self.groups
+        return sum((hood.sum(x) for hood, x in others), start=hood.sum(values))
 
     def mean(self) -> Tensor:
         if len(self.groups) == 1:
-            return self._first("mean")
+            return self.hood.mean(self.groups[0][1])
         total = self.sum()
-        return total * self.hood.per_token(inverse, total)
-
-    def _first(self, way: str) -> Tensor:
-        hood, values = self.groups[0]
-        return getattr(hood, way)(values)
+        return total * self.hood.degrees(total).inverse
 
 
-def reduce(aggr: Aggregation, messages: Messages) -> Tensor:
+def reduce(module: aggr.Aggregation, messages: Messages) -> Tensor:
     """Aggregates messages as PyG's module would; tokens without an edge get 0.
 
     Shapes:
         - **output** `[B, T, P, C]`, or a multiple of C for several aggregations
     """
-    if isinstance(aggr, DegreeScalerAggregation):
-        return _scaled(aggr, messages)
-    if isinstance(aggr, MultiAggregation):
-        outputs = [reduce(one, messages) for one in aggr.aggrs]
-        joined = aggr.combine([out.flatten(0, -2) for out in outputs])
-        return joined.unflatten(0, outputs[0].shape[:-1])
-    if isinstance(aggr, WEIGHTED):
-        return _weighted(aggr, messages)
-    if isinstance(aggr, SPREAD):
-        return _spread(aggr, messages)
-    if isinstance(aggr, SumAggregation):
+    if isinstance(module, aggr.DegreeScalerAggregation):
+        return _scaled(module, messages)
+    if isinstance(module, aggr.MultiAggregation):
+        outputs = [reduce(one, messages) for one in module.aggrs]
+        combined = module.combine([out.flatten(0, -2) for out in outputs])
+        return combined.unflatten(0, outputs[0].shape[:-1])
+    if isinstance(module, WEIGHTED):
+        return _weighted(module, messages)
+    if isinstance(module, SPREAD):
+        return _spread(module, messages)
+    if isinstance(module, aggr.SumAggregation):
         out = messages.sum()
-    elif isinstance(aggr, MeanAggregation):
+    elif isinstance(module, aggr.MeanAggregation):
         out = messages.mean()
-    elif isinstance(aggr, MaxAggregation):
+    elif isinstance(module, aggr.MaxAggregation):
         out = maximum(messages)
     else:
         out = -maximum(messages.map(torch.neg))
     if messages.targets is None:
         return out
-    times = number if isinstance(aggr, SumAggregation) else present
-    return out + messages.targets * messages.hood.per_token(times, out)
+    degrees = messages.hood.degrees(out)
+    is_sum = isinstance(module, aggr.SumAggregation)
+    return out + messages.targets * (degrees.number if is_sum else degrees.present)
 
 
-def reducible(aggr: Any, with_targets: bool = False) -> bool:
+def reducible(module: Any, with_targets: bool = False) -> bool:
     """Whether `reduce` knows an aggregation module.
 
     Args:
-        aggr: The module.
+        module: The module.
         with_targets: Whether the messages have a part that depends on the target.
     """
-    kind = class_of(aggr)
-    if kind is MultiAggregation:
-        return all(reducible(one, with_targets) for one in aggr.aggrs)
-    if kind is DegreeScalerAggregation:
-        return reducible(aggr.aggr, with_targets)
+    kind = class_of(module)
+    if kind is aggr.MultiAggregation:
+        return all(reducible(one, with_targets) for one in module.aggrs)
+    if kind is aggr.DegreeScalerAggregation:
+        return reducible(module.aggr, with_targets)
     if kind in SPREAD and with_targets:
-        return not (aggr if kind is VarAggregation else aggr.var_aggr).semi_grad
+        return not (module if kind is aggr.VarAggregation else module.var_aggr).semi_grad
     return kind in SHIFTABLE + SPREAD or (kind in WEIGHTED and not with_targets)
 
 
 SIMPLE = "sum, mean, max, min, var, std"
-REDUCIBLE = Rule(
+REDUCIBLE = Condition(
     f"aggr is of {SIMPLE}, softmax, powermean, or several of them",
     lambda conv: reducible(conv.aggr_module),
 )
-REDUCIBLE_WITH_TARGETS = Rule(
+REDUCIBLE_WITH_TARGETS = Condition(
     f"aggr is of {SIMPLE}, or several of them",
     lambda conv: reducible(conv.aggr_module, with_targets=True),
 )
@@ -202,28 +188,30 @@ def _largest(part: Part, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 def _largest_other(x: Tensor) -> Tensor:
     """The largest value of the frame's other positions; x is `[B, T, P, C]`."""
-    first, place = x.max(2, keepdim=True)
-    second = x.scatter(2, place, -math.inf).amax(2, keepdim=True)
-    return first.expand_as(x).scatter(2, place, second)
+    first, index = x.max(2, keepdim=True)
+    second = x.scatter(2, index, -math.inf).amax(2, keepdim=True)
+    return first.expand_as(x).scatter(2, index, second)
 
 
-def _spread(aggr: VarAggregation | StdAggregation, messages: Messages) -> Tensor:
-    variance = aggr if isinstance(aggr, VarAggregation) else aggr.var_aggr
+def _spread(module: aggr.VarAggregation | aggr.StdAggregation, messages: Messages) -> Tensor:
+    variance = module if isinstance(module, aggr.VarAggregation) else module.var_aggr
     mean = messages.mean()
     with torch.set_grad_enabled(torch.is_grad_enabled() and not variance.semi_grad):
         mean_of_squares = messages.map(torch.square).mean()
     out = mean_of_squares - mean * mean
-    if variance is aggr:
+    if variance is module:
         return out
     least = math.sqrt(1e-5)
     out = out.clamp(min=1e-5).sqrt()
     return out.masked_fill(out <= least, 0.0)
 
 
-def _weighted(aggr: SoftmaxAggregation | PowerMeanAggregation, messages: Messages) -> Tensor:
-    if isinstance(aggr, SoftmaxAggregation):
-        return softmax_sum(messages, aggr.t, not aggr.learn and aggr.semi_grad)
-    power, limits = aggr.p, {"min": aggr.min_value, "max": aggr.max_value}
+def _weighted(
+    module: aggr.SoftmaxAggregation | aggr.PowerMeanAggregation, messages: Messages
+) -> Tensor:
+    if isinstance(module, aggr.SoftmaxAggregation):
+        return softmax_sum(messages, module.t, not module.learn and module.semi_grad)
+    power, limits = module.p, {"min": module.min_value, "max": module.max_value}
     if isinstance(power, (int, float)) and power == 1:
         return messages.mean()
     mean = messages.map(lambda x: x.clamp(**limits).pow(power)).mean()
@@ -281,15 +269,15 @@ def _exponentials(part: Part, scores: Tensor, values: Tensor) -> tuple[Tensor, T
     )
 
 
-def _scaled(aggr: DegreeScalerAggregation, messages: Messages) -> Tensor:
-    out = reduce(aggr.aggr, messages)
-    degree = messages.hood.per_token(number, out)
+def _scaled(module: aggr.DegreeScalerAggregation, messages: Messages) -> Tensor:
+    out = reduce(module.aggr, messages)
+    degree = messages.hood.degrees(out).number
     at_least_1 = degree.clamp(min=1)
     scaled = {
         "identity": lambda: out,
-        "amplification": lambda: out * ((degree + 1).log() / aggr.avg_deg_log),
-        "attenuation": lambda: out * (aggr.avg_deg_log / (at_least_1 + 1).log()),
-        "linear": lambda: out * (degree / aggr.avg_deg_lin),
-        "inverse_linear": lambda: out * (aggr.avg_deg_lin / at_least_1),
+        "amplification": lambda: out * ((degree + 1).log() / module.avg_deg_log),
+        "attenuation": lambda: out * (module.avg_deg_log / (at_least_1 + 1).log()),
+        "linear": lambda: out * (degree / module.avg_deg_lin),
+        "inverse_linear": lambda: out * (module.avg_deg_lin / at_least_1),
     }
-    return torch.cat([scaled[name]() for name in aggr.scaler], dim=-1)
+    return torch.cat([scaled[name]() for name in module.scaler], dim=-1)

@@ -14,30 +14,26 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
-from torch_geometric.nn.aggr import (
-    MaxAggregation,
-    MeanAggregation,
-    MinAggregation,
-    SumAggregation,
-)
+from torch_geometric.nn import aggr
 
-from taghead.operators.kernel import Rule, class_of
-from taghead.operators.linear_map import zeros_from
+from taghead.operators.algebra import zeros_from
+from taghead.operators.kernel import Condition, class_of
 from taghead.operators.neighbourhood import Neighbourhood
 from taghead.operators.parts import FramePart, Part
-from taghead.operators.recipes import inverse
 
 CHUNK = 2**20  # numbers of a pairwise tensor that are held at a time
 Pair = Callable[..., Tensor]
 """A message from the features of its target and those of its source, row by row."""
 
-WAYS: dict[type, Literal["sum", "mean", "max", "min"]] = {
-    SumAggregation: "sum",
-    MeanAggregation: "mean",
-    MaxAggregation: "max",
-    MinAggregation: "min",
+REDUCTIONS: dict[type, Literal["sum", "mean", "max", "min"]] = {
+    aggr.SumAggregation: "sum",
+    aggr.MeanAggregation: "mean",
+    aggr.MaxAggregation: "max",
+    aggr.MinAggregation: "min",
 }
-PAIRWISE = Rule("aggr is sum, mean, max or min", lambda conv: class_of(conv.aggr_module) in WAYS)
+PAIRWISE = Condition(
+    "aggr is sum, mean, max or min", lambda conv: class_of(conv.aggr_module) in REDUCTIONS
+)
 
 
 def leaky_scores(part: Part, targets: Tensor, sources: Tensor, att: Tensor, slope: float) -> Tensor:
@@ -67,7 +63,7 @@ def leaky_scores(part: Part, targets: Tensor, sources: Tensor, att: Tensor, slop
 
 def reduce_pairs(
     hood: Neighbourhood,
-    aggr: Any,
+    module: Any,
     function: Pair,
     targets: Sequence[Sequence[Tensor]],
     sources: Sequence[Sequence[Tensor]],
@@ -77,24 +73,24 @@ def reduce_pairs(
 
     Args:
         hood: The edges.
-        aggr: One of the modules that `PAIRWISE` names.
+        module: One of the aggregations that `PAIRWISE` names.
         function: The message.
         targets: Its first arguments, for each part.
         sources: Its other arguments, for each part.
-        like: Tells the output's shape where there is no part.
+        like: Gives the output's shape where there is no part.
 
     Shapes:
         - **targets**, **sources** `[B, T, P, C]`
         - **output** `[B, T, P, C_out]`
     """
-    way = WAYS[class_of(aggr)]
+    reduction = REDUCTIONS[class_of(module)]
     if not hood.parts:
         return zeros_from(like)
-    if way == "min":
+    if reduction == "min":
         return -reduce_pairs(
-            hood, MaxAggregation(), lambda *x: -function(*x), targets, sources, like
+            hood, aggr.MaxAggregation(), lambda *x: -function(*x), targets, sources, like
         )
-    largest = way == "max"
+    largest = reduction == "max"
     terms = []
     for part, of_target, of_source in zip(hood.parts, targets, sources, strict=True):
         if isinstance(part, FramePart):
@@ -106,7 +102,7 @@ def reduce_pairs(
         out = torch.stack(terms).amax(0) if len(terms) > 1 else terms[0]
         return out if hood.reaches_all else out.masked_fill(out.isneginf(), 0.0)
     out = sum(terms[1:], start=terms[0])
-    return out if way == "sum" else out * hood.per_token(inverse, out)
+    return out if reduction == "sum" else out * hood.degrees(out).inverse
 
 
 def _reduce_frames(
