@@ -93,7 +93,7 @@ def test_adjacency_of_relations(size, relations):
         np.testing.assert_array_equal(as_matrix(found), matrix)
         np.testing.assert_array_equal(as_matrix(looped), matrix + loops)
         np.testing.assert_array_equal(of_tokens(found.degrees(), grid), matrix.sum(1))
-        np.testing.assert_array_equal(of_tokens(found.source_degrees(), grid), matrix.sum(0))
+        np.testing.assert_array_equal(of_tokens(found.transposed.degrees(), grid), matrix.sum(0))
         assert edges.reaches_all == matrix.any(1).all()
 
 
@@ -117,7 +117,7 @@ def test_operations_with_windows(radii):
     ]:
         np.testing.assert_allclose(full_by_applying(found), expected, atol=1e-12)
         np.testing.assert_allclose(of_tokens(found.degrees(), grid), expected.sum(1), atol=1e-12)
-        by_source = of_tokens(found.source_degrees(), grid)
+        by_source = of_tokens(found.transposed.degrees(), grid)
         np.testing.assert_allclose(by_source, expected.sum(0), atol=1e-12)
 
 

@@ -18,7 +18,7 @@ from cases import (
 )
 
 from taghead.graph import RELATIONS, Grid
-from taghead.operators import Operator, pairwise, parts, supports
+from taghead.operators import Operator, neighbourhood, pairwise, supports
 from taghead.operators.kernels import KERNELS
 
 GRID = Grid(3, 2, 3)
@@ -60,7 +60,7 @@ def test_equal_to_pyg_in_single_precision(name):
 @pytest.mark.parametrize("name", ["window", "window and directed", "twice"])
 def test_windows_slot_by_slot(name, monkeypatch):
     """Attentive operators in frames that are large beside the window."""
-    monkeypatch.setattr(parts, "PAIRS_PER_SLOT", 0)
+    monkeypatch.setattr(neighbourhood, "PAIRS_PER_SLOT", 0)
     for case in CASES:
         if KERNELS[case.cls].attention is not None:
             compare(case, GRID, name, torch.float64, 1e-10)

@@ -12,7 +12,7 @@ this.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -28,15 +28,11 @@ class Term:
     """One term L M R of a grid matrix, in float64.
 
     Args:
-        sums: The matrix A, applied to the sums over each frame.
-        nodes: The matrix B, applied to each position.
+        sums: The matrix A, applied to the sums over each frame, `[T, T]`, target frame first.
+        nodes: The matrix B, applied to each position, `[T, T]`.
         windows: How often each radius' windows are summed, the tokens themselves included.
-        left: A factor for each target.
+        left: A factor for each target, `[T, P]`, or `[T, 1]` if uniform over a frame.
         right: A factor for each source.
-
-    Shapes:
-        - **sums**, **nodes** `[T, T]`, target frame first
-        - **left**, **right** `[T, P]`, or `[T, 1]` if uniform over a frame
     """
 
     sums: np.ndarray
@@ -141,10 +137,6 @@ class GridMatrix:
             total = total + (out if term.left is None else term.left * out)
         return total
 
-    def source_degrees(self) -> np.ndarray:
-        """The sum of the weights that leave every token, `[T, P]`, or `[T, 1]` if uniform."""
-        return self.transposed.degrees()
-
     def mean(self) -> GridMatrix:
         """Each token's sum over its edges, divided by their number; 0 where it has none."""
         return self.scale_targets(1 / np.maximum(self.degrees(), 1))
@@ -199,25 +191,16 @@ def band(size: int, radius: int) -> np.ndarray:
 
 
 def apply(matrices: Sequence[Tensor | None], x: Tensor, size: tuple[int, int]) -> Tensor:
-    """Applies a map, given as the tensors of `GridMatrix.arrays`.
+    """Applies a map, given as the tensors of `GridMatrix.arrays`, to tokens `[..., T, P, C]`.
 
-    Under autocast it keeps the type of x, as PyG's sums over edges do.
-
-    Args:
-        matrices: The tensors.
-        x: The tokens.
-        size: Rows and columns of a frame.
-
-    Shapes:
-        - **x**, **output** `[..., T, P, C]`
+    Under autocast it keeps the type of x, as PyG's sums over edges do. A frame has the given size.
     """
     device_type = x.device.type
     if torch.is_autocast_enabled(device_type):
         with torch.autocast(device_type, enabled=False):
             return apply(matrices, x, size)
     rows = range(0, len(matrices), ARRAYS_PER_ROW)
-    terms = [_apply_row(matrices[i : i + ARRAYS_PER_ROW], x, size) for i in rows]
-    return sum(terms[1:], start=terms[0])
+    return add_up(_apply_row(matrices[i : i + ARRAYS_PER_ROW], x, size) for i in rows)
 
 
 def _apply_row(matrices: Sequence[Tensor | None], x: Tensor, size: tuple[int, int]) -> Tensor:
@@ -244,3 +227,9 @@ def _apply_row(matrices: Sequence[Tensor | None], x: Tensor, size: tuple[int, in
 def zeros_from(x: Tensor) -> Tensor:
     """Zeros like x that depend on it, as an empty sum over edges does."""
     return x.masked_fill(x.new_ones((), dtype=torch.bool), 0.0)
+
+
+def add_up(terms: Iterable[Tensor]) -> Tensor:
+    """The sum of one tensor or more."""
+    first, *others = terms
+    return sum(others, start=first)

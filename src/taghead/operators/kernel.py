@@ -10,18 +10,13 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch_geometric.nn import Linear, aggr
+from torch_geometric.nn import Linear, MessagePassing, aggr
 
 from taghead.operators.neighbourhood import Neighbourhood
 
 
 class Tokens(NamedTuple):
-    """What an operator works on.
-
-    Shapes:
-        - **x**, **x_0** `[B, T, P, C]`
-        - **edge_attr** `[R, D]`, one row per relation
-    """
+    """What an operator works on: tokens `[B, T, P, C]`, edge features `[R, D]` by relation."""
 
     x: Tensor
     x_0: Tensor
@@ -40,12 +35,12 @@ class Attention(NamedTuple):
 
     Shapes:
         - **weights** `[B, T, H, P, K]`
-        - **values** `[B, T, H, P, C]` for each part, or one if there is no part
+        - **values** `[B, T, H, P, C]`, of all parts or of each
     """
 
     hood: Neighbourhood
     weights: Tensor
-    values: Sequence[Tensor]
+    values: Tensor | Sequence[Tensor]
 
 
 Attend = Callable[[Any, Tokens, Neighbourhood], Attention]
@@ -83,21 +78,32 @@ def class_of(module: Any) -> type:
     return type(module)
 
 
-MODULE_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 MESSAGE_HOOKS = tuple(
-    f"_{function}_forward_{when}hooks"
-    for function in ("propagate", "message", "aggregate", "edge_update")
+    f"_{step}_forward_{when}hooks"
+    for step in ("propagate", "message", "aggregate", "edge_update")
     for when in ("", "pre_")
 )
+METHODS = ("forward", "message", "aggregate", "update", "edge_update")  # PyG sets propagate itself
 
 
 def has_hooks(module: nn.Module) -> bool:
     """Whether something stands before, in or behind a module's `forward`, not its parts'."""
-    return any(getattr(module, name, None) for name in MODULE_HOOKS + MESSAGE_HOOKS)
+    names = HOOKS + MESSAGE_HOOKS if isinstance(module, MessagePassing) else HOOKS
+    return any(getattr(module, name, None) for name in names)
+
+
+def is_plain(module: nn.Module) -> bool:
+    """Whether a module is as its class has it: without hooks, parametrizations and patches."""
+    is_patched = any(name in module.__dict__ for name in METHODS)
+    return not (has_hooks(module) or is_patched or "parametrizations" in module._modules)
 
 
 UNOBSERVED = (
-    Condition("it has no hooks", lambda conv: not has_hooks(conv)),
+    Condition(
+        "neither it nor a module inside it has hooks, parametrizations or patched methods",
+        lambda conv: all(map(is_plain, conv.modules())),
+    ),
     Condition("it is not being explained", lambda conv: not conv.explain),
     Condition("decomposed_layers is 1", lambda conv: conv.decomposed_layers == 1),
 )
@@ -144,16 +150,14 @@ def apply_rowwise(module: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 LINEAR = (nn.Linear, Linear)
 
 
-def split_linear(linear: Any, *inputs: int) -> list[Callable[[Tensor], Tensor]]:
-    """A linear layer of concatenated inputs, as one function of each; the first adds the bias.
+def are_linear(*layers: Any) -> bool:
+    """Whether layers are Linear and nothing else, so that their weights tell what they do."""
+    return all(class_of(layer) in LINEAR for layer in layers)
 
-    Args:
-        linear: The layer.
-        inputs: The widths of its inputs.
-    """
+
+def split_linear(linear: Any, *inputs: int) -> list[Callable[[Tensor], Tensor]]:
+    """A linear layer of inputs of such widths, as one function of each; the first adds the bias."""
     weights = linear.weight.split(inputs, dim=-1)
     biases = [linear.bias] + [None] * (len(inputs) - 1)
-    return [
-        partial(F.linear, weight=weight, bias=bias)
-        for weight, bias in zip(weights, biases, strict=True)
-    ]
+    pairs = zip(weights, biases, strict=True)
+    return [partial(F.linear, weight=weight, bias=bias) for weight, bias in pairs]

@@ -15,29 +15,34 @@ from torch import Tensor
 
 from taghead.graph.grid import Grid
 from taghead.graph.relations import Relation
-from taghead.operators.algebra import Arrays, GridMatrix, Term, apply, inverse_root, zeros_from
+from taghead.operators.algebra import (
+    Arrays,
+    GridMatrix,
+    Term,
+    add_up,
+    apply,
+    inverse_root,
+    zeros_from,
+)
 from taghead.operators.parts import (
+    LOOP,
     FramePart,
     Part,
+    ShiftPart,
     Size,
     TensorOwner,
-    add_loops,
     parts_of,
-    windows_as_frames,
 )
 
+PAIRS_PER_SLOT = 6  # how many pairs of a frame cost as much as one slot of a window
 MatrixOf = Callable[..., GridMatrix]
 """A grid matrix made from the sum over the edges and from plain options."""
-Polynomial = Callable[..., Any]
-"""A polynomial of a propagation, `(propagation, start, *numbers)`, of tensors or of matrices."""
-Option = float | bool | str | None
 
 
 class Degrees(NamedTuple):
     """Functions of the number of edges that arrive at each token.
 
-    Shapes:
-        - each `[T, P, 1]`, or `[T, 1, P, 1]` with heads; P is 1 if uniform over a frame
+    Each is `[T, P, 1]`, with heads `[T, 1, P, 1]`; P is 1 if it is uniform over a frame.
     """
 
     number: Tensor
@@ -100,8 +105,20 @@ class Neighbourhood(TensorOwner):
 
     @property
     def framed(self) -> Neighbourhood:
-        """The same for operators that weigh pairs by inner products: small windows as frames."""
-        return self._with(windows_as_frames(self.parts, self.size)) if self.has_windows else self
+        """The same with each window as one part of its frame, where that is faster.
+
+        Inner products of all pairs of a frame are one matrix product: cheaper than a window's, one
+        by one, unless the frame has many times more positions than the window.
+        """
+        if not self.has_windows:
+            return self
+        found: list[Part] = []
+        for part in self.parts:
+            if part.window and self.shape[1] <= PAIRS_PER_SLOT * (2 * part.window + 1) ** 2:
+                part = FramePart(self.size, part.relation, window=part.window)
+            if part not in found or not isinstance(part, FramePart):
+                found.append(part)
+        return self._with(found)
 
     @property
     def on_means(self) -> Neighbourhood:
@@ -109,12 +126,13 @@ class Neighbourhood(TensorOwner):
         return self._with(self.parts, of_means=True)
 
     def with_self_loops(self, apart: bool = False) -> Neighbourhood:
-        """The same with an edge from every token to itself.
-
-        Args:
-            apart: Whether the loops must be the last part, not a slot of their frame's part.
-        """
-        return self._with(add_loops(self.parts, self.size, apart))
+        """The same with self-loops: in their frame's part, or `apart`, as the last part."""
+        parts = list(self.parts)
+        for i, part in enumerate(parts):
+            if isinstance(part, FramePart) and not part.window and not apart:
+                parts[i] = replace(part, loops=True)
+                return self._with(parts)
+        return self._with([*parts, ShiftPart(self.size, LOOP, (0, 0, 0))])
 
     def of_relation(self, index: int) -> Neighbourhood:
         """The edges of one relation."""
@@ -155,55 +173,38 @@ class Neighbourhood(TensorOwner):
         nodes -= windows.total() * eye  # a window holds the token itself, which is no edge
         return GridMatrix(self.size, (Term(sums, nodes, dict(windows)),))
 
-    def linear(self, x: Tensor, matrix: MatrixOf, *options: Option) -> Tensor:
-        """Applies a matrix made from the sum over the edges.
-
-        Args:
-            x: The tokens.
-            matrix: Makes it, of the sum over the edges and the options.
-            options: Plain values.
-
-        Shapes:
-            - **x**, **output** `[..., T, P, C]`
-        """
-        matrices = self.tensors(_matrix_arrays, x.dtype, x.device, matrix, options)
-        return apply(matrices, x, self.size[1:])
-
-    def polynomial(
-        self, x: Tensor, polynomial: Polynomial, numbers: tuple, matrix: MatrixOf, *options: Option
+    def linear(
+        self,
+        x: Tensor,
+        matrix: MatrixOf | None = None,
+        *options: Any,
+        polynomial: tuple[Any, ...] | None = None,
     ) -> Tensor:
-        """Applies a polynomial of a matrix: at once, or step by step if there are windows.
+        """Applies a matrix made from the sum over the edges, or that sum itself.
 
         Args:
-            x: The tokens.
-            polynomial: The polynomial.
-            numbers: Its other arguments.
-            matrix: Makes the matrix, as for `linear`.
-            options: Its options.
-
-        Shapes:
-            - **x**, **output** `[..., T, P, C]`
+            x: The tokens, `[..., T, P, C]`.
+            matrix: A function at module level that makes it, of the sum over the edges and options.
+            options: Plain values.
+            polynomial: A function `(propagation, start, *numbers)` of matrices or tokens, and its
+                numbers: applied at once, with windows step by step.
         """
-        if self.has_windows:
-            return polynomial(lambda x: self.linear(x, matrix, *options), x, *numbers)
-        arguments = matrix, options, polynomial, numbers
-        matrices = self.tensors(_matrix_arrays, x.dtype, x.device, *arguments)
-        return apply(matrices, x, self.size[1:])
+        if polynomial is not None and self.has_windows:
+            function, *numbers = polynomial
+            return function(lambda x: self.linear(x, matrix, *options), x, *numbers)
+        arguments = x.dtype, x.device, matrix, options, polynomial
+        return apply(self.tensors(_matrix_arrays, *arguments), x, self.size[1:])
 
     def sum(self, x: Tensor) -> Tensor:
         """The sum over each token's neighbours."""
-        return self.linear(x, edges)
+        return self.linear(x)
 
     def mean(self, x: Tensor) -> Tensor:
         """The mean over each token's neighbours, 0 where there is none."""
-        return self.linear(x, mean_of_edges)
+        return self.linear(x, GridMatrix.mean)
 
     def degrees(self, like: Tensor) -> Degrees:
-        """The number of edges that arrive at each token, and functions of it.
-
-        Args:
-            like: `[B, T, P, C]`, or `[B, T, H, P, C]` with heads.
-        """
+        """The number of edges that arrive at each token; like is `[B, T, P, C]`, or with heads."""
         tensors = self.tensors(_degree_arrays, like.dtype, like.device, like.dim() - 4)
         return Degrees(*tensors)  # type: ignore[arg-type]
 
@@ -215,35 +216,37 @@ class Neighbourhood(TensorOwner):
 
     # Attend: weights that differ from neighbour to neighbour
 
-    def softmax(self, scores: Sequence[Tensor], like: Tensor) -> Tensor:
+    def softmax(self, scores: Sequence[Tensor], values: Tensor | Sequence[Tensor]) -> Tensor:
         """Scores of each part -> weights over all neighbours, 0 where there is none.
 
         Shapes:
             - **scores** `[B, T, H, P, K]` for each part
-            - **like** `[B, T, H, P, C]`, which gives the shape if there is no part
+            - **values** as for `mix`: they give the shape if there is no part
             - **output** `[B, T, H, P, K]`
         """
         if not scores:
-            return like[..., :0]
+            return (values if isinstance(values, Tensor) else values[0])[..., :0]
         least = torch.finfo(scores[0].dtype).min
         pairs = zip(self.parts, scores, strict=True)
         hidden = [part.hide(score, least) for part, score in pairs]
         weights = torch.cat(hidden, dim=-1).softmax(-1)
         return weights if self.reaches_all else weights * self.degrees(weights).present
 
-    def mix(self, weights: Tensor, values: Sequence[Tensor]) -> Tensor:
+    def mix(self, weights: Tensor, values: Tensor | Sequence[Tensor]) -> Tensor:
         """The weighted sum of the values that each part sees.
 
         Shapes:
             - **weights** `[B, T, H, P, K]`
-            - **values** `[B, T, H, P, C]` for each part, or one if there is no part
+            - **values** `[B, T, H, P, C]`, of all parts or of each; one if there is no part
             - **output** `[B, T, H, P, C]`
         """
         if not self.parts:
-            return zeros_from(values[0])
+            return zeros_from(values if isinstance(values, Tensor) else values[0])
+        if isinstance(values, Tensor):
+            values = [values] * len(self.parts)
         slices = weights.split([part.num_slots for part in self.parts], dim=-1)
-        terms = [part.mix(*pair) for part, *pair in zip(self.parts, slices, values, strict=True)]
-        return sum(terms[1:], start=terms[0])
+        triples = zip(self.parts, slices, values, strict=True)
+        return add_up(part.mix(weight, value) for part, weight, value in triples)
 
     def in_edge_order(self, weights: Tensor) -> Tensor:
         """Weights as PyG lists them: by clip, target and source; added self-loops at the end.
@@ -260,27 +263,14 @@ class Neighbourhood(TensorOwner):
         return listed if loops is None else torch.cat([listed, by_slot[:, loops].flatten(0, 1)])
 
 
-def edges(adjacency: GridMatrix) -> GridMatrix:
-    """The sum over the edges."""
-    return adjacency
-
-
-def mean_of_edges(adjacency: GridMatrix) -> GridMatrix:
-    """The mean over the edges."""
-    return adjacency.mean()
-
-
 def _matrix_arrays(
-    hood: Neighbourhood,
-    matrix: MatrixOf,
-    options: tuple,
-    polynomial: Polynomial | None = None,
-    numbers: tuple = (),
+    hood: Neighbourhood, matrix: MatrixOf | None, options: tuple, polynomial: tuple | None
 ) -> Arrays:
     adjacency = hood.adjacency()
-    found = one = matrix(adjacency, *options)
+    found = one = adjacency if matrix is None else matrix(adjacency, *options)
     if polynomial is not None:
-        found = polynomial(lambda other: one @ other, adjacency.identity, *numbers)
+        function, *numbers = polynomial
+        found = function(lambda other: one @ other, adjacency.identity, *numbers)
     return (found.of_frame_means() if hood.of_means else found).arrays()
 
 

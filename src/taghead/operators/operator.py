@@ -97,30 +97,25 @@ class Operator:
             nodes, edges = options["metadata"]
             options["metadata"] = (list(nodes), [tuple(edge) for edge in edges])
         if edge_channels is not None:
-            options |= self._of_edges(in_channels * out_channels, out_channels, edge_channels)
+            options |= self._of_edges(in_channels, out_channels, edge_channels)
         try:
             return self.cls(**{**given, **options})
         except TypeError as error:
             raise ValueError(f"{self.cls.__name__} cannot be built: {error}") from error
 
-    def _of_edges(self, matrix: int, out_channels: int, edge_channels: int) -> dict[str, Any]:
-        """The options that features of edges ask for; a command line gives 0 or none for no width.
-
-        Args:
-            matrix: Numbers of a matrix from input to output.
-            out_channels: The width of the operator's output.
-            edge_channels: The width of an edge's features.
-        """
-        found: dict[str, Any] = {}
-        for name in ("edge_dim", "in_edge_channels", EDGE_OPTIONS.get(self.cls)):
-            if name in self._parameters:
-                if self.options.get(name) not in (None, 0, edge_channels):
-                    raise ValueError(
-                        f"{self.cls.__name__}: {name} must be {edge_channels}, the number of an "
-                        f"edge's features (got {self.options[name]})"
-                    )
-                found[name] = edge_channels
+    def _of_edges(self, in_channels: int, out_channels: int, edge_channels: int) -> dict[str, Any]:
+        """The options that edge features ask for; a command line gives 0 or none for no width."""
+        known = ("edge_dim", "in_edge_channels", EDGE_OPTIONS.get(self.cls))
+        names = [name for name in self._parameters if name in known]
+        for name in names:
+            if self.options.get(name) not in (None, 0, edge_channels):
+                raise ValueError(
+                    f"{self.cls.__name__}: {name} must be {edge_channels}, the number of an edge's "
+                    f"features (got {self.options[name]})"
+                )
+        found: dict[str, Any] = dict.fromkeys(names, edge_channels)
         if self.cls is pyg.NNConv and "nn" not in self.options:
+            matrix = in_channels * out_channels  # a matrix from input to output for each edge
             found["nn"] = pyg.MLP([edge_channels, out_channels, matrix], norm=None)
         return found
 
@@ -223,13 +218,9 @@ def as_operator(conv: OperatorFactory | type[MessagePassing] | dict[str, Any]) -
 @cache
 def forward_arguments(cls: type[Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The names of an operator's forward arguments: all, and those without a default."""
-    parameters = [
-        parameter
-        for parameter in list(inspect.signature(cls.forward).parameters.values())[1:]
-        if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
-    ]
-    required = tuple(p.name for p in parameters if p.default is p.empty)
-    return tuple(p.name for p in parameters), required
+    _, *parameters = inspect.signature(cls.forward).parameters.values()
+    named = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    return tuple(p.name for p in named), tuple(p.name for p in named if p.default is p.empty)
 
 
 def takes_edge_types(conv: MessagePassing) -> bool:

@@ -6,7 +6,7 @@ own slot in its frame, and the slots that would lie outside the grid.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,17 +15,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from taghead.graph.batched_edges import can_cache
 from taghead.graph.edges import TimeEdges, WindowEdges, intra_frame_edges
 from taghead.graph.grid import Grid
 from taghead.graph.relations import Relation
 
 LOOP = -1  # stands for the relation of a self-loop that an operator adds
-PAIRS_PER_SLOT = 6  # how many pairs of a frame cost as much as one slot of a window
 
 Size = tuple[int, int, int]
 Tensors = tuple[Tensor | None, ...]
-MakeArrays = Callable[..., tuple[np.ndarray | None, ...]]
-"""Arrays from the value that owns them and from plain options."""
+Arrays = tuple[np.ndarray | None, ...]
+MakeArrays = Callable[..., Arrays]
 
 
 class TensorOwner:
@@ -37,42 +37,31 @@ class TensorOwner:
 
     @property
     def key(self) -> tuple:
-        """The value as its class and plain fields, which is what a compiler can hold."""
+        """The value as its class and plain fields: a compiler can hold nothing else."""
         raise NotImplementedError
 
     def tensors(
         self, make: MakeArrays, dtype: torch.dtype, device: torch.device, *options: Any
     ) -> Tensors:
-        """The arrays that a function at module level makes, as tensors.
+        """The arrays that a function makes of this value and of plain options, as tensors.
 
-        Args:
-            make: The function, of this value and the options; boolean arrays keep their type.
-            dtype: The type of the numbers.
-            device: Where the tensors live.
-            options: Hashable and plain.
+        The function must be at module level; boolean arrays keep their type.
         """
-        if torch.compiler.is_compiling():
-            return _constants(self.key, make, dtype, device, options)
         if not can_cache(device):
-            return _tensors(self, make, dtype, device, options)
+            return _constants(self.key, make, dtype, device, options)
         cached = self.__dict__.setdefault("_tensors", {})
-        key = make, dtype, device, options
-        if key not in cached:
+        index = make, dtype, device, options
+        if index not in cached:
             with torch.inference_mode(False):
-                cached[key] = _tensors(self, make, dtype, device, options)
-        return cached[key]
-
-
-def can_cache(device: torch.device) -> bool:
-    """Whether a new tensor holds numbers: under a trace or a fake mode it does not."""
-    return not torch.compiler.is_compiling() and type(torch.empty(0, device=device)) is Tensor
+                cached[index] = _as_tensors(make(self, *options), dtype, device)
+        return cached[index]
 
 
 @torch.compiler.assume_constant_result
 def _constants(
     key: tuple, make: MakeArrays, dtype: torch.dtype, device: torch.device, options: tuple
 ) -> Tensors:
-    return _tensors(_from_key(key), make, dtype, device, options)
+    return _as_tensors(make(_from_key(key), *options), dtype, device)
 
 
 def _from_key(key: Any) -> Any:
@@ -82,14 +71,11 @@ def _from_key(key: Any) -> Any:
     return fields[0](*fields[1:]) if fields and isinstance(fields[0], type) else fields
 
 
-def _tensors(
-    owner: TensorOwner, make: MakeArrays, dtype: torch.dtype, device: torch.device, options: tuple
-) -> Tensors:
+def _as_tensors(arrays: Arrays, dtype: torch.dtype, device: torch.device) -> Tensors:
+    types = [None if a is None or a.dtype == bool else dtype for a in arrays]
     return tuple(
-        None
-        if array is None
-        else torch.tensor(array, dtype=None if array.dtype == bool else dtype, device=device)
-        for array in make(owner, *options)
+        None if array is None else torch.tensor(array, dtype=dtype, device=device)
+        for array, dtype in zip(arrays, types, strict=True)
     )
 
 
@@ -274,35 +260,3 @@ def parts_of(grid: Grid, relation: Relation, index: int) -> list[Part] | None:
     if isinstance(rule, WindowEdges) or rule is intra_frame_edges:
         return [FramePart(size, index)] if grid.num_positions > 1 else []
     return None
-
-
-def add_loops(parts: Iterable[Part], size: Size, apart: bool) -> list[Part]:
-    """The parts with a self-loop at every token: in its frame's part, if any, or as its own part.
-
-    Args:
-        parts: Parts without self-loops.
-        size: Frames, rows and columns of the grid.
-        apart: Whether the loops must be a part of their own.
-    """
-    parts = list(parts)
-    for i, part in enumerate(parts):
-        if isinstance(part, FramePart) and not part.window and not apart:
-            return [*parts[:i], replace(part, loops=True), *parts[i + 1 :]]
-    return [*parts, ShiftPart(size, LOOP, (0, 0, 0))]
-
-
-def windows_as_frames(parts: Iterable[Part], size: Size) -> list[Part]:
-    """The parts with those of each window as one part of its frame, where that is faster.
-
-    Inner products of all pairs of a frame are one matrix product: cheaper than a window's, one by
-    one, unless the frame has many times more positions than the window.
-    """
-    found: list[Part] = []
-    for part in parts:
-        if isinstance(part, ShiftPart) and part.window:
-            side = 2 * part.window + 1
-            if size[1] * size[2] <= PAIRS_PER_SLOT * side * side:
-                part = FramePart(size, part.relation, window=part.window)
-        if part not in found or not isinstance(part, FramePart):
-            found.append(part)
-    return found

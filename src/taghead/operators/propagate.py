@@ -2,36 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import lru_cache, wraps
-from typing import Any, Literal, NamedTuple, ParamSpec, TypeVar, get_args
+from collections.abc import Sequence
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 from torch_geometric.nn import HEATConv, HGTConv, MessagePassing
 from torch_geometric.utils import dropout_edge
 
-from taghead.graph.convert import repeat_edges
+from taghead.graph.batched_edges import batched_edges, batched_offsets
 from taghead.graph.edge_features import EdgeFeatures, offsets
 from taghead.graph.edge_index import follow_features, joined, typed_edges_of_clips
 from taghead.graph.grid import Grid
 from taghead.graph.relations import NODE, Relation
-from taghead.operators.kernel import LINEAR, SUMS, Tokens, class_of, has_hooks
+from taghead.operators.kernel import LINEAR, SUMS, Tokens, class_of
 from taghead.operators.kernels import KERNELS, supports
 from taghead.operators.neighbourhood import Neighbourhood, neighbourhood
 from taghead.operators.operator import forward_arguments
-from taghead.operators.parts import can_cache
 
 Engine = Literal["auto", "dense", "pyg"]
-
-
-class BatchedEdges(NamedTuple):
-    """The edges of a batch of equal grids, with what else an operator may ask for."""
-
-    edge_index: Tensor  # [2, B*E], sorted by target, then source
-    edge_type: Tensor  # [B*E]
-    pos: Tensor  # [B*N, 3], (t, y, x)
-    batch: Tensor  # [B*N]
 
 
 def propagate(
@@ -55,8 +44,8 @@ def propagate(
         relations: The edge sets; an edge's `edge_type` is its relation's index here.
         x_0: What went into the first layer, for operators that ask for it (GCN2Conv, FAConv).
         edge_attr: Edge features, one row for all edges of a relation.
-        edge_features: `offset` gives each edge the way from its target to its source, four numbers
-            as :func:`~taghead.graph.edge_features.offsets` has them. It runs through PyG.
+        edge_features: `offset` gives each edge its source minus its target, four numbers as
+            :func:`~taghead.graph.edge_features.offsets` has them. It runs through PyG.
         edge_dropout: Probability that an edge leaves the graph, as in PyG's `dropout_edge`, while
             the operator is training. Then it runs through PyG.
         engine: `dense`, tensor algebra on the grid; `pyg`, the operator's own `forward` on an edge
@@ -83,11 +72,18 @@ def propagate(
         raise ValueError(f"engine must be one of {get_args(Engine)} (got {engine!r})")
     edge_dropout = edge_dropout if conv.training else 0.0
     if engine != "pyg":
-        hood, reason = None, _needs_edge_list(edge_features, edge_dropout)
-        if not reason:
+        hood, reason = None, ""
+        if edge_dropout:
+            reason = f"edge_dropout must be 0 (got {edge_dropout})"
+        elif edge_features != "none":
+            reason = f"edge_features must be none (got {edge_features})"
+        else:
             hood, reason = dense_neighbourhood(conv, grid, tuple(relations))
         if hood is not None:
-            return _run_densely(conv, hood, x, x_0, edge_attr)
+            kernel = KERNELS[class_of(conv)]
+            x, x_0 = x.unflatten(1, hood.shape), x_0.unflatten(1, hood.shape)
+            tokens = Tokens(x, x_0, edge_attr if kernel.edge_attr else None)
+            return kernel.run(conv, tokens, hood).flatten(1, 2)
         if engine == "dense":
             raise ValueError(f"engine dense: {conv} cannot run densely: {reason}")
     available = edge_arguments(x_0, grid, tuple(relations), edge_features)
@@ -106,29 +102,20 @@ def edge_arguments(
     Shapes:
         - **x_0** `[B, N, C]`, what went into the first layer
     """
-    arguments = (x_0.size(0), x_0.device)
-    follows = follow_features(relations)
-    edges = batched_edges(grid, () if follows else relations, *arguments)
+    follows, batch = follow_features(relations), x_0.size(0)
+    edges = batched_edges(grid, () if follows else relations, batch, x_0.device)
     if follows:
         edge_index, edge_type = typed_edges_of_clips(x_0, grid, relations)
-        edges = edges._replace(
-            edge_index=joined(edge_index, grid.num_nodes), edge_type=edge_type.flatten()
-        )
+        edge_index = joined(edge_index, grid.num_nodes)
+        edges = edges._replace(edge_index=edge_index, edge_type=edge_type.flatten())
     available = edges._asdict() | {"x_0": x_0.flatten(0, 1)}
-    if edge_features == "offset" and follows:
-        available["edge_attr"] = offsets(edges.pos.to(x_0.dtype), edges.edge_index)
-    elif edge_features == "offset":
-        available["edge_attr"] = batched_offsets(
-            grid, relations, x_0.size(0), x_0.dtype, x_0.device
+    if edge_features == "offset":
+        available["edge_attr"] = (
+            offsets(edges.pos.to(x_0.dtype), edges.edge_index)
+            if follows
+            else batched_offsets(grid, relations, batch, x_0.dtype, x_0.device)
         )
     return available
-
-
-def _needs_edge_list(edge_features: EdgeFeatures, edge_dropout: float) -> str:
-    """Why edges must be a list whatever the operator; empty if they need not."""
-    if edge_dropout:
-        return f"edge_dropout must be 0 (got {edge_dropout})"
-    return "" if edge_features == "none" else f"edge_features must be none (got {edge_features})"
 
 
 def without_some(available: dict[str, Tensor], edge_dropout: float) -> dict[str, Tensor]:
@@ -189,16 +176,6 @@ def dense_neighbourhood(
     return hood.transposed if conv.flow == "target_to_source" else hood, ""
 
 
-def _run_densely(
-    conv: MessagePassing, hood: Neighbourhood, x: Tensor, x_0: Tensor, edge_attr: Tensor | None
-) -> Tensor:
-    kernel = KERNELS[class_of(conv)]
-    if not kernel.edge_attr:
-        edge_attr = None
-    tokens = Tokens(x.unflatten(1, hood.shape), x_0.unflatten(1, hood.shape), edge_attr)
-    return kernel.run(conv, tokens, hood).flatten(1, 2)
-
-
 AFFINE = (*LINEAR, *SUMS, nn.ModuleList)
 
 
@@ -211,8 +188,7 @@ def commutes_with_means(conv: MessagePassing, grid: Grid, relations: Sequence[Re
     kernel = KERNELS.get(class_of(conv))
     if kernel is None or kernel.affine is None or not kernel.affine(conv):
         return False
-    modules = [module for module in conv.modules() if module is not conv]
-    if any(class_of(module) not in AFFINE or has_hooks(module) for module in modules):
+    if any(class_of(module) not in AFFINE for module in conv.modules() if module is not conv):
         return False
     hood, _ = dense_neighbourhood(conv, grid, tuple(relations))
     return hood is not None and not hood.has_windows
@@ -305,52 +281,3 @@ def typed_inputs(conv: MessagePassing, x: Tensor, available: dict[str, Any]) -> 
             extra["edge_attr"] = (available["pos"][source] - available["pos"][target]).to(x)
         return extra
     return {}
-
-
-P = ParamSpec("P")
-R = TypeVar("R")
-
-
-def cached(function: Callable[P, R]) -> Callable[P, R]:
-    """Caches what a function of sizes and, as its last argument, a device returns."""
-    once = lru_cache(maxsize=32)(function)
-
-    @wraps(function)
-    def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
-        if not can_cache(args[-1]):  # type: ignore[arg-type]
-            return function(*args, **kwargs)
-        with torch.inference_mode(False):
-            return once(*args, **kwargs)  # type: ignore[arg-type]
-
-    return wrapper
-
-
-@cached
-def batched_edges(
-    grid: Grid, relations: tuple[Relation, ...], batch_size: int, device: torch.device
-) -> BatchedEdges:
-    """The edges of a batch of grids, built once.
-
-    Shapes:
-        - **edge_index** `[2, B*E]`, **edge_type** `[B*E]`, **pos** `[B*N, 3]`, **batch** `[B*N]`
-    """
-    edge_index, edge_type = grid.typed_edges(relations)
-    return BatchedEdges(
-        edge_index=repeat_edges(edge_index, batch_size, grid.num_nodes).to(device),
-        edge_type=edge_type.repeat(batch_size).to(device),
-        pos=grid.positions().repeat(batch_size, 1).to(device),
-        batch=torch.arange(batch_size).repeat_interleave(grid.num_nodes).to(device),
-    )
-
-
-@cached
-def batched_offsets(
-    grid: Grid,
-    relations: tuple[Relation, ...],
-    batch_size: int,
-    dtype: torch.dtype,
-    device: torch.device,
-) -> Tensor:
-    """The offsets of the same edges, built once: `[B*E, 4]`."""
-    edge_index, _ = grid.typed_edges(relations)
-    return offsets(grid.positions().to(dtype), edge_index).repeat(batch_size, 1).to(device)

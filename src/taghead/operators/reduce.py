@@ -9,6 +9,7 @@ None of these needs a tensor with a row for every edge.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor
 from torch_geometric.nn import aggr
 
+from taghead.operators.algebra import add_up
 from taghead.operators.kernel import Condition, class_of
 from taghead.operators.neighbourhood import Neighbourhood
 from taghead.operators.parts import FramePart, Part
@@ -33,11 +35,8 @@ class Messages:
 
     Args:
         hood: All edges.
-        groups: Disjoint edges that make up all, and the sources' values on them.
-        targets: What is added to every message to a token.
-
-    Shapes:
-        - **values**, **targets** `[B, T, P, C]`
+        groups: Disjoint edges that make up all, and the sources' values on them, `[B, T, P, C]`.
+        targets: What is added to every message to a token, `[B, T, P, C]`.
     """
 
     hood: Neighbourhood
@@ -67,8 +66,7 @@ class Messages:
         return ((part, values) for hood, values in self.groups for part in hood.parts)
 
     def sum(self) -> Tensor:
-        (hood, values), *others = self.groups
-        return sum((hood.sum(x) for hood, x in others), start=hood.sum(values))
+        return add_up(hood.sum(x) for hood, x in self.groups)
 
     def mean(self) -> Tensor:
         if len(self.groups) == 1:
@@ -78,11 +76,7 @@ class Messages:
 
 
 def reduce(module: aggr.Aggregation, messages: Messages) -> Tensor:
-    """Aggregates messages as PyG's module would; tokens without an edge get 0.
-
-    Shapes:
-        - **output** `[B, T, P, C]`, or a multiple of C for several aggregations
-    """
+    """Aggregates messages as PyG's module would, `[B, T, P, C_out]`; 0 where there is no edge."""
     if isinstance(module, aggr.DegreeScalerAggregation):
         return _scaled(module, messages)
     if isinstance(module, aggr.MultiAggregation):
@@ -109,12 +103,7 @@ def reduce(module: aggr.Aggregation, messages: Messages) -> Tensor:
 
 
 def reducible(module: Any, with_targets: bool = False) -> bool:
-    """Whether `reduce` knows an aggregation module.
-
-    Args:
-        module: The module.
-        with_targets: Whether the messages have a part that depends on the target.
-    """
+    """Whether `reduce` knows an aggregation, of messages with a part of their target if so."""
     kind = class_of(module)
     if kind is aggr.MultiAggregation:
         return all(reducible(one, with_targets) for one in module.aggrs)
@@ -141,20 +130,13 @@ def maximum(messages: Messages) -> Tensor:
     found = [_largest(part, values) for part, values in messages.parts()]
     if not found:
         return messages.sum()
-    value = found[0][0]
-    for other, _, _ in found[1:]:
-        value = torch.maximum(value, other)
+    value = functools.reduce(torch.maximum, [largest for largest, _, _ in found])
     if not torch.is_grad_enabled():
         return value if messages.hood.reaches_all else value.masked_fill(value.isneginf(), 0.0)
     zero = value.new_zeros(())
-    total = _add(torch.where(largest == value, sums, zero) for largest, sums, _ in found)
-    count = _add(torch.where(largest == value, number, zero) for largest, _, number in found)
+    total = add_up(torch.where(largest == value, sums, zero) for largest, sums, _ in found)
+    count = add_up(torch.where(largest == value, number, zero) for largest, _, number in found)
     return total / count.clamp(min=1)
-
-
-def _add(terms: Iterable[Tensor]) -> Tensor:
-    first, *others = terms
-    return sum(others, start=first)
 
 
 def _largest(part: Part, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -219,16 +201,11 @@ def _weighted(
 
 
 def softmax_sum(messages: Messages, t: Tensor | float, detach: bool) -> Tensor:
-    r"""The sum of the messages weighted by their softmax in each channel.
+    """The sum of the messages weighted by their softmax, of temperature 1/t, in each channel.
 
     The exponentials of a frame are summed once. Each part scales them by its own largest value, and
     a token that is alone at the top of its frame by the second largest, so that no sum without the
-    token itself loses its digits.
-
-    Args:
-        messages: The messages.
-        t: The inverse temperature, a number or one a channel.
-        detach: Whether the weights have no gradient.
+    token itself loses its digits. With `detach` the weights have no gradient.
     """
     terms = []
     for part, values in messages.parts():
@@ -236,13 +213,11 @@ def softmax_sum(messages: Messages, t: Tensor | float, detach: bool) -> Tensor:
         terms.append(_exponentials(part, scores.detach() if detach else scores, values))
     if not terms:
         return messages.sum()
-    largest = terms[0][0]
-    for other, _, _ in terms[1:]:
-        largest = torch.maximum(largest, other)
+    largest = functools.reduce(torch.maximum, [value for value, _, _ in terms])
     largest = largest.masked_fill(largest.isneginf(), 0.0)
     scales = [(value - largest).exp() for value, _, _ in terms]
-    total = _add(scale * sums for scale, (_, _, sums) in zip(scales, terms, strict=True))
-    norm = _add(scale * weights for scale, (_, weights, _) in zip(scales, terms, strict=True))
+    total = add_up(scale * sums for scale, (_, _, sums) in zip(scales, terms, strict=True))
+    norm = add_up(scale * weights for scale, (_, weights, _) in zip(scales, terms, strict=True))
     return total / (norm + 1e-16)
 
 

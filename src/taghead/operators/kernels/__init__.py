@@ -6,8 +6,6 @@ It imports the verbs of `taghead.operators` (`neighbourhood`, `reduce`, `pairwis
 
 from __future__ import annotations
 
-import inspect
-
 from torch_geometric.nn import MessagePassing
 
 from taghead.operators.kernel import UNOBSERVED, Kernel, class_of
@@ -36,19 +34,3 @@ def supports(conv: MessagePassing) -> tuple[bool, str]:
         if not condition.test(conv):
             return False, f"the dense kernel holds only where {condition.text}"
     return True, ""
-
-
-WIDTHS = {"self", "kwargs", "in_channels", "out_channels", "channels"}
-
-
-def table() -> str:
-    """The Markdown table of `docs/operators.md`: what holds for all operators, a row for each."""
-    rows = [("operator", "options", "edge features", "dense where"), ("---",) * 4]
-    for cls in sorted(KERNELS, key=lambda cls: cls.__name__.lower()):
-        kernel, names = KERNELS[cls], inspect.signature(cls.__init__).parameters
-        options = ", ".join(f"`{name}`" for name in names if name not in WIDTHS)
-        conditions = "; ".join(condition.text for condition in kernel.conditions)
-        rows.append((f"`{cls.__name__}`", options, "yes" * kernel.edge_attr, conditions))
-    conditions = ", ".join(condition.text for condition in UNOBSERVED)
-    lines = [f"| {' | '.join(row)} |" for row in rows]
-    return "\n".join([f"Of every operator it must hold that {conditions}.", "", *lines])

@@ -39,24 +39,17 @@ def join_heads(conv: Any, out: Tensor) -> Tensor:
 
 
 def attend(conv: Any, attention: Attention, dropout: float = 0.0) -> Tensor:
-    """The neighbours' values, weighted and summed, or averaged if the operator does so.
-
-    Shapes:
-        - **output** `[B, T, H, P, C]`
-    """
+    """The neighbours' values, weighted and summed or averaged, `[B, T, H, P, C]`."""
     hood, weights, values = attention
     out = hood.mix(F.dropout(weights, dropout, conv.training), values)
     return out * hood.degrees(out).inverse if takes_mean(conv) else out
 
 
-def scored(hood: Neighbourhood, values: Sequence[Tensor], scores: Sequence[Tensor]) -> Attention:
+def scored(
+    hood: Neighbourhood, values: Tensor | Sequence[Tensor], scores: Sequence[Tensor]
+) -> Attention:
     """Attention with the softmax of each part's scores."""
-    return Attention(hood, hood.softmax(scores, values[0]), values)
-
-
-def per_part(x: Tensor, hood: Neighbourhood) -> list[Tensor]:
-    """The same values for every part; one copy if there is none, which still gives the shape."""
-    return [x] * max(len(hood.parts), 1)
+    return Attention(hood, hood.softmax(scores, values), values)
 
 
 def with_loops(conv: Any, tokens: Tokens, hood: Neighbourhood) -> Neighbourhood:
@@ -68,12 +61,8 @@ def with_loops(conv: Any, tokens: Tokens, hood: Neighbourhood) -> Neighbourhood:
 def edge_terms(conv: Any, hood: Neighbourhood, tokens: Tokens, fill: Any = None) -> list[Tensor]:
     """Each part's edge features as the operator projects them, `[T or 1, H, P or 1, C]`.
 
-    Args:
-        conv: The operator.
-        hood: A neighbourhood whose self-loops, if any, are a part of their own.
-        tokens: With edge features, one row per relation.
-        fill: The self-loops' features as PyG takes them: a number, a tensor, or how to aggregate
-            the features of the edges that arrive at the token.
+    Self-loops, if any, must be a part of their own; `fill` gives their features as PyG takes it: a
+    number, a tensor, or how to aggregate the features of the edges that arrive at the token.
     """
     assert tokens.edge_attr is not None
     features = [
@@ -102,9 +91,8 @@ def _loop_features(hood: Neighbourhood, edge_attr: Tensor, fill: Any) -> Tensor:
 
 
 def _largest(counts: Tensor, edge_attr: Tensor) -> Tensor:
-    absent = (counts == 0).unsqueeze(-1)
     edges = edge_attr.expand(*counts.shape[:2], -1, -1)
-    largest = edges.masked_fill(absent, -torch.inf).amax(-2)
+    largest = edges.masked_fill((counts == 0).unsqueeze(-1), -torch.inf).amax(-2)
     return largest.masked_fill(largest.isneginf(), 0.0)
 
 
@@ -135,7 +123,7 @@ def gat_attention(conv: pyg.GATConv, tokens: Tokens, hood: Neighbourhood) -> Att
         of_edge = [(e * conv.att_edge.unsqueeze(2)).sum(-1, keepdim=True) for e in terms]
         scores = [score + e for score, e in zip(scores, of_edge, strict=True)]
     scores = [F.leaky_relu(score, conv.negative_slope) for score in scores]
-    return scored(hood, per_part(sources, hood), scores)
+    return scored(hood, sources, scores)
 
 
 def gatv2_attention(conv: pyg.GATv2Conv, tokens: Tokens, hood: Neighbourhood) -> Attention:
@@ -144,21 +132,20 @@ def gatv2_attention(conv: pyg.GATv2Conv, tokens: Tokens, hood: Neighbourhood) ->
     hood = with_loops(conv, tokens, hood)
     sources = heads_of(conv.lin_l(tokens.x), conv.heads)
     targets = sources if conv.share_weights else heads_of(conv.lin_r(tokens.x), conv.heads)
-    of_targets = per_part(targets, hood)
+    of_targets = [targets] * len(hood.parts)
     if tokens.edge_attr is not None:
-        terms = edge_terms(conv, hood, tokens, conv.fill_value)
-        of_targets = [targets + e for e in terms]
+        of_targets = [targets + e for e in edge_terms(conv, hood, tokens, conv.fill_value)]
     att = conv.att.transpose(0, 1)  # [H, 1, C]
     scores = [
         leaky_scores(part, target, sources, att, conv.negative_slope)
-        for part, target in zip(hood.parts, of_targets, strict=False)
+        for part, target in zip(hood.parts, of_targets, strict=True)
     ]
-    return scored(hood, per_part(sources, hood), scores)
+    return scored(hood, sources, scores)
 
 
-def gat_finish(conv: pyg.GATConv | pyg.GATv2Conv, out: Tensor, tokens: Tokens) -> Tensor:
+def gat_finish(conv: Any, out: Tensor, tokens: Tokens) -> Tensor:
     out = join_heads(conv, out)
-    if conv.res is not None:
+    if getattr(conv, "res", None) is not None:
         out = out + conv.res(tokens.x)
     return add_bias(out, conv.bias)
 
@@ -175,11 +162,7 @@ def super_gat_attention(conv: pyg.SuperGATConv, tokens: Tokens, hood: Neighbourh
     else:
         scores = [dot / math.sqrt(conv.out_channels) for dot in scores]
     scores = [F.leaky_relu(score, conv.negative_slope) for score in scores]
-    return scored(hood, per_part(x, hood), scores)
-
-
-def super_gat_finish(conv: pyg.SuperGATConv, out: Tensor, tokens: Tokens) -> Tensor:
-    return add_bias(join_heads(conv, out), conv.bias)
+    return scored(hood, x, scores)
 
 
 def transformer_attention(
@@ -189,7 +172,7 @@ def transformer_attention(
     query = heads_of(conv.lin_query(tokens.x) / math.sqrt(conv.out_channels), conv.heads)
     key = heads_of(conv.lin_key(tokens.x), conv.heads)
     value = heads_of(conv.lin_value(tokens.x), conv.heads)
-    values = per_part(value, hood)
+    values: Tensor | list[Tensor] = value
     scores = [part.dot(query, key) for part in hood.parts]
     if tokens.edge_attr is not None and hood.parts:
         terms = edge_terms(conv, hood, tokens)
@@ -215,7 +198,7 @@ def agnn_attention(conv: pyg.AGNNConv, tokens: Tokens, hood: Neighbourhood) -> A
     x = tokens.x.unsqueeze(2)
     direction = F.normalize(x, p=2.0, dim=-1)
     scores = [part.dot(conv.beta * direction, direction) for part in hood.parts]
-    return scored(hood, per_part(x, hood), scores)
+    return scored(hood, x, scores)
 
 
 def fa_coefficients(conv: pyg.FAConv, tokens: Tokens, hood: Neighbourhood) -> Attention:
@@ -228,17 +211,13 @@ def fa_coefficients(conv: pyg.FAConv, tokens: Tokens, hood: Neighbourhood) -> At
     ]
     x = tokens.x.unsqueeze(2)
     weights = torch.cat(scores, dim=-1) if scores else x[..., :0]
-    return Attention(hood, weights, per_part(x, hood))
+    return Attention(hood, weights, x)
 
 
 def fa_attention(conv: pyg.FAConv, tokens: Tokens, hood: Neighbourhood) -> Attention:
-    hood, weights, (x, *_) = fa_coefficients(conv, tokens, hood)
-    scale = hood.degrees(x).inverse_root  # [T, 1, P or 1, 1]
-    return Attention(hood, weights * scale, per_part(x * scale, hood))
-
-
-def fa_finish(conv: pyg.FAConv, out: Tensor, tokens: Tokens) -> Tensor:
-    return out.squeeze(2) + conv.eps * tokens.x_0
+    hood, weights, _ = fa_coefficients(conv, tokens, hood)
+    scale = hood.degrees(weights).inverse_root  # [T, 1, P or 1, 1]
+    return Attention(hood, weights * scale, tokens.x.unsqueeze(2) * scale)
 
 
 def _kernel(
@@ -265,9 +244,12 @@ KERNELS: dict[type[pyg.MessagePassing], Kernel] = {
     pyg.GATConv: _kernel(gat_attention, gat_finish, edge_attr=True),
     pyg.GATv2Conv: _kernel(gatv2_attention, gat_finish, edge_attr=True),
     pyg.TransformerConv: _kernel(transformer_attention, transformer_finish, edge_attr=True),
-    pyg.SuperGATConv: _kernel(super_gat_attention, super_gat_finish, IN_EVALUATION),
+    pyg.SuperGATConv: _kernel(super_gat_attention, gat_finish, IN_EVALUATION),
     pyg.AGNNConv: _kernel(agnn_attention, lambda conv, out, tokens: out.squeeze(2), dropout=False),
     pyg.FAConv: _kernel(
-        fa_attention, fa_finish, NOT_CACHED, NORMALIZED, shown_attention=fa_coefficients
+        fa_attention,
+        lambda conv, out, tokens: out.squeeze(2) + conv.eps * tokens.x_0,
+        *(NOT_CACHED, NORMALIZED),
+        shown_attention=fa_coefficients,
     ),
 }

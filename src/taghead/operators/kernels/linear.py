@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from taghead.operators.kernel import (
     always,
     takes_mean,
 )
-from taghead.operators.neighbourhood import Neighbourhood, Polynomial
+from taghead.operators.neighbourhood import Neighbourhood
 
 
 def step(adjacency: GridMatrix, normalize: bool, loops: bool, mean: bool) -> GridMatrix:
@@ -39,7 +40,7 @@ def step_options(conv: Any) -> tuple[bool, bool, bool]:
     return getattr(conv, "normalize", True), loops, takes_mean(conv)
 
 
-def power(propagation: Polynomial, start: Any, steps: int) -> Any:
+def power(propagation: Callable, start: Any, steps: int) -> Any:
     """Several propagations."""
     result = start
     for _ in range(steps):
@@ -47,7 +48,7 @@ def power(propagation: Polynomial, start: Any, steps: int) -> Any:
     return result
 
 
-def personalized(propagation: Polynomial, start: Any, steps: int, alpha: float) -> Any:
+def personalized(propagation: Callable, start: Any, steps: int, alpha: float) -> Any:
     """APPNP's steps towards a personalised PageRank."""
     result = start
     for _ in range(steps):
@@ -55,7 +56,7 @@ def personalized(propagation: Polynomial, start: Any, steps: int, alpha: float) 
     return result
 
 
-def average_of_powers(propagation: Polynomial, start: Any, steps: int, alpha: float) -> Any:
+def average_of_powers(propagation: Callable, start: Any, steps: int, alpha: float) -> Any:
     """SSGConv's mean of the first powers, and the tokens themselves."""
     one, result = start, alpha * start
     for _ in range(steps):
@@ -68,7 +69,7 @@ def scaled_laplacian(
     adjacency: GridMatrix, normalization: str | None, to_source: bool, mean: bool
 ) -> GridMatrix:
     """ChebConv's Laplacian, scaled to [-1, 1]; PyG takes the degrees of edges' sources."""
-    degrees = adjacency.degrees() if to_source else adjacency.source_degrees()
+    degrees = adjacency.degrees() if to_source else adjacency.transposed.degrees()
     identity, largest = adjacency.identity, 1.0
     if normalization == "sym":
         scale = inverse_root(degrees)
@@ -88,7 +89,7 @@ def cluster(adjacency: GridMatrix, diag_lambda: float, to_source: bool, mean: bo
 
     PyG computes these weights in float32 whatever the tokens' type.
     """
-    degrees = adjacency.source_degrees() if to_source else adjacency.degrees()
+    degrees = adjacency.transposed.degrees() if to_source else adjacency.degrees()
     inverse = np.float32(1) / (degrees + 1).astype(np.float32)
     own = inverse + np.float32(diag_lambda) * inverse
     scaled = adjacency.scale_sources(inverse) if to_source else adjacency.scale_targets(inverse)
@@ -97,8 +98,8 @@ def cluster(adjacency: GridMatrix, diag_lambda: float, to_source: bool, mean: bo
 
 
 def appnp(conv: pyg.APPNP, tokens: Tokens, hood: Neighbourhood) -> Tensor:
-    numbers = (conv.K, conv.alpha)
-    return hood.polynomial(tokens.x, personalized, numbers, step, *step_options(conv))
+    polynomial = (personalized, conv.K, conv.alpha)
+    return hood.linear(tokens.x, step, *step_options(conv), polynomial=polynomial)
 
 
 def gcn(conv: pyg.GCNConv, tokens: Tokens, hood: Neighbourhood) -> Tensor:
@@ -106,14 +107,13 @@ def gcn(conv: pyg.GCNConv, tokens: Tokens, hood: Neighbourhood) -> Tensor:
 
 
 def sg(conv: pyg.SGConv, tokens: Tokens, hood: Neighbourhood) -> Tensor:
-    return conv.lin(hood.polynomial(tokens.x, power, (conv.K,), step, *step_options(conv)))
+    polynomial = (power, conv.K)
+    return conv.lin(hood.linear(tokens.x, step, *step_options(conv), polynomial=polynomial))
 
 
 def ssg(conv: pyg.SSGConv, tokens: Tokens, hood: Neighbourhood) -> Tensor:
-    numbers = (conv.K, conv.alpha)
-    return conv.lin(
-        hood.polynomial(tokens.x, average_of_powers, numbers, step, *step_options(conv))
-    )
+    polynomial = (average_of_powers, conv.K, conv.alpha)
+    return conv.lin(hood.linear(tokens.x, step, *step_options(conv), polynomial=polynomial))
 
 
 def tag(conv: pyg.TAGConv, tokens: Tokens, hood: Neighbourhood) -> Tensor:

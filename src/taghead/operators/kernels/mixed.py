@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch_geometric import nn as pyg
 
-from taghead.operators.algebra import zeros_from
+from taghead.operators.algebra import add_up, zeros_from
 from taghead.operators.kernel import (
     SUM_OR_MEAN,
     Attention,
@@ -37,7 +37,7 @@ def rgcn(conv: pyg.RGCNConv, tokens: Tokens, hood: Neighbourhood) -> Tensor:
     if conv.root is not None:
         terms.append(tokens.x @ conv.root)
     terms = terms or [zeros_from(transformed(tokens.x, weights[0]))]
-    return add_bias(sum(terms[1:], start=terms[0]), conv.bias)
+    return add_bias(add_up(terms), conv.bias)
 
 
 def known_relations(conv: pyg.RGCNConv | pyg.RGATConv, hood: Neighbourhood) -> list[int]:
@@ -65,10 +65,8 @@ def transformed(x: Tensor, weight: Tensor) -> Tensor:
 
 def rgat_values(conv: pyg.RGATConv, x: Tensor, hood: Neighbourhood) -> dict[int, Tensor]:
     """The tokens as each relation transforms them, `[B, T, P, H*C]`."""
-    if conv.num_bases is None:
-        weights = conv.weight
-    else:
-        weights = torch.einsum("rb,bio->rio", conv.att, conv.basis)
+    shared = conv.num_bases is not None
+    weights = torch.einsum("rb,bio->rio", conv.att, conv.basis) if shared else conv.weight
     return {i: transformed(x, weights[i]) for i in known_relations(conv, hood) or [0]}
 
 
@@ -96,18 +94,19 @@ def rgat_attention(conv: pyg.RGATConv, tokens: Tokens, hood: Neighbourhood) -> A
             query = query if edge is None else query * edge
             scores.append(part.dot(query.unsqueeze(-1), key.unsqueeze(-1)))
     of_parts = [values[part.relation] for part in hood.parts] or list(values.values())
-    weights = _softmax(conv, hood, scores, of_parts[0])
-    return Attention(hood, weights, of_parts)
+    return Attention(hood, _softmax(conv, hood, scores, of_parts), of_parts)
 
 
-def _softmax(conv: pyg.RGATConv, hood: Neighbourhood, scores: list[Tensor], like: Tensor) -> Tensor:
+def _softmax(
+    conv: pyg.RGATConv, hood: Neighbourhood, scores: list[Tensor], values: list[Tensor]
+) -> Tensor:
     if conv.attention_mechanism == "across-relation" or not scores:
-        return hood.softmax(scores, like)
+        return hood.softmax(scores, values)
     weights = list(scores)
     for index in hood.relations:
         edges = hood.of_relation(index)
         slots = [i for i, part in enumerate(hood.parts) if part.relation == index]
-        found = edges.softmax([scores[i] for i in slots], like)
+        found = edges.softmax([scores[i] for i in slots], values)
         split = found.split([part.num_slots for part in edges.parts], dim=-1)
         for i, weight in zip(slots, split, strict=True):
             weights[i] = weight
@@ -194,11 +193,10 @@ def general_attention(conv: pyg.GeneralConv, tokens: Tokens, hood: Neighbourhood
     features = _features(conv, tokens)
     score = _dot_product if conv.attention_type == "dot_product" else _additive
     scores = [F.leaky_relu(score(conv, part, features), 0.2) for part in hood.parts]
-    if features.edge is None:
-        values = [features.source] * max(len(hood.parts), 1)
-    else:
-        values = [features.source + features.edge[part.relation] for part in hood.parts]
-    return scored(hood, values or [features.source], scores)
+    source, _, edge = features
+    if edge is None or not hood.parts:
+        return scored(hood, source, scores)
+    return scored(hood, [source + edge[part.relation] for part in hood.parts], scores)
 
 
 def _additive(conv: pyg.GeneralConv, part: Part, features: Features) -> Tensor:
@@ -233,12 +231,9 @@ def _dot_product(conv: pyg.GeneralConv, part: Part, features: Features) -> Tenso
     return score / conv.scaler
 
 
-def _takes_aggr(conv: pyg.GeneralConv) -> bool:
-    return SUM_OR_MEAN.test(conv) if conv.attention else reducible(conv.aggr_module, True)
-
-
 AGGREGATES = Condition(
-    f"{SUM_OR_MEAN.text}; without attention also max, min, var or std", _takes_aggr
+    f"{SUM_OR_MEAN.text}; without attention also max, min, var or std",
+    lambda conv: SUM_OR_MEAN.test(conv) if conv.attention else reducible(conv.aggr_module, True),
 )
 
 KERNELS: dict[type[pyg.MessagePassing], Kernel] = {

@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch_geometric import nn as pyg
 from torch_geometric.nn.norm import BatchNorm
 
-from taghead.operators.algebra import zeros_from
+from taghead.operators.algebra import add_up, zeros_from
 from taghead.operators.kernel import (
     LINEAR,
     SUM_OR_MEAN,
@@ -22,6 +22,7 @@ from taghead.operators.kernel import (
     Tokens,
     add_bias,
     apply_rowwise,
+    are_linear,
     check_edge_attr,
     class_of,
     split_linear,
@@ -43,7 +44,7 @@ def edge(conv: pyg.EdgeConv, tokens: Tokens, hood: Neighbourhood) -> Tensor:
     if not rest:
         return reduce(conv.aggr_module, Messages.uniform(hood, sources, targets))
     last: Any = None
-    if SUM_OR_MEAN.test(conv) and class_of(rest[-1]) in LINEAR:
+    if SUM_OR_MEAN.test(conv) and are_linear(rest[-1]):
         last = rest.pop()
     out = reduce_pairs(
         hood,
@@ -55,8 +56,9 @@ def edge(conv: pyg.EdgeConv, tokens: Tokens, hood: Neighbourhood) -> Tensor:
     )
     if last is None:
         return out
-    degrees = hood.degrees(out)
-    return after_sum(last, out, degrees.present if takes_mean(conv) else degrees.number)
+    degrees = hood.degrees(out)  # the last layer's outputs are summed as its inputs and biases
+    count = degrees.present if takes_mean(conv) else degrees.number
+    return add_bias(out @ last.weight.t(), None if last.bias is None else count * last.bias)
 
 
 def film(conv: pyg.FiLMConv, tokens: Tokens, hood: Neighbourhood) -> Tensor:
@@ -130,23 +132,13 @@ def _gated(
         else torch.sigmoid(k + part.source(q)) * part.source(v)
         for part, k, q, v in zip(hood.parts, keys, queries, values, strict=False)
     ]
-    return sum(terms[1:], start=terms[0]) if terms else zeros_from(values[0])
+    return add_up(terms) if terms else zeros_from(values[0])
 
 
 Step = Callable[[Tensor], Tensor]
-ROWWISE_CLASSES = (
-    *LINEAR,
-    nn.Identity,
-    nn.Dropout,
-    nn.LayerNorm,
-    *(
-        getattr(activation, name)
-        for name in activation.__all__
-        if "oftmax" not in name
-        and "oftmin" not in name
-        and name not in ("MultiheadAttention", "GLU")
-    ),
-)
+MIXING = ("Softmax", "Softmax2d", "LogSoftmax", "Softmin", "MultiheadAttention", "GLU")
+ACTIVATIONS = [getattr(activation, name) for name in activation.__all__ if name not in MIXING]
+ROWWISE_CLASSES = (*LINEAR, *ACTIVATIONS, nn.Identity, nn.Dropout, nn.LayerNorm)
 
 
 def steps_of(network: Any) -> list[Step] | None:
@@ -185,13 +177,7 @@ def run_steps(steps: Sequence[Step], x: Tensor) -> Tensor:
 def begins_linear(network: Any) -> bool:
     """Whether a network treats every row alike, beginning with a linear layer."""
     steps = steps_of(network) or []
-    return len(steps) > 0 and isinstance(steps[0], LINEAR)
-
-
-def after_sum(linear: Any, total: Tensor, counts: Tensor) -> Tensor:
-    """A linear layer's outputs summed, from its inputs summed and their number."""
-    out = torch.matmul(total, linear.weight.t())
-    return out if linear.bias is None else out + counts * linear.bias
+    return bool(steps) and are_linear(steps[0])
 
 
 ROWWISE = Condition(
@@ -199,9 +185,13 @@ ROWWISE = Condition(
     "(a batch norm does so in evaluation)",
     lambda conv: begins_linear(conv.nn),
 )
+LINEAR_PROJECTIONS = Condition(
+    "lin_key, lin_query and lin_value are Linear",
+    lambda conv: are_linear(conv.lin_key, conv.lin_query, conv.lin_value),
+)
 
 KERNELS: dict[type[pyg.MessagePassing], Kernel] = {
     pyg.EdgeConv: Kernel(edge, (PAIRWISE, ROWWISE), network_inputs=2),
     pyg.FiLMConv: Kernel(film, (PAIRWISE,)),
-    pyg.ResGatedGraphConv: Kernel(res_gated, (PAIRWISE,), edge_attr=True),
+    pyg.ResGatedGraphConv: Kernel(res_gated, (PAIRWISE, LINEAR_PROJECTIONS), edge_attr=True),
 }

@@ -15,6 +15,7 @@ from taghead.operators.kernel import (
     Tokens,
     always,
     apply_rowwise,
+    are_linear,
     check_edge_attr,
     split_linear,
 )
@@ -112,7 +113,10 @@ def gen(conv: pyg.GENConv, tokens: Tokens, hood: Neighbourhood) -> Tensor:
     return apply_rowwise(conv.mlp, out + root)
 
 
-ONE_PRE_LAYER = Condition("pre_layers is 1", lambda conv: len(conv.pre_nns[0]) == 1)
+ONE_PRE_LAYER = Condition(
+    "pre_layers is 1 and Linear",
+    lambda conv: all(len(pre) == 1 and are_linear(*pre) for pre in conv.pre_nns),
+)
 
 
 def _is_plain_sage(conv: pyg.SAGEConv) -> bool:
