@@ -195,14 +195,6 @@ class Neighbourhood(TensorOwner):
         arguments = x.dtype, x.device, matrix, options, polynomial
         return apply(self.tensors(_matrix_arrays, *arguments), x, self.size[1:])
 
-    def sum(self, x: Tensor) -> Tensor:
-        """The sum over each token's neighbours."""
-        return self.linear(x)
-
-    def mean(self, x: Tensor) -> Tensor:
-        """The mean over each token's neighbours, 0 where there is none."""
-        return self.linear(x, GridMatrix.mean)
-
     def degrees(self, like: Tensor) -> Degrees:
         """The number of edges that arrive at each token; like is `[B, T, P, C]`, or with heads."""
         tensors = self.tensors(_degree_arrays, like.dtype, like.device, like.dim() - 4)

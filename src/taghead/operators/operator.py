@@ -120,18 +120,17 @@ class Operator:
         return found
 
     def _width_of_a_head(self, out_channels: int) -> int:
-        if not {"heads", "concat"} <= self._parameters.keys() or not self._option("concat"):
+        defaults = {name: parameter.default for name, parameter in self._parameters.items()}
+        options = {**defaults, **self.options}
+        if not ("heads" in defaults and "concat" in defaults and options["concat"]):
             return out_channels
-        heads = self._option("heads")
+        heads = options["heads"]
         if out_channels % heads:
             raise ValueError(
                 f"{self.cls.__name__}: heads must divide the width {out_channels} (the head's "
                 f"channels) when they are concatenated (got {heads}); or set concat to false"
             )
         return out_channels // heads
-
-    def _option(self, name: str) -> Any:
-        return self.options.get(name, self._parameters[name].default)
 
     def __repr__(self) -> str:
         options = "".join(f", {name}={value!r}" for name, value in self.options.items())

@@ -22,6 +22,8 @@ from taghead.graph.relations import Relation
 
 LOOP = -1  # stands for the relation of a self-loop that an operator adds
 
+MAX_CACHED = 128  # tuples of tensors of one owner: an option may change at every step
+
 Size = tuple[int, int, int]
 Tensors = tuple[Tensor | None, ...]
 Arrays = tuple[np.ndarray | None, ...]
@@ -52,6 +54,8 @@ class TensorOwner:
         cached = self.__dict__.setdefault("_tensors", {})
         index = make, dtype, device, options
         if index not in cached:
+            if len(cached) >= MAX_CACHED:
+                cached.clear()
             with torch.inference_mode(False):
                 cached[index] = _as_tensors(make(self, *options), dtype, device)
         return cached[index]

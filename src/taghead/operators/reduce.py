@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch_geometric.nn import aggr
 
-from taghead.operators.algebra import add_up
+from taghead.operators.algebra import GridMatrix, add_up
 from taghead.operators.kernel import Condition, class_of
 from taghead.operators.neighbourhood import Neighbourhood
 from taghead.operators.parts import FramePart, Part
@@ -66,11 +66,11 @@ class Messages:
         return ((part, values) for hood, values in self.groups for part in hood.parts)
 
     def sum(self) -> Tensor:
-        return add_up(hood.sum(x) for hood, x in self.groups)
+        return add_up(hood.linear(x) for hood, x in self.groups)
 
     def mean(self) -> Tensor:
         if len(self.groups) == 1:
-            return self.hood.mean(self.groups[0][1])
+            return self.hood.linear(self.groups[0][1], GridMatrix.mean)
         total = self.sum()
         return total * self.hood.degrees(total).inverse
 

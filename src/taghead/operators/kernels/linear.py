@@ -34,10 +34,14 @@ def step(adjacency: GridMatrix, normalize: bool, loops: bool, mean: bool) -> Gri
     return one.scale_targets(1 / np.maximum(counts, 1))
 
 
-def step_options(conv: Any) -> tuple[bool, bool, bool]:
-    """An operator's options of `step`; it normalises, without self-loops, if it has no choice."""
+def propagated(conv: Any, x: Tensor, hood: Neighbourhood, *polynomial: Any) -> Tensor:
+    """One propagation as the operator is set, or a polynomial of it and the polynomial's numbers.
+
+    An operator that has no choice normalises, without self-loops.
+    """
     loops = getattr(conv, "add_self_loops", False)
-    return getattr(conv, "normalize", True), loops, takes_mean(conv)
+    options = (getattr(conv, "normalize", True), loops, takes_mean(conv))
+    return hood.linear(x, step, *options, polynomial=polynomial or None)
 
 
 def power(propagation: Callable, start: Any, steps: int) -> Any:
@@ -98,28 +102,25 @@ def cluster(adjacency: GridMatrix, diag_lambda: float, to_source: bool, mean: bo
 
 
 def appnp(conv: pyg.APPNP, tokens: Tokens, hood: Neighbourhood) -> Tensor:
-    polynomial = (personalized, conv.K, conv.alpha)
-    return hood.linear(tokens.x, step, *step_options(conv), polynomial=polynomial)
+    return propagated(conv, tokens.x, hood, personalized, conv.K, conv.alpha)
 
 
 def gcn(conv: pyg.GCNConv, tokens: Tokens, hood: Neighbourhood) -> Tensor:
-    return add_bias(hood.linear(conv.lin(tokens.x), step, *step_options(conv)), conv.bias)
+    return add_bias(propagated(conv, conv.lin(tokens.x), hood), conv.bias)
 
 
 def sg(conv: pyg.SGConv, tokens: Tokens, hood: Neighbourhood) -> Tensor:
-    polynomial = (power, conv.K)
-    return conv.lin(hood.linear(tokens.x, step, *step_options(conv), polynomial=polynomial))
+    return conv.lin(propagated(conv, tokens.x, hood, power, conv.K))
 
 
 def ssg(conv: pyg.SSGConv, tokens: Tokens, hood: Neighbourhood) -> Tensor:
-    polynomial = (average_of_powers, conv.K, conv.alpha)
-    return conv.lin(hood.linear(tokens.x, step, *step_options(conv), polynomial=polynomial))
+    return conv.lin(propagated(conv, tokens.x, hood, average_of_powers, conv.K, conv.alpha))
 
 
 def tag(conv: pyg.TAGConv, tokens: Tokens, hood: Neighbourhood) -> Tensor:
     x, out = tokens.x, conv.lins[0](tokens.x)
     for lin in conv.lins[1:]:
-        x = hood.linear(x, step, *step_options(conv))
+        x = propagated(conv, x, hood)
         out = out + lin(x)
     return add_bias(out, conv.bias)
 
@@ -142,7 +143,7 @@ def arma(conv: pyg.ARMAConv, tokens: Tokens, hood: Neighbourhood) -> Tensor:
         index = 0 if conv.shared_weights else layer
         before = conv.init_weight if layer == 0 else conv.weight[max(index - 1, 0)]
         out = (out @ before).unflatten(2, size)
-        out = hood.linear(out, step, *step_options(conv)).flatten(2, 3)
+        out = propagated(conv, out, hood).flatten(2, 3)
         root = F.dropout(x, conv.dropout, conv.training)
         out = out + root @ conv.root_weight[index]
         out = add_bias(out, None if conv.bias is None else conv.bias[index])
@@ -153,13 +154,13 @@ def arma(conv: pyg.ARMAConv, tokens: Tokens, hood: Neighbourhood) -> Tensor:
 def mix_hop(conv: pyg.MixHopConv, tokens: Tokens, hood: Neighbourhood) -> Tensor:
     hops = [tokens.x]
     for _ in range(max(conv.powers)):
-        hops.append(hood.linear(hops[-1], step, *step_options(conv)))
+        hops.append(propagated(conv, hops[-1], hood))
     outputs = [conv.lins[steps](hops[steps]) for steps in conv.powers]
     return add_bias(torch.cat(outputs, dim=-1), conv.bias)
 
 
 def lg(conv: pyg.LGConv, tokens: Tokens, hood: Neighbourhood) -> Tensor:
-    return hood.linear(tokens.x, step, *step_options(conv))
+    return propagated(conv, tokens.x, hood)
 
 
 def cluster_gcn(conv: pyg.ClusterGCNConv, tokens: Tokens, hood: Neighbourhood) -> Tensor:
@@ -172,7 +173,7 @@ def gcn2(conv: pyg.GCN2Conv, tokens: Tokens, hood: Neighbourhood) -> Tensor:
     def identity_mapping(x: Tensor, weight: Tensor) -> Tensor:
         return (1 - conv.beta) * x + conv.beta * (x @ weight)
 
-    x = (1 - conv.alpha) * hood.linear(tokens.x, step, *step_options(conv))
+    x = (1 - conv.alpha) * propagated(conv, tokens.x, hood)
     x_0 = conv.alpha * tokens.x_0
     if conv.weight2 is None:
         return identity_mapping(x + x_0, conv.weight1)

@@ -79,19 +79,17 @@ def rgat_attention(conv: pyg.RGATConv, tokens: Tokens, hood: Neighbourhood) -> A
         index: heads_of(x, conv.heads).repeat_interleave(conv.dim, dim=2)
         for index, x in of_relation.items()
     }
-    scores = []
+    scores, is_additive = [], conv.attention_mode == "additive-self-attention"
     for part in hood.parts:
         x = of_relation[part.relation]
         query, key = (x @ conv.q).movedim(-1, 2), (x @ conv.k).movedim(-1, 2)
-        edge = None
         if tokens.edge_attr is not None:
             row = tokens.edge_attr[part.relation]
             edge = (conv.lin_edge(row) @ conv.e).unsqueeze(-1)  # [H*D, 1]
-        if conv.attention_mode == "additive-self-attention":
-            query = query if edge is None else query + edge
+            query = query + edge if is_additive else query * edge
+        if is_additive:
             scores.append(F.leaky_relu(part.add(query, key), conv.negative_slope))
         else:
-            query = query if edge is None else query * edge
             scores.append(part.dot(query.unsqueeze(-1), key.unsqueeze(-1)))
     of_parts = [values[part.relation] for part in hood.parts] or list(values.values())
     return Attention(hood, _softmax(conv, hood, scores, of_parts), of_parts)
@@ -145,8 +143,9 @@ class Features(NamedTuple):
     """What a message is the sum of.
 
     Shapes:
-        - **source**, **target** `[B, T, H, P, C]`; no target if messages are directed
-        - **edge** `[R, H, 1, C]`, if there are edge features
+        - **source**, **target** `[B, T, P, H*C]`, for attention `[B, T, H, P, C]`; no target if
+          messages are directed
+        - **edge** `[R, H*C]`, for attention `[R, H, 1, C]`, if there are edge features
     """
 
     source: Tensor
@@ -156,47 +155,40 @@ class Features(NamedTuple):
 
 def general(conv: pyg.GeneralConv, tokens: Tokens, hood: Neighbourhood) -> Tensor:
     check_edge_attr(conv, conv.in_edge_channels is not None, tokens.edge_attr)
-    if conv.attention:
-        out = attend(conv, general_attention(conv, tokens, hood.framed)).mean(2)
-        target = _features(conv, tokens).target
-        if target is not None:  # every message holds it, and a token's weights sum to 1
-            degrees = hood.degrees(out)
-            share = degrees.present * degrees.inverse if takes_mean(conv) else degrees.present
-            out = out + target.mean(2) * share
-    else:
-        out = reduce(conv.aggr_module, _messages(conv, tokens, hood))
-        out = out.unflatten(-1, (conv.heads, -1)).mean(-2)
+    target = None if conv.directed_msg else conv.lin_msg_i(tokens.x)
+    edge = None if tokens.edge_attr is None else conv.lin_edge(tokens.edge_attr)
+    features = Features(conv.lin_msg(tokens.x), target, edge)
+    out = (_attended if conv.attention else _aggregated)(conv, features, hood)
     out = out + conv.lin_self(tokens.x)
     return F.normalize(out, p=2.0, dim=-1) if conv.normalize_l2 else out
 
 
-def _messages(conv: pyg.GeneralConv, tokens: Tokens, hood: Neighbourhood) -> Messages:
-    x = conv.lin_msg(tokens.x)
-    targets = None if conv.directed_msg else conv.lin_msg_i(tokens.x)
-    if tokens.edge_attr is None:
-        return Messages.uniform(hood, x, targets)
-    edges = conv.lin_edge(tokens.edge_attr)
-    return Messages.by_relation(hood, lambda index: x + edges[index], targets)
+def _aggregated(conv: pyg.GeneralConv, features: Features, hood: Neighbourhood) -> Tensor:
+    source, target, edge = features
+    if edge is None:
+        messages = Messages.uniform(hood, source, target)
+    else:
+        messages = Messages.by_relation(hood, lambda index: source + edge[index], target)
+    return reduce(conv.aggr_module, messages).unflatten(-1, (conv.heads, -1)).mean(-2)
 
 
-def _features(conv: pyg.GeneralConv, tokens: Tokens) -> Features:
-    source = heads_of(conv.lin_msg(tokens.x), conv.heads)
-    target = None if conv.directed_msg else heads_of(conv.lin_msg_i(tokens.x), conv.heads)
-    if tokens.edge_attr is None:
-        return Features(source, target, None)
-    edge = conv.lin_edge(tokens.edge_attr).unflatten(-1, (conv.heads, 1, -1))
-    return Features(source, target, edge)
-
-
-def general_attention(conv: pyg.GeneralConv, tokens: Tokens, hood: Neighbourhood) -> Attention:
-    """The weights, and what the messages hold of the sources and edges."""
-    features = _features(conv, tokens)
-    score = _dot_product if conv.attention_type == "dot_product" else _additive
-    scores = [F.leaky_relu(score(conv, part, features), 0.2) for part in hood.parts]
-    source, _, edge = features
-    if edge is None or not hood.parts:
-        return scored(hood, source, scores)
-    return scored(hood, [source + edge[part.relation] for part in hood.parts], scores)
+def _attended(conv: pyg.GeneralConv, features: Features, hood: Neighbourhood) -> Tensor:
+    source, target, edge = features
+    source = heads_of(source, conv.heads)
+    target = None if target is None else heads_of(target, conv.heads)
+    edge = None if edge is None else edge.unflatten(-1, (conv.heads, 1, -1))
+    score, features = SCORES[conv.attention_type], Features(source, target, edge)
+    framed = hood.framed
+    values: Tensor | list[Tensor] = source
+    scores = [F.leaky_relu(score(conv, part, features), 0.2) for part in framed.parts]
+    if edge is not None and framed.parts:
+        values = [source + edge[part.relation] for part in framed.parts]
+    out = attend(conv, scored(framed, values, scores)).mean(2)
+    if target is None:
+        return out
+    degrees = hood.degrees(out)  # every message holds the target, and a token's weights sum to 1
+    share = degrees.present * degrees.inverse if takes_mean(conv) else degrees.present
+    return out + target.mean(2) * share
 
 
 def _additive(conv: pyg.GeneralConv, part: Part, features: Features) -> Tensor:
@@ -231,6 +223,7 @@ def _dot_product(conv: pyg.GeneralConv, part: Part, features: Features) -> Tenso
     return score / conv.scaler
 
 
+SCORES = {"additive": _additive, "dot_product": _dot_product}
 AGGREGATES = Condition(
     f"{SUM_OR_MEAN.text}; without attention also max, min, var or std",
     lambda conv: SUM_OR_MEAN.test(conv) if conv.attention else reducible(conv.aggr_module, True),

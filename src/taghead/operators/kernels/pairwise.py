@@ -93,8 +93,7 @@ def _modulated(
 def res_gated(conv: pyg.ResGatedGraphConv, tokens: Tokens, hood: Neighbourhood) -> Tensor:
     check_edge_attr(conv, conv.edge_dim is not None, tokens.edge_attr)
     projections = conv.lin_key, conv.lin_query, conv.lin_value
-    key, query, value = (_projected(lin, tokens, hood) for lin in projections)
-    out = _gated(conv, hood, key, query, value)
+    out = _gated(conv, hood, *(_projected(lin, tokens, hood) for lin in projections))
     if conv.root_weight:
         out = out + conv.lin_skip(tokens.x)
     return add_bias(out, conv.bias)
