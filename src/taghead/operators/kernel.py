@@ -78,25 +78,28 @@ def class_of(module: Any) -> type:
     return type(module)
 
 
-HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 MESSAGE_HOOKS = tuple(
     f"_{step}_forward_{when}hooks"
     for step in ("propagate", "message", "aggregate", "edge_update")
     for when in ("", "pre_")
 )
-METHODS = ("forward", "message", "aggregate", "update", "edge_update")  # PyG sets propagate itself
+# PyG itself sets an operator's propagate
+METHODS = frozenset(("forward", "message", "aggregate", "update", "edge_update"))
 
 
 def has_hooks(module: nn.Module) -> bool:
     """Whether something stands before, in or behind a module's `forward`, not its parts'."""
-    names = HOOKS + MESSAGE_HOOKS if isinstance(module, MessagePassing) else HOOKS
-    return any(getattr(module, name, None) for name in names)
+    if module._forward_hooks or module._forward_pre_hooks:
+        return True
+    if module._backward_hooks or module._backward_pre_hooks:
+        return True
+    return isinstance(module, MessagePassing) and any(getattr(module, n) for n in MESSAGE_HOOKS)
 
 
 def is_plain(module: nn.Module) -> bool:
     """Whether a module is as its class has it: without hooks, parametrizations and patches."""
-    is_patched = any(name in module.__dict__ for name in METHODS)
-    return not (has_hooks(module) or is_patched or "parametrizations" in module._modules)
+    is_patched = not METHODS.isdisjoint(module.__dict__)
+    return not (is_patched or has_hooks(module) or "parametrizations" in module._modules)
 
 
 UNOBSERVED = (
