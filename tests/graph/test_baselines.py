@@ -232,7 +232,7 @@ def test_edge_dropout_needs_an_edge_list() -> None:
     with pytest.raises(ValueError, match=r"must be 0 with engine dense \(got 0.2\)"):
         small_head(edge_dropout=0.2, engine="dense")
     conv = pyg.SAGEConv(4, 4)
-    with pytest.raises(ValueError, match=r"no dense way: edge_dropout must be 0 \(got 0.2\)"):
+    with pytest.raises(ValueError, match=r"cannot run densely: edge_dropout must be 0 \(got 0.2\)"):
         propagate(
             conv,
             torch.ones(1, 4, 4),

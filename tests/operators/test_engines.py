@@ -20,7 +20,9 @@ from torch_geometric.nn import (
     GINConv,
     GINEConv,
     GraphConv,
+    MessagePassing,
     PNAConv,
+    ResGatedGraphConv,
     RGCNConv,
     SAGEConv,
     SuperGATConv,
@@ -41,7 +43,7 @@ from taghead.graph import (
     time_aligned,
 )
 from taghead.nn.head import TAGHead
-from taghead.operators import attention_weights, parts, propagate, supports
+from taghead.operators import attention_weights, neighbourhood, propagate, supports
 
 GRID = Grid(3, 2, 3)
 
@@ -62,10 +64,60 @@ def explained() -> GCNConv:
     return conv
 
 
+def hooked_inside() -> GINConv:
+    conv = GINConv(nn.Sequential(nn.Linear(WIDTH, OUT), nn.ReLU()))
+    conv.nn[1].register_forward_hook(lambda module, given, out: 2 * out)
+    return conv
+
+
+def parametrized() -> GCNConv:
+    conv = GCNConv(WIDTH, OUT)
+    nn.utils.parametrize.register_parametrization(conv.lin, "weight", nn.Tanh())
+    return conv
+
+
+def patched() -> SAGEConv:
+    conv = SAGEConv(WIDTH, OUT)
+    conv.message = lambda x_j: 2 * x_j
+    return conv
+
+
+class Doubled(nn.Module):
+    """A layer around another, whose weights it shows."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer, self.weight, self.bias = layer, layer.weight, layer.bias
+
+    def forward(self, x):
+        return 2 * self.layer(x)
+
+
+def wrapped(conv: MessagePassing, *path: str) -> MessagePassing:
+    """The operator with its layer at a path wrapped."""
+    *above, name = path
+    parent = conv.get_submodule(".".join(above))
+    setattr(parent, name, Doubled(getattr(parent, name)))
+    return conv
+
+
 DEGREES = torch.tensor([0, 1, 2, 3])
+PNA = (WIDTH, OUT, ["mean"], ["identity"], DEGREES)
 UNSUPPORTED = {
     "class": (lambda: MyGCN(WIDTH, OUT), "class"),
     "hooks": (hooked, "hooks"),
+    "hooks inside": (hooked_inside, "hooks"),
+    "parametrized": (parametrized, "parametrizations"),
+    "patched": (patched, "patched methods"),
+    "wrapped layer": (lambda: wrapped(PNAConv(*PNA), "pre_nns", "0", "0"), "Linear"),
+    "wrapped projection": (
+        lambda: wrapped(ResGatedGraphConv(WIDTH, OUT), "lin_key"),
+        "lin_key, lin_query and lin_value are Linear",
+    ),
+    "wrapped in a network": (
+        lambda: wrapped(EdgeConv(nn.Sequential(nn.Linear(2 * WIDTH, OUT))), "nn", "0"),
+        "Linear",
+    ),
     "explain": (explained, "explained"),
     "decomposed": (lambda: GCNConv(WIDTH, OUT, decomposed_layers=2), "decomposed_layers"),
     "aggr": (lambda: GCNConv(WIDTH, OUT, aggr="max"), "aggr"),
@@ -74,7 +126,7 @@ UNSUPPORTED = {
     "dropout": (lambda: APPNP(2, 0.1, dropout=0.5).train(), "dropout"),
     "training": (lambda: SuperGATConv(WIDTH, OUT).train(), "evaluation"),
     "pre_layers": (
-        lambda: PNAConv(WIDTH, OUT, ["mean"], ["identity"], DEGREES, pre_layers=2),
+        lambda: PNAConv(*PNA, pre_layers=2),
         "pre_layers",
     ),
     "network": (lambda: EdgeConv(nn.Sequential(nn.ReLU(), nn.Linear(2 * WIDTH, OUT))), "Linear"),
@@ -98,6 +150,27 @@ def test_unsupported_operators_fall_back_or_are_refused(name):
             GRID.num_nodes,
             OUT if "drop" not in name else WIDTH,
         )
+
+
+@pytest.mark.parametrize("build", [hooked_inside, parametrized, patched])
+def test_what_stands_inside_an_operator_takes_effect(build):
+    conv, x = build().double(), torch.randn(2, GRID.num_nodes, WIDTH, dtype=torch.double)
+    assert_equal(
+        with_gradients(run, conv, x, GRID, RELATIONS, "auto"),
+        with_gradients(run, conv, x, GRID, RELATIONS, "pyg"),
+        1e-10,
+    )
+
+
+def test_an_explained_or_hooked_operator_runs_densely_again_afterwards():
+    conv = GCNConv(WIDTH, OUT)
+    conv.explain = True
+    assert not supports(conv)[0]
+    conv.explain = None
+    handle = conv.register_propagate_forward_hook(lambda *_: None)
+    assert not supports(conv)[0]
+    handle.remove()
+    assert supports(conv) == (True, "")
 
 
 def test_a_relation_without_a_dense_form_falls_back():
@@ -198,7 +271,7 @@ def test_state_dicts_move_between_engines(conv):
 def test_attention_weights_come_in_the_order_of_edges(
     cls, loops, flow, relations, pairs_per_slot, monkeypatch
 ):
-    monkeypatch.setattr(parts, "PAIRS_PER_SLOT", pairs_per_slot)
+    monkeypatch.setattr(neighbourhood, "PAIRS_PER_SLOT", pairs_per_slot)
     conv = cls(WIDTH, OUT, heads=2, add_self_loops=loops)
     conv.flow = flow
     x = torch.randn(2, GRID.num_nodes, WIDTH)
@@ -229,7 +302,7 @@ def test_any_size(data):
     size = st.integers(1, 4)
     frames_from = data.draw(st.sampled_from([0, 6]))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(parts, "PAIRS_PER_SLOT", frames_from)
+        patch.setattr(neighbourhood, "PAIRS_PER_SLOT", frames_from)
         compare_any_size(data, size)
 
 

@@ -18,8 +18,8 @@ from cases import (
 )
 
 from taghead.graph import RELATIONS, Grid
-from taghead.operators import Operator, pairs, parts, supports
-from taghead.operators.registry import KERNELS
+from taghead.operators import Operator, neighbourhood, pairwise, supports
+from taghead.operators.kernels import KERNELS
 
 GRID = Grid(3, 2, 3)
 EDGE_CASES = [Grid(1, 2, 2), Grid(3, 1, 1), Grid(1, 1, 1), Grid(2, 1, 3)]
@@ -28,7 +28,7 @@ EDGE_CASES = [Grid(1, 2, 2), Grid(3, 1, 1), Grid(1, 1, 1), Grid(2, 1, 3)]
 def compare(
     case: Case, grid: Grid, name: str, dtype: torch.dtype, tolerance: float, engine: bool = False
 ) -> None:
-    """The dense way and PyG itself; with `engine`, also PyG with our edges."""
+    """The dense engine and PyG itself; with `engine`, also PyG with our edges."""
     relations = RELATION_SETS[name]
     torch.manual_seed(1)
     conv = case.build().to(dtype)
@@ -60,7 +60,7 @@ def test_equal_to_pyg_in_single_precision(name):
 @pytest.mark.parametrize("name", ["window", "window and directed", "twice"])
 def test_windows_slot_by_slot(name, monkeypatch):
     """Attentive operators in frames that are large beside the window."""
-    monkeypatch.setattr(parts, "PAIRS_PER_SLOT", 0)
+    monkeypatch.setattr(neighbourhood, "PAIRS_PER_SLOT", 0)
     for case in CASES:
         if KERNELS[case.cls].attention is not None:
             compare(case, GRID, name, torch.float64, 1e-10)
@@ -80,7 +80,7 @@ def test_every_registered_operator_is_compared():
 @pytest.mark.parametrize("aggr", ["sum", "mean", "max", "min"])
 @pytest.mark.parametrize("operator", ["EdgeConv", "FiLMConv", "ResGatedGraphConv"])
 def test_pairs_in_chunks(operator, aggr, monkeypatch):
-    monkeypatch.setattr(pairs, "CHUNK", 1)
+    monkeypatch.setattr(pairwise, "CHUNK", 1)
     for case in CASES:
         if case.cls.__name__ == operator and case.build().aggr == aggr:
             compare(case, GRID, "union", torch.float64, 1e-10)

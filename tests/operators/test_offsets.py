@@ -230,5 +230,5 @@ def test_features_come_from_one_place() -> None:
     conv, x = pyg.GATConv(4, 4, edge_dim=4), torch.zeros(1, GRID.num_nodes, 4)
     with pytest.raises(ValueError, match="edge_attr must be None with edge_features offset"):
         propagate(conv, x, GRID, [PAST], edge_attr=torch.zeros(1, 4), edge_features="offset")
-    with pytest.raises(ValueError, match=r"no dense way: edge_features must be none"):
+    with pytest.raises(ValueError, match=r"cannot run densely: edge_features must be none"):
         propagate(conv, x, GRID, [PAST], edge_features="offset", engine="dense")

@@ -21,7 +21,7 @@ from torch_geometric.nn import (
 
 from taghead.graph import RELATIONS, Grid
 from taghead.nn.head import TAGHead
-from taghead.operators import Operator, parts, propagate
+from taghead.operators import Operator, neighbourhood, propagate
 
 GRID = Grid(3, 2, 2)
 ONE_OF_EACH = list({case.cls: case for case in CASES}.values())
@@ -95,7 +95,7 @@ def test_vmap(case):
 @pytest.mark.parametrize("pairs_per_slot", [0, 6])
 def test_windows_and_directions(case, pairs_per_slot, monkeypatch):
     """Windows that are smaller than a frame, and edges from targets to sources."""
-    monkeypatch.setattr(parts, "PAIRS_PER_SLOT", pairs_per_slot)
+    monkeypatch.setattr(neighbourhood, "PAIRS_PER_SLOT", pairs_per_slot)
     grid, x = Grid(2, 1, 4), torch.randn(2, 8, WIDTH)
     model = OnGrid(case, "window and directed", grid)
     model.conv.flow = "target_to_source"

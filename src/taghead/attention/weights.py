@@ -9,38 +9,16 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch_geometric.nn import (
-    AGNNConv,
-    FAConv,
-    GATConv,
-    GATv2Conv,
-    HEATConv,
-    HGTConv,
-    MessagePassing,
-    RGATConv,
-    SuperGATConv,
-    TransformerConv,
-)
+from torch_geometric.nn import AGNNConv, HEATConv, HGTConv, MessagePassing, SuperGATConv
 from torch_geometric.utils import softmax
 
 from taghead import operators
 from taghead.graph.edge_index import any_dynamic, typed_clip_edges
 from taghead.graph.grid import Grid
 from taghead.graph.relations import Relation
-from taghead.operators.propagate import call, dense_way, edge_arguments, forward_arguments
-from taghead.operators.registry import KERNELS
-
-ATTENTIVE: tuple[type[MessagePassing], ...] = (
-    GATConv,
-    GATv2Conv,
-    TransformerConv,
-    SuperGATConv,
-    AGNNConv,
-    FAConv,
-    RGATConv,
-    HGTConv,
-    HEATConv,
-)
+from taghead.operators.kernels import KERNELS
+from taghead.operators.operator import forward_arguments
+from taghead.operators.propagate import call, dense_neighbourhood, edge_arguments
 
 
 class EdgeWeights(NamedTuple):
@@ -122,7 +100,7 @@ def edge_weights(
             and edge_features == "none"
             and kernel is not None
             and kernel.attention is not None
-            and dense_way(conv, grid, relations)[0] is not None
+            and dense_neighbourhood(conv, grid, relations)[0] is not None
         )
         if is_dense:
             listed = operators.attention_weights(conv, x, grid, relations)
@@ -223,6 +201,11 @@ OF_MESSAGES: dict[type[MessagePassing], WeightsOfMessages] = {
     HEATConv: _heat,
 }
 """The weights of operators that do not return them, by their own formulas."""
+
+ATTENTIVE = tuple(
+    dict.fromkeys([*(cls for cls, kernel in KERNELS.items() if kernel.attention), *OF_MESSAGES])
+)
+"""PyG's operators that have attention weights."""
 
 
 def _of_messages(conv: MessagePassing, forward: Callable[[], Any]) -> Tensor:

@@ -8,8 +8,7 @@ from taghead.graph.grid import Grid
 from taghead.nn.message_passing import MessagePassingLayer
 from taghead.nn.readout import needs_frame_means_only
 from taghead.nn.runner import GridRunner
-from taghead.operators.kernel import class_of
-from taghead.operators.registry import has_hooks
+from taghead.operators.kernel import class_of, has_hooks
 
 
 def frame_means(x: Tensor, grid: Grid) -> Tensor:

@@ -12,15 +12,13 @@ from torch_geometric.nn.conv.hetero_conv import group
 from torch_geometric.nn.module_dict import ModuleDict
 from torch_geometric.nn.resolver import activation_resolver
 
+from taghead.graph.edge_features import edge_width
 from taghead.graph.grid import Grid
 from taghead.graph.relations import INTRA_FRAME, Relation
 from taghead.nn.runner import Runner
 from taghead.operators import EdgeFeatures, Operator, commutes_with_means, propagate
-from taghead.operators.kernel import class_of
-from taghead.operators.offsets import check_takes_edges, edge_width
-from taghead.operators.propagate import forward_arguments
-from taghead.operators.registry import has_hooks
-from taghead.operators.typed_inputs import takes_edge_types
+from taghead.operators.kernel import class_of, has_hooks
+from taghead.operators.operator import check_takes_edges, takes_edge_types
 
 Mode = Literal["union", "per_relation", "edge_type", "none"]
 RelationAggregation = Literal["sum", "mean", "max", "cat"]
@@ -82,7 +80,7 @@ class TypedOperator(nn.Module):
         for conv in self.modules():
             if isinstance(conv, MessagePassing):
                 if edge_channels is not None:
-                    check_takes_edges(conv, forward_arguments(conv.__class__)[0])
+                    check_takes_edges(conv)
                 num_relations = 1 if self.convs else len(self.relations)
                 _check_width(conv, channels, width, num_relations, edge_features)
 

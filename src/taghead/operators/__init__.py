@@ -1,23 +1,19 @@
-"""Message-passing operators on a grid: one function, through which every operator runs."""
+"""Message-passing operators on a grid: one function, through which every operator runs.
 
-from taghead.operators.factory import Operator, OperatorFactory, as_operator
-from taghead.operators.means import commutes_with_means, propagate_means
-from taghead.operators.offsets import EdgeFeatures, offsets
-from taghead.operators.propagate import Engine, attention_weights, propagate, run, without_some
-from taghead.operators.registry import supports
+It holds the algebra of a grid, the verbs on a neighbourhood and the kernels of PyG's operators; it
+imports `taghead.graph`.
+"""
 
-__all__ = [
-    "EdgeFeatures",
-    "Engine",
-    "Operator",
-    "OperatorFactory",
-    "as_operator",
-    "attention_weights",
-    "commutes_with_means",
-    "offsets",
-    "propagate",
-    "propagate_means",
-    "run",
-    "supports",
-    "without_some",
-]
+from taghead.graph.edge_features import EdgeFeatures as EdgeFeatures
+from taghead.graph.edge_features import offsets as offsets
+from taghead.operators.kernels import supports as supports
+from taghead.operators.operator import Operator as Operator
+from taghead.operators.operator import OperatorFactory as OperatorFactory
+from taghead.operators.operator import as_operator as as_operator
+from taghead.operators.propagate import Engine as Engine
+from taghead.operators.propagate import attention_weights as attention_weights
+from taghead.operators.propagate import commutes_with_means as commutes_with_means
+from taghead.operators.propagate import propagate as propagate
+from taghead.operators.propagate import propagate_means as propagate_means
+from taghead.operators.propagate import run as run
+from taghead.operators.propagate import without_some as without_some

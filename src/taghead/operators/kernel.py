@@ -1,36 +1,33 @@
-"""A dense kernel: a function that runs one operator class on a neighbourhood, and its rules."""
+"""A dense kernel: what is known of one operator class, and what kernels share."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
-from torch_geometric.nn.aggr import MeanAggregation, SumAggregation
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch_geometric.nn import Linear, MessagePassing, aggr
 
 from taghead.operators.neighbourhood import Neighbourhood
 
 
 class Tokens(NamedTuple):
-    """What an operator works on.
-
-    Shapes:
-        - **x**, **x_0** `[B, T, P, C]`
-        - **edge_attr** `[R, D]`, one row per relation
-    """
+    """What an operator works on: tokens `[B, T, P, C]`, edge features `[R, D]` by relation."""
 
     x: Tensor
     x_0: Tensor
     edge_attr: Tensor | None
 
 
-class Rule(NamedTuple):
-    """A condition for the dense way, as a sentence and as a test of an operator."""
+class Condition(NamedTuple):
+    """A condition for the dense kernel, as a sentence and as a test of an operator."""
 
-    says: str
-    holds: Callable[[Any], bool]
+    text: str
+    test: Callable[[Any], bool]
 
 
 class Attention(NamedTuple):
@@ -38,35 +35,40 @@ class Attention(NamedTuple):
 
     Shapes:
         - **weights** `[B, T, H, P, K]`
-        - **values** `[B, T, H, P, C]` for each part, or one if there is no part
+        - **values** `[B, T, H, P, C]`, of all parts or of each
     """
 
     hood: Neighbourhood
     weights: Tensor
-    values: Sequence[Tensor]
+    values: Tensor | Sequence[Tensor]
 
 
-Run = Callable[[Any, Tokens, Neighbourhood], Tensor]
-"""`(conv, tokens, neighbourhood)` -> `[B, T, P, C_out]`"""
+Attend = Callable[[Any, Tokens, Neighbourhood], Attention]
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """The dense way to run one operator class.
+    """The dense kernel of one operator class, and all that is known of the class.
 
     Args:
-        run: Runs an operator of the class.
-        rules: What must hold of the operator's options.
+        run: `(conv, tokens, neighbourhood)` -> `[B, T, P, C_out]`.
+        conditions: What must hold of the operator as it is set.
         edge_attr: Whether it takes edge features.
         attention: For an operator that has attention weights, how it weighs its neighbours.
-        shown: The weights that PyG shows for it, where those are others.
+        shown_attention: The weights that PyG shows for it, where those are others.
+        affine: For an operator that is affine in the tokens if all of its modules are, whether it
+            is so as it is set.
+        network_inputs: For an operator that takes a network `nn`, how many tokens' features one of
+            the network's inputs holds.
     """
 
-    run: Run
-    rules: tuple[Rule, ...] = ()
+    run: Callable[[Any, Tokens, Neighbourhood], Tensor]
+    conditions: tuple[Condition, ...] = ()
     edge_attr: bool = False
-    attention: Callable[[Any, Tokens, Neighbourhood], Attention] | None = None
-    shown: Callable[[Any, Tokens, Neighbourhood], Attention] | None = None
+    attention: Attend | None = None
+    shown_attention: Attend | None = None
+    affine: Callable[[Any], bool] | None = None
+    network_inputs: int | None = None
 
 
 def class_of(module: Any) -> type:
@@ -76,23 +78,89 @@ def class_of(module: Any) -> type:
     return type(module)
 
 
-SUM_OR_MEAN = Rule(
-    "aggr is sum or mean",
-    lambda conv: class_of(conv.aggr_module) in (SumAggregation, MeanAggregation),
+MESSAGE_HOOKS = tuple(
+    f"_{step}_forward_{when}hooks"
+    for step in ("propagate", "message", "aggregate", "edge_update")
+    for when in ("", "pre_")
 )
-NOT_CACHED = Rule("cached is False", lambda conv: not conv.cached)
+# PyG itself sets an operator's propagate
+METHODS = frozenset(("forward", "message", "aggregate", "update", "edge_update"))
+
+
+def has_hooks(module: nn.Module) -> bool:
+    """Whether something stands before, in or behind a module's `forward`, not its parts'."""
+    if module._forward_hooks or module._forward_pre_hooks:
+        return True
+    if module._backward_hooks or module._backward_pre_hooks:
+        return True
+    return isinstance(module, MessagePassing) and any(getattr(module, n) for n in MESSAGE_HOOKS)
+
+
+def is_plain(module: nn.Module) -> bool:
+    """Whether a module is as its class has it: without hooks, parametrizations and patches."""
+    is_patched = not METHODS.isdisjoint(module.__dict__)
+    return not (is_patched or has_hooks(module) or "parametrizations" in module._modules)
+
+
+UNOBSERVED = (
+    Condition(
+        "neither it nor a module inside it has hooks, parametrizations or patched methods",
+        lambda conv: all(map(is_plain, conv.modules())),
+    ),
+    Condition("it is not being explained", lambda conv: not conv.explain),
+    Condition("decomposed_layers is 1", lambda conv: conv.decomposed_layers == 1),
+)
+"""What must hold of every operator: nothing stands between its `forward` and its messages."""
+
+SUMS = (aggr.SumAggregation, aggr.MeanAggregation)
+SUM_OR_MEAN = Condition("aggr is sum or mean", lambda conv: class_of(conv.aggr_module) in SUMS)
+NOT_CACHED = Condition("cached is False", lambda conv: not conv.cached)
 
 
 def takes_mean(conv: Any) -> bool:
     """Whether an operator averages its messages instead of summing them."""
-    return class_of(conv.aggr_module) is MeanAggregation
+    return class_of(conv.aggr_module) is aggr.MeanAggregation
 
 
-def plus(out: Tensor, bias: Tensor | None) -> Tensor:
+def check_edge_attr(conv: nn.Module, expected: bool, edge_attr: Tensor | None) -> None:
+    """Refuses edge features that are missing, or that an operator was not built for.
+
+    Raises:
+        ValueError: If so; the message names the operator.
+    """
+    if expected and edge_attr is None:
+        raise ValueError(f"{conv} was built for edge features: edge_attr must be given (got None)")
+    if not expected and edge_attr is not None:
+        shape = list(edge_attr.shape)
+        raise ValueError(f"{conv} takes no edge features: edge_attr must be None (got {shape})")
+
+
+def always(conv: nn.Module) -> bool:
+    """The test that every operator passes."""
+    return True
+
+
+def add_bias(out: Tensor, bias: Tensor | None) -> Tensor:
     """Adds a bias that may be absent."""
     return out if bias is None else out + bias
 
 
-def rows(module: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+def apply_rowwise(module: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """Runs a network on rows `[M, C]`, as PyG does, whatever the dimensions of x."""
     return module(x.flatten(0, -2)).unflatten(0, x.shape[:-1])
+
+
+LINEAR = (nn.Linear, Linear)
+
+
+def are_linear(*layers: Any) -> bool:
+    """Whether layers are Linear and nothing else, so that their weights tell what they do."""
+    return all(class_of(layer) in LINEAR for layer in layers)
+
+
+def split_linear(linear: Any, *inputs: int) -> list[Callable[[Tensor], Tensor]]:
+    """A linear layer of inputs of such widths, as one function of each; the first adds the bias."""
+    weights = linear.weight.split(inputs, dim=-1)
+    biases = [linear.bias] + [None] * (len(inputs) - 1)
+    pairs = zip(weights, biases, strict=True)
+    return [partial(F.linear, weight=weight, bias=bias) for weight, bias in pairs]

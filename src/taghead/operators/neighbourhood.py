@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from operator import index
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -13,27 +15,44 @@ from torch import Tensor
 
 from taghead.graph.grid import Grid
 from taghead.graph.relations import Relation
-from taghead.operators.constants import constants
-from taghead.operators.linear_map import apply, zeros_from
-from taghead.operators.parts import WINDOW, Part, add_loops, framed, parts_of
-from taghead.operators.recipes import (
-    Polynomial,
-    Recipe,
-    Size,
-    edge_slots,
-    edges,
-    matrices,
-    matrices_of_means,
-    matrices_of_steps,
-    mean_of_edges,
-    of_degrees,
-    present,
+from taghead.operators.algebra import (
+    Arrays,
+    GridMatrix,
+    Term,
+    add_up,
+    apply,
+    inverse_root,
+    zeros_from,
 )
-from taghead.operators.window_map import apply_windows
+from taghead.operators.parts import (
+    LOOP,
+    FramePart,
+    Part,
+    ShiftPart,
+    Size,
+    TensorOwner,
+    parts_of,
+)
+
+PAIRS_PER_SLOT = 6  # how many pairs of a frame cost as much as one slot of a window
+MatrixOf = Callable[..., GridMatrix]
+"""A grid matrix made from the sum over the edges and from plain options."""
+
+
+class Degrees(NamedTuple):
+    """Functions of the number of edges that arrive at each token.
+
+    Each is `[T, P, 1]`, with heads `[T, 1, P, 1]`; P is 1 if it is uniform over a frame.
+    """
+
+    number: Tensor
+    present: Tensor  # 1 where there is an edge, else 0
+    inverse: Tensor  # of the number, 1 where there is no edge: what makes a mean of a sum
+    inverse_root: Tensor  # 0 where there is no edge
 
 
 @dataclass(frozen=True)
-class Neighbourhood:
+class Neighbourhood(TensorOwner):
     """The edges of a grid in parts, each with the same number of slots at every token.
 
     Tensors of nodes are `[B, T, P, C]`, of heads `[B, T, H, P, C]`, of scores and weights
@@ -43,18 +62,21 @@ class Neighbourhood:
         size: Frames, rows and columns of the grid.
         parts: The parts that have edges.
         is_transposed: Whether targets and sources are those of the relations exchanged.
+        of_means: Whether it acts on the means over each frame, `[B, T, 1, C]`: a linear map of
+            edges without windows commutes with that mean.
     """
 
     size: Size
     parts: tuple[Part, ...]
     is_transposed: bool = False
+    of_means: bool = False
 
     @classmethod
     def of(cls, grid: Grid, relations: Sequence[Relation]) -> Neighbourhood | None:
         """The union of the relations' edges; None if one of them has no dense form."""
         parts: list[Part] = []
-        for place, relation in enumerate(relations):
-            found = parts_of(grid, relation, place)
+        for i, relation in enumerate(relations):
+            found = parts_of(grid, relation, i)
             if found is None:
                 return None
             parts += found
@@ -62,151 +84,161 @@ class Neighbourhood:
         return cls(size, tuple(sorted(parts, key=lambda part: part.order)))
 
     @property
-    def frames(self) -> int:
-        """Frames of the grid, T."""
-        return self.size[0]
-
-    @property
-    def positions(self) -> int:
-        """Positions of a frame, P."""
-        return self.size[1] * self.size[2]
+    def shape(self) -> tuple[int, int]:
+        """Frames of the grid and positions of a frame, T and P."""
+        return self.size[0], self.size[1] * self.size[2]
 
     @property
     def key(self) -> tuple:
-        """The sum over the edges as plain values, for cached recipes."""
-        keys: list[tuple[int, ...]] = []
-        for part in self.parts:
-            if part.key[0] != WINDOW or part.key not in keys:
-                keys.append(part.key)
-        return self.size, tuple(keys)
+        parts = tuple(part.key for part in self.parts)
+        return Neighbourhood, self.size, parts, self.is_transposed, self.of_means
+
+    def _with(self, parts: Sequence[Part], **changes: Any) -> Neighbourhood:
+        found = replace(self, parts=tuple(parts), **changes)
+        return found if torch.compiler.is_compiling() else _interned(found)
 
     @property
     def transposed(self) -> Neighbourhood:
         """The same with every edge turned around: what `flow="target_to_source"` works on."""
-        parts = tuple(part.transposed for part in self.parts)
-        return Neighbourhood(self.size, parts, not self.is_transposed)
+        parts = [part.transposed for part in self.parts]
+        return self._with(parts, is_transposed=not self.is_transposed)
 
     @property
     def framed(self) -> Neighbourhood:
-        """The same for operators that weigh pairs by inner products: small windows as frames."""
+        """The same with each window as one part of its frame, where that is faster.
+
+        Inner products of all pairs of a frame are one matrix product: cheaper than a window's, one
+        by one, unless the frame has many times more positions than the window.
+        """
         if not self.has_windows:
             return self
-        return replace(self, parts=tuple(framed(self.parts, self.size)))
+        found: list[Part] = []
+        for part in self.parts:
+            if part.window and self.shape[1] <= PAIRS_PER_SLOT * (2 * part.window + 1) ** 2:
+                part = FramePart(self.size, part.relation, window=part.window)
+            if part not in found or not isinstance(part, FramePart):
+                found.append(part)
+        return self._with(found)
+
+    @property
+    def on_means(self) -> Neighbourhood:
+        """The same as it acts on the means over each frame."""
+        return self._with(self.parts, of_means=True)
 
     def with_self_loops(self, apart: bool = False) -> Neighbourhood:
-        """The same with an edge from every token to itself.
+        """The same with self-loops: in their frame's part, or `apart`, as the last part."""
+        parts = list(self.parts)
+        for i, part in enumerate(parts):
+            if isinstance(part, FramePart) and not part.window and not apart:
+                parts[i] = replace(part, loops=True)
+                return self._with(parts)
+        return self._with([*parts, ShiftPart(self.size, LOOP, (0, 0, 0))])
 
-        Args:
-            apart: Whether the loops must be the last part, not a slot of their frame's part.
-        """
-        return replace(self, parts=tuple(add_loops(self.parts, self.size, apart)))
-
-    def of_relation(self, place: int) -> Neighbourhood:
+    def of_relation(self, index: int) -> Neighbourhood:
         """The edges of one relation."""
-        parts = tuple(part for part in self.parts if part.relation == place)
-        return replace(self, parts=parts)
+        return self._with([part for part in self.parts if part.relation == index])
 
     @property
-    def places(self) -> list[int]:
-        """The places of the relations that have edges; LOOP for self-loops in their own part."""
+    def relations(self) -> list[int]:
+        """The indices of the relations that have edges; LOOP for self-loops in their own part."""
         return sorted({part.relation for part in self.parts})
-
-    @property
-    def reaches_all(self) -> bool:
-        """Whether at least one edge arrives at every token."""
-        frames = range(self.frames)
-        return all(any(part.reaches(frame) for part in self.parts) for frame in frames)
-
-    def per_token(self, recipe: Callable[[np.ndarray], np.ndarray], like: Tensor) -> Tensor:
-        """A function of the number of edges that arrive at each token.
-
-        Args:
-            recipe: The function.
-            like: `[B, T, P, C]`, or `[B, T, H, P, C]` with heads.
-
-        Shapes:
-            - **output** `[T, P, 1]`, or `[T, 1, P, 1]`; P is 1 if it is alike at all positions
-        """
-        (tensor,) = constants(of_degrees, (recipe, self.key), like.dtype, like.device)
-        assert tensor is not None
-        frames, positions = tensor.shape
-        return tensor.view(frames, *[1] * (like.dim() - 4), positions, 1)
-
-    # Sums that treat all neighbours alike
 
     @property
     def has_windows(self) -> bool:
         """Whether the neighbourhood tells the positions of a frame apart."""
-        return any(part.key[0] == WINDOW for part in self.parts)
+        return any(part.window for part in self.parts)
 
-    def linear(self, x: Tensor, recipe: Recipe, *options: float | bool | str | None) -> Tensor:
-        """Applies a linear map that a recipe makes from the sum over the edges.
+    @property
+    def reaches_all(self) -> bool:
+        """Whether at least one edge arrives at every token."""
+        frames = range(self.size[0])
+        return all(any(part.reaches(frame) for part in self.parts) for frame in frames)
 
-        Shapes:
-            - **x**, **output** `[..., T, P, C]`
-        """
-        arrays = constants(matrices, (recipe, self.key, options), x.dtype, x.device)
-        return apply_windows(arrays, self.size[1:], x) if self.has_windows else apply(arrays, x)
+    # Linear: sums that treat all neighbours alike
 
-    def steps(
-        self, x: Tensor, polynomial: Polynomial, numbers: tuple, recipe: Recipe, *options: bool
+    def adjacency(self) -> GridMatrix:
+        """The sum over the edges, as a matrix."""
+        eye = np.eye(self.size[0])
+        sums, nodes = np.zeros_like(eye), np.zeros_like(eye)
+        for part in self.parts:
+            if part.window:
+                continue
+            if isinstance(part, FramePart):
+                sums += eye
+                nodes += (part.loops - 1.0) * eye
+            else:
+                nodes += np.eye(len(eye), k=part.offset[0])
+        windows = Counter(radius for _, radius in {(p.relation, p.window) for p in self.parts})
+        windows.pop(0, None)
+        nodes -= windows.total() * eye  # a window holds the token itself, which is no edge
+        return GridMatrix(self.size, (Term(sums, nodes, dict(windows)),))
+
+    def linear(
+        self,
+        x: Tensor,
+        matrix: MatrixOf | None = None,
+        *options: Any,
+        polynomial: tuple[Any, ...] | None = None,
     ) -> Tensor:
-        """Applies a polynomial of a linear map: at once, or step by step if there are windows.
+        """Applies a matrix made from the sum over the edges, or that sum itself.
 
         Args:
-            x: The tokens.
-            polynomial: The polynomial.
-            numbers: Its other arguments.
-            recipe: Makes the linear map.
-            options: The recipe's options.
-
-        Shapes:
-            - **x**, **output** `[..., T, P, C]`
+            x: The tokens, `[..., T, P, C]`.
+            matrix: A function at module level that makes it, of the sum over the edges and options.
+            options: Plain values.
+            polynomial: A function `(propagation, start, *numbers)` of matrices or tokens, and its
+                numbers: applied at once, with windows step by step.
         """
-        if self.has_windows:
-            return polynomial(lambda x: self.linear(x, recipe, *options), x, *numbers)
-        arguments = (polynomial, numbers, recipe, self.key, options)
-        return apply(constants(matrices_of_steps, arguments, x.dtype, x.device), x)
+        if polynomial is not None and self.has_windows:
+            function, *numbers = polynomial
+            return function(lambda x: self.linear(x, matrix, *options), x, *numbers)
+        arguments = x.dtype, x.device, matrix, options, polynomial
+        return apply(self.tensors(_matrix_arrays, *arguments), x, self.size[1:])
 
-    def sum(self, x: Tensor) -> Tensor:
-        """The sum over each token's neighbours."""
-        return self.linear(x, edges)
+    def degrees(self, like: Tensor) -> Degrees:
+        """The number of edges that arrive at each token; like is `[B, T, P, C]`, or with heads."""
+        tensors = self.tensors(_degree_arrays, like.dtype, like.device, like.dim() - 4)
+        return Degrees(*tensors)  # type: ignore[arg-type]
 
-    def mean(self, x: Tensor) -> Tensor:
-        """The mean over each token's neighbours, 0 where there is none."""
-        return self.linear(x, mean_of_edges)
+    def degrees_by_relation(self, num_relations: int, like: Tensor) -> Tensor:
+        """How many edges of each relation arrive at each token, `[T, P or 1, R]`."""
+        (counts,) = self.tensors(_relation_arrays, like.dtype, like.device, num_relations)
+        assert counts is not None
+        return counts
 
-    # Attention
+    # Attend: weights that differ from neighbour to neighbour
 
-    def softmax(self, scores: Sequence[Tensor], like: Tensor) -> Tensor:
+    def softmax(self, scores: Sequence[Tensor], values: Tensor | Sequence[Tensor]) -> Tensor:
         """Scores of each part -> weights over all neighbours, 0 where there is none.
 
         Shapes:
             - **scores** `[B, T, H, P, K]` for each part
-            - **like** `[B, T, H, P, C]`, which tells the shape if there is no part
+            - **values** as for `mix`: they give the shape if there is no part
             - **output** `[B, T, H, P, K]`
         """
         if not scores:
-            return like[..., :0]
+            return (values if isinstance(values, Tensor) else values[0])[..., :0]
         least = torch.finfo(scores[0].dtype).min
         pairs = zip(self.parts, scores, strict=True)
         hidden = [part.hide(score, least) for part, score in pairs]
         weights = torch.cat(hidden, dim=-1).softmax(-1)
-        return weights if self.reaches_all else weights * self.per_token(present, weights)
+        return weights if self.reaches_all else weights * self.degrees(weights).present
 
-    def mix(self, weights: Tensor, values: Sequence[Tensor]) -> Tensor:
+    def mix(self, weights: Tensor, values: Tensor | Sequence[Tensor]) -> Tensor:
         """The weighted sum of the values that each part sees.
 
         Shapes:
             - **weights** `[B, T, H, P, K]`
-            - **values** `[B, T, H, P, C]` for each part, or one if there is no part
+            - **values** `[B, T, H, P, C]`, of all parts or of each; one if there is no part
             - **output** `[B, T, H, P, C]`
         """
         if not self.parts:
-            return zeros_from(values[0])
+            return zeros_from(values if isinstance(values, Tensor) else values[0])
+        if isinstance(values, Tensor):
+            values = [values] * len(self.parts)
         slices = weights.split([part.num_slots for part in self.parts], dim=-1)
-        terms = [part.mix(*pair) for part, *pair in zip(self.parts, slices, values, strict=True)]
-        return sum(terms[1:], start=terms[0])
+        triples = zip(self.parts, slices, values, strict=True)
+        return add_up(part.mix(weight, value) for part, weight, value in triples)
 
     def in_edge_order(self, weights: Tensor) -> Tensor:
         """Weights as PyG lists them: by clip, target and source; added self-loops at the end.
@@ -215,9 +247,7 @@ class Neighbourhood:
             - **weights** `[B, T, H, P, K]`
             - **output** `[B*E, H]`, or `[B*E + B*N, H]` with self-loops
         """
-        slots = tuple((part.relation, part.slots) for part in self.parts)
-        arguments = (self.size, slots, self.is_transposed)
-        edges, loops = constants(edge_slots, arguments, torch.long, weights.device)
+        edges, loops = self.tensors(_slot_arrays, torch.long, weights.device)
         assert edges is not None
         by_node = weights.transpose(2, 3).flatten(1, 2)  # [B, N, H, K]
         by_slot = by_node.transpose(2, 3).flatten(1, 2)  # [B, N*K, H]
@@ -225,30 +255,62 @@ class Neighbourhood:
         return listed if loops is None else torch.cat([listed, by_slot[:, loops].flatten(0, 1)])
 
 
-class FrameMeans(Neighbourhood):
-    """The edges of a grid as they act on the mean over each frame, `[B, T, 1, C]`.
+def _matrix_arrays(
+    hood: Neighbourhood, matrix: MatrixOf | None, options: tuple, polynomial: tuple | None
+) -> Arrays:
+    adjacency = hood.adjacency()
+    found = one = adjacency if matrix is None else matrix(adjacency, *options)
+    if polynomial is not None:
+        function, *numbers = polynomial
+        found = function(lambda other: one @ other, adjacency.identity, *numbers)
+    return (found.of_frame_means() if hood.of_means else found).arrays()
 
-    A linear map that treats the positions of a frame alike commutes with that mean. Windows do not
-    treat them alike.
+
+def _degree_arrays(hood: Neighbourhood, num_axes: int) -> Arrays:
+    """The arrays of `Degrees`, with some axes of size 1 for heads."""
+    number = hood.adjacency().degrees()
+    found = (number, number > 0, 1 / np.maximum(number, 1), inverse_root(number))
+    shape = (len(number), *[1] * num_axes, -1, 1)
+    return tuple(array.astype(float).reshape(shape) for array in found)
+
+
+def _relation_arrays(hood: Neighbourhood, num_relations: int) -> tuple[np.ndarray]:
+    found = [hood.of_relation(i).adjacency().degrees() for i in range(num_relations)]
+    return (np.stack(np.broadcast_arrays(*found), axis=-1),)
+
+
+def _slot_arrays(hood: Neighbourhood) -> Arrays:
+    """The slots `[N*K]` that hold edges, in order, and those that hold added self-loops.
+
+    The order is by target, source and relation as the relations have them.
     """
-
-    def linear(self, x: Tensor, recipe: Recipe, *options: float | bool | str | None) -> Tensor:
-        arguments = (recipe, self.key, options)
-        return apply(constants(matrices_of_means, arguments, x.dtype, x.device), x)
-
-    def steps(
-        self, x: Tensor, polynomial: Polynomial, numbers: tuple, recipe: Recipe, *options: bool
-    ) -> Tensor:
-        return polynomial(lambda x: self.linear(x, recipe, *options), x, *numbers)
+    num_nodes = int(np.prod(hood.size))
+    sources = [np.empty((num_nodes, 0), dtype=int), *(part.sources() for part in hood.parts)]
+    source = np.concatenate(sources, axis=1)
+    relations = np.array([part.relation for part in hood.parts for _ in range(part.num_slots)])
+    target = np.arange(num_nodes)[:, None]
+    own = np.flatnonzero(source == target)
+    slots = np.flatnonzero((source >= 0) & (source != target))
+    target, column = np.divmod(slots, source.shape[1])
+    ends = [source.ravel()[slots], target]
+    ends = ends[::-1] if hood.is_transposed else ends
+    order = np.lexsort([relations.astype(int)[column], *ends])
+    return slots[order], own if own.size else None
 
 
 def neighbourhood(grid: Grid, relations: tuple[Relation, ...]) -> Neighbourhood | None:
-    """The neighbourhood of the relations' union, kept; None if one has no dense form."""
+    """The neighbourhood of the relations' union, cached; None if one has no dense form."""
     if torch.compiler.is_compiling():
         # a compiler may hold sizes as symbols; as indices they are numbers again
         sizes = (index(size) for size in (grid.frames, grid.height, grid.width))
         return Neighbourhood.of(Grid(*sizes), relations)
-    return _kept(grid, relations)
+    return _cached(grid, relations)
 
 
-_kept = lru_cache(maxsize=256)(Neighbourhood.of)
+_cached = lru_cache(maxsize=256)(Neighbourhood.of)
+
+
+@lru_cache(maxsize=1024)
+def _interned(hood: Neighbourhood) -> Neighbourhood:
+    """The one of several equal neighbourhoods that owns the tensors of all."""
+    return hood

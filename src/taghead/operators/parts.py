@@ -1,4 +1,4 @@
-"""The parts that a dense neighbourhood is made of: a token's own frame, and tokens at a distance.
+"""The parts of a dense neighbourhood: a token's own frame, and tokens at a distance.
 
 Each part gives every token the same number of slots. A slot without an edge is hidden: a token's
 own slot in its frame, and the slots that would lie outside the grid.
@@ -6,35 +6,95 @@ own slot in its frame, and the slots that would lie outside the grid.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from taghead.graph.batched_edges import can_cache
 from taghead.graph.edges import TimeEdges, WindowEdges, intra_frame_edges
 from taghead.graph.grid import Grid
 from taghead.graph.relations import Relation
-from taghead.operators.constants import constants
 
 LOOP = -1  # stands for the relation of a self-loop that an operator adds
-FRAME, SHIFT, WINDOW = range(3)  # kinds of parts in keys
-PAIRS_PER_SLOT = 6  # how many pairs of a frame cost as much as one slot of a window
+
+MAX_CACHED = 128  # tuples of tensors of one owner: an option may change at every step
+
+Size = tuple[int, int, int]
+Tensors = tuple[Tensor | None, ...]
+Arrays = tuple[np.ndarray | None, ...]
+MakeArrays = Callable[..., Arrays]
+
+
+class TensorOwner:
+    """A value that owns tensors made from it alone, built once per dtype and device.
+
+    A cached tensor must not come from a trace (it would be symbolic) nor from inference mode (no
+    backward pass could use it).
+    """
+
+    @property
+    def key(self) -> tuple:
+        """The value as its class and plain fields: a compiler can hold nothing else."""
+        raise NotImplementedError
+
+    def tensors(
+        self, make: MakeArrays, dtype: torch.dtype, device: torch.device, *options: Any
+    ) -> Tensors:
+        """The arrays that a function makes of this value and of plain options, as tensors.
+
+        The function must be at module level; boolean arrays keep their type.
+        """
+        if not can_cache(device):
+            return _constants(self.key, make, dtype, device, options)
+        cached = self.__dict__.setdefault("_tensors", {})
+        index = make, dtype, device, options
+        if index not in cached:
+            if len(cached) >= MAX_CACHED:
+                cached.clear()
+            with torch.inference_mode(False):
+                cached[index] = _as_tensors(make(self, *options), dtype, device)
+        return cached[index]
+
+
+@torch.compiler.assume_constant_result
+def _constants(
+    key: tuple, make: MakeArrays, dtype: torch.dtype, device: torch.device, options: tuple
+) -> Tensors:
+    return _as_tensors(make(_from_key(key), *options), dtype, device)
+
+
+def _from_key(key: Any) -> Any:
+    if not isinstance(key, tuple):
+        return key
+    fields = tuple(map(_from_key, key))
+    return fields[0](*fields[1:]) if fields and isinstance(fields[0], type) else fields
+
+
+def _as_tensors(arrays: Arrays, dtype: torch.dtype, device: torch.device) -> Tensors:
+    types = [None if a is None or a.dtype == bool else dtype for a in arrays]
+    return tuple(
+        None if array is None else torch.tensor(array, dtype=dtype, device=device)
+        for array, dtype in zip(arrays, types, strict=True)
+    )
 
 
 @dataclass(frozen=True)
-class FramePart:
+class FramePart(TensorOwner):
     """All tokens of a token's frame, or those in a window around it.
 
     Args:
         size: Frames, rows and columns of the grid.
-        relation: The relation's place among those given.
+        relation: The relation's index among those given.
         loops: Whether a token is its own neighbour.
         window: The radius of the spatial window; 0 for the whole frame.
     """
 
-    size: tuple[int, int, int]
+    size: Size
     relation: int
     loops: bool = False
     window: int = 0
@@ -42,23 +102,12 @@ class FramePart:
     order = 0  # sources come in the order of their frames
 
     @property
-    def positions(self) -> int:
-        """Positions of a frame, P."""
+    def num_slots(self) -> int:
         return self.size[1] * self.size[2]
 
     @property
-    def num_slots(self) -> int:
-        return self.positions
-
-    @property
-    def key(self) -> tuple[int, ...]:
-        """What the part adds to the sum over the edges, as plain values for cached recipes."""
-        return (WINDOW, self.relation, self.window) if self.window else (FRAME, int(self.loops))
-
-    @property
-    def slots(self) -> tuple[int, ...]:
-        """The part's slots, as plain values for cached recipes."""
-        return FRAME, int(self.loops), self.window
+    def key(self) -> tuple:
+        return FramePart, self.size, self.relation, self.loops, self.window
 
     @property
     def transposed(self) -> FramePart:
@@ -69,12 +118,17 @@ class FramePart:
         """Whether edges of its relation arrive at every token of a frame."""
         return True
 
+    def sources(self) -> np.ndarray:
+        """The source in each token's slots, `[N, P]`; -1 where there is no edge."""
+        (hidden,) = _hidden_in_frame(self)
+        nodes = np.arange(self.size[0] * self.num_slots).reshape(self.size[0], 1, -1)
+        return np.where(hidden, -1, nodes).reshape(-1, self.num_slots)
+
     def hide(self, scores: Tensor, value: float) -> Tensor:
         """Writes a value where there is no edge; `scores` is `[..., P, P]`."""
         if self.loops:
             return scores
-        arguments = (*self.size[1:], self.window)
-        (hidden,) = constants(hidden_slots, arguments, scores.dtype, scores.device)
+        (hidden,) = self.tensors(_hidden_in_frame, scores.dtype, scores.device)
         assert hidden is not None
         return scores.masked_fill(hidden, value)
 
@@ -92,19 +146,19 @@ class FramePart:
 
 
 @dataclass(frozen=True)
-class ShiftPart:
+class ShiftPart(TensorOwner):
     """The token `offset` away in frames, rows and columns; with offset 0 the token itself.
 
     Args:
         size: Frames, rows and columns of the grid.
-        relation: The relation's place among those given; `LOOP` for added self-loops.
+        relation: The relation's index among those given; `LOOP` for added self-loops.
         offset: The source's frame, row and column, counted from the target's.
         window: The radius of the spatial window that this is a part of; 0 for none.
     """
 
-    size: tuple[int, int, int]
+    size: Size
     relation: int
-    offset: tuple[int, int, int]
+    offset: Size
     window: int = 0
 
     num_slots = 1
@@ -116,13 +170,8 @@ class ShiftPart:
         return (frame * height + row) * width + column
 
     @property
-    def key(self) -> tuple[int, ...]:
-        """A window's parts all have the window's key."""
-        return (WINDOW, self.relation, self.window) if self.window else (SHIFT, self.offset[0])
-
-    @property
-    def slots(self) -> tuple[int, ...]:
-        return (SHIFT, *self.offset)
+    def key(self) -> tuple:
+        return ShiftPart, self.size, self.relation, self.offset, self.window
 
     @property
     def transposed(self) -> ShiftPart:
@@ -132,14 +181,19 @@ class ShiftPart:
     def reaches(self, frame: int) -> bool:
         return 0 <= frame + self.offset[0] < self.size[0]
 
+    def sources(self) -> np.ndarray:
+        """The source of each token, `[N, 1]`; -1 where there is none."""
+        found = np.indices(self.size).reshape(3, -1) + np.array(self.offset)[:, None]
+        inside = ((found >= 0) & (found < np.array(self.size)[:, None])).all(0)
+        return np.where(inside, np.ravel_multi_index(found, self.size, mode="clip"), -1)[:, None]
+
     def hide(self, scores: Tensor, value: float) -> Tensor:
         """Writes a value where there is no edge; `scores` is `[B, T, ..., P, C]`."""
         if not any(self.offset):
             return scores
-        arguments = (self.size, self.offset)
-        (outside,) = constants(outside_grid, arguments, scores.dtype, scores.device)
+        (outside,) = self.tensors(_outside_grid, scores.dtype, scores.device)
         assert outside is not None
-        frames, positions = outside.shape  # T or 1, P or 1
+        frames, positions = outside.shape
         middle = [1] * (scores.dim() - 4)
         return scores.masked_fill(outside.view(frames, *middle, positions, 1), value)
 
@@ -148,10 +202,10 @@ class ShiftPart:
         frame, row, column = self.offset
         if frame:
             padding = [0, 0] * (x.dim() - 2) + _padding(frame)
-            x = F.pad(_kept(x, 1, frame), padding, value=outside)
+            x = F.pad(_inside(x, 1, frame), padding, value=outside)
         if row or column:
             x = x.unflatten(-2, self.size[1:])
-            x = _kept(_kept(x, x.dim() - 3, row), x.dim() - 2, column)
+            x = _inside(_inside(x, x.dim() - 3, row), x.dim() - 2, column)
             padding = [0, 0, *_padding(column), *_padding(row)]
             x = F.pad(x, padding, value=outside).flatten(-3, -2)
         return x
@@ -172,7 +226,24 @@ class ShiftPart:
 Part = FramePart | ShiftPart
 
 
-def _kept(x: Tensor, dim: int, offset: int) -> Tensor:
+def _hidden_in_frame(part: FramePart) -> tuple[np.ndarray]:
+    """A token's own slot among its frame's, and those outside its window, `[P, P]`."""
+    _, height, width = part.size
+    rows, columns = np.divmod(np.arange(height * width), width)
+    distance = np.maximum(abs(rows[:, None] - rows), abs(columns[:, None] - columns))
+    outside = distance > (part.window or distance.max())
+    return (outside if part.loops else outside | (distance == 0),)
+
+
+def _outside_grid(part: ShiftPart) -> tuple[np.ndarray]:
+    """The tokens that have no source at the offset, `[T or 1, P or 1]`."""
+    outside = (part.sources() < 0).reshape(part.size[0], -1)
+    frame, *in_frame = part.offset
+    outside = outside if any(in_frame) else outside[:, :1]
+    return (outside if frame else outside[:1],)
+
+
+def _inside(x: Tensor, dim: int, offset: int) -> Tensor:
     """What stays of x when its dimension is read an offset later."""
     return x.narrow(dim, max(offset, 0), x.size(dim) - abs(offset)) if offset else x
 
@@ -181,67 +252,15 @@ def _padding(offset: int) -> list[int]:
     return [max(-offset, 0), max(offset, 0)]
 
 
-def parts_of(grid: Grid, relation: Relation, place: int) -> list[Part] | None:
-    """The parts of one relation, none of them without edges; None if it has no dense form."""
+def parts_of(grid: Grid, relation: Relation, index: int) -> list[Part] | None:
+    """The parts of the relation with an index, none without edges; None if it has no dense form."""
     frames, height, width = size = (grid.frames, grid.height, grid.width)
     rule = relation.edges
     if isinstance(rule, TimeEdges):
-        return [ShiftPart(size, place, (offset, 0, 0)) for offset in rule.offsets(frames)]
+        return [ShiftPart(size, index, (offset, 0, 0)) for offset in rule.offsets(frames)]
     if isinstance(rule, WindowEdges) and rule.radius < max(height, width) - 1:
         offsets = rule.offsets(height, width)
-        return [ShiftPart(size, place, (0, *offset), rule.radius) for offset in offsets]
+        return [ShiftPart(size, index, (0, *offset), rule.radius) for offset in offsets]
     if isinstance(rule, WindowEdges) or rule is intra_frame_edges:
-        return [FramePart(size, place)] if grid.num_positions > 1 else []
+        return [FramePart(size, index)] if grid.num_positions > 1 else []
     return None
-
-
-def add_loops(parts: Iterable[Part], size: tuple[int, int, int], apart: bool) -> list[Part]:
-    """The parts with a self-loop at every token: in its frame's part, if any, or as its own part.
-
-    Args:
-        parts: Parts without self-loops.
-        size: Frames, rows and columns of the grid.
-        apart: Whether the loops must be a part of their own.
-    """
-    parts = list(parts)
-    for i, part in enumerate(parts):
-        if isinstance(part, FramePart) and not part.window and not apart:
-            return [*parts[:i], replace(part, loops=True), *parts[i + 1 :]]
-    return [*parts, ShiftPart(size, LOOP, (0, 0, 0))]
-
-
-def framed(parts: Iterable[Part], size: tuple[int, int, int]) -> list[Part]:
-    """The parts with those of each window as one part of its frame, where that is faster.
-
-    Inner products of all pairs of a frame are one matrix product: cheaper than a window's, one by
-    one, unless the frame has many times more positions than the window.
-    """
-    found: list[Part] = []
-    for part in parts:
-        if isinstance(part, ShiftPart) and part.window:
-            side = 2 * part.window + 1
-            if size[1] * size[2] <= PAIRS_PER_SLOT * side * side:
-                part = FramePart(size, part.relation, window=part.window)
-        if part not in found or not isinstance(part, FramePart):
-            found.append(part)
-    return found
-
-
-def hidden_slots(height: int, width: int, window: int) -> tuple[np.ndarray]:
-    """Recipe: a token's own slot among its frame's, and those outside its window, `[P, P]`."""
-    rows, columns = np.divmod(np.arange(height * width), width)
-    distance = np.maximum(abs(rows[:, None] - rows), abs(columns[:, None] - columns))
-    return ((distance == 0) | (distance > (window or distance.max())),)
-
-
-def outside_grid(size: tuple[int, int, int], offset: tuple[int, int, int]) -> tuple[np.ndarray]:
-    """Recipe: the tokens that have no source at an offset, `[T or 1, P or 1]`."""
-    outside = [
-        (np.arange(n) + shift < 0) | (np.arange(n) + shift >= n)
-        for n, shift in zip(size, offset, strict=True)
-    ]
-    frames, rows, columns = outside
-    positions = (rows[:, None] | columns).reshape(1, -1)
-    if not any(offset[1:]):
-        return (frames[:, None],)
-    return (frames[:, None] | positions if offset[0] else positions,)

@@ -2,37 +2,25 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
-from functools import cache
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, get_args
 
 import torch
-from torch import Tensor
-from torch_geometric.nn import MessagePassing
+from torch import Tensor, nn
+from torch_geometric.nn import HEATConv, HGTConv, MessagePassing
 from torch_geometric.utils import dropout_edge
 
-from taghead.graph.convert import repeat_edges
+from taghead.graph.batched_edges import batched_edges, batched_offsets
+from taghead.graph.edge_features import EdgeFeatures, offsets
 from taghead.graph.edge_index import any_dynamic, batch_edges, typed_clip_edges
 from taghead.graph.grid import Grid
 from taghead.graph.relations import NODE, Relation
-from taghead.operators.constants import keep
-from taghead.operators.kernel import Tokens, class_of
+from taghead.operators.kernel import LINEAR, SUMS, Tokens, class_of
+from taghead.operators.kernels import KERNELS, supports
 from taghead.operators.neighbourhood import Neighbourhood, neighbourhood
-from taghead.operators.offsets import EdgeFeatures, offsets
-from taghead.operators.registry import KERNELS, supports
-from taghead.operators.typed_inputs import typed_inputs
+from taghead.operators.operator import forward_arguments
 
 Engine = Literal["auto", "dense", "pyg"]
-
-
-class BatchedEdges(NamedTuple):
-    """The edges of a batch of equal grids, with what else an operator may ask for."""
-
-    edge_index: Tensor  # [2, B*E], sorted by target, then source
-    edge_type: Tensor  # [B*E]
-    pos: Tensor  # [B*N, 3], (t, y, x)
-    batch: Tensor  # [B*N]
 
 
 def propagate(
@@ -53,11 +41,11 @@ def propagate(
         conv: Any PyG operator.
         x: The tokens.
         grid: The grid that they lie on.
-        relations: The edge sets; an edge's `edge_type` is its place here.
+        relations: The edge sets; an edge's `edge_type` is its relation's index here.
         x_0: What went into the first layer, for operators that ask for it (GCN2Conv, FAConv).
         edge_attr: Edge features, one row for all edges of a relation.
-        edge_features: `offset` gives each edge the way from its target to its source, four numbers
-            as :func:`~taghead.operators.offsets.offsets` has them. It runs through PyG.
+        edge_features: `offset` gives each edge its source minus its target, four numbers as
+            :func:`~taghead.graph.edge_features.offsets` has them. It runs through PyG.
         edge_dropout: Probability that an edge leaves the graph, as in PyG's `dropout_edge`, while
             the operator is training. Then it runs through PyG.
         engine: `dense`, tensor algebra on the grid; `pyg`, the operator's own `forward` on an edge
@@ -69,8 +57,8 @@ def propagate(
         - **output** `[B, N, C_out]`
 
     Raises:
-        ValueError: If the operator needs an argument that a grid of tokens does not have, or has
-            no dense way and `dense` was asked for; or if edges would have features twice.
+        ValueError: If the operator needs an argument that a grid of tokens does not have, or
+            cannot run densely and `dense` was asked for; or if edges would have features twice.
     """
     if edge_attr is not None and edge_features != "none":
         raise ValueError(f"edge_attr must be None with edge_features {edge_features}")
@@ -84,13 +72,20 @@ def propagate(
         raise ValueError(f"engine must be one of {get_args(Engine)} (got {engine!r})")
     edge_dropout = edge_dropout if conv.training else 0.0
     if engine != "pyg":
-        hood, reason = None, _needs_edge_list(edge_features, edge_dropout)
-        if not reason:
-            hood, reason = dense_way(conv, grid, tuple(relations))
+        hood, reason = None, ""
+        if edge_dropout:
+            reason = f"edge_dropout must be 0 (got {edge_dropout})"
+        elif edge_features != "none":
+            reason = f"edge_features must be none (got {edge_features})"
+        else:
+            hood, reason = dense_neighbourhood(conv, grid, tuple(relations))
         if hood is not None:
-            return _run_densely(conv, hood, x, x_0, edge_attr)
+            kernel = KERNELS[class_of(conv)]
+            x, x_0 = x.unflatten(1, hood.shape), x_0.unflatten(1, hood.shape)
+            tokens = Tokens(x, x_0, edge_attr if kernel.edge_attr else None)
+            return kernel.run(conv, tokens, hood).flatten(1, 2)
         if engine == "dense":
-            raise ValueError(f"engine dense: {conv} has no dense way: {reason}")
+            raise ValueError(f"engine dense: {conv} cannot run densely: {reason}")
     available = edge_arguments(x_0, grid, tuple(relations), edge_features)
     if edge_attr is not None:
         available["edge_attr"] = edge_attr[available["edge_type"]]
@@ -107,29 +102,20 @@ def edge_arguments(
     Shapes:
         - **x_0** `[B, N, C]`, what went into the first layer
     """
-    arguments = (x_0.size(0), x_0.device)
-    follows = any_dynamic(relations)
-    edges = batched_edges(grid, () if follows else relations, *arguments)
-    if follows:
+    is_dynamic, batch = any_dynamic(relations), x_0.size(0)
+    edges = batched_edges(grid, () if is_dynamic else relations, batch, x_0.device)
+    if is_dynamic:
         edge_index, edge_type = typed_clip_edges(x_0, grid, relations)
-        edges = edges._replace(
-            edge_index=batch_edges(edge_index, grid.num_nodes), edge_type=edge_type.flatten()
-        )
+        edge_index = batch_edges(edge_index, grid.num_nodes)
+        edges = edges._replace(edge_index=edge_index, edge_type=edge_type.flatten())
     available = edges._asdict() | {"x_0": x_0.flatten(0, 1)}
-    if edge_features == "offset" and follows:
-        available["edge_attr"] = offsets(edges.pos.to(x_0.dtype), edges.edge_index)
-    elif edge_features == "offset":
-        available["edge_attr"] = batched_offsets(
-            grid, relations, x_0.size(0), x_0.dtype, x_0.device
+    if edge_features == "offset":
+        available["edge_attr"] = (
+            offsets(edges.pos.to(x_0.dtype), edges.edge_index)
+            if is_dynamic
+            else batched_offsets(grid, relations, batch, x_0.dtype, x_0.device)
         )
     return available
-
-
-def _needs_edge_list(edge_features: EdgeFeatures, edge_dropout: float) -> str:
-    """Why edges must be a list whatever the operator; empty if they need not."""
-    if edge_dropout:
-        return f"edge_dropout must be 0 (got {edge_dropout})"
-    return "" if edge_features == "none" else f"edge_features must be none (got {edge_features})"
 
 
 def without_some(available: dict[str, Tensor], edge_dropout: float) -> dict[str, Tensor]:
@@ -141,9 +127,9 @@ def without_some(available: dict[str, Tensor], edge_dropout: float) -> dict[str,
     """
     if not edge_dropout:
         return available
-    edge_index, kept = dropout_edge(available["edge_index"], edge_dropout)
+    edge_index, stays = dropout_edge(available["edge_index"], edge_dropout)
     of_edges = {"edge_type", "edge_attr"} & available.keys()
-    return available | {"edge_index": edge_index} | {k: available[k][kept] for k in of_edges}
+    return available | {"edge_index": edge_index} | {k: available[k][stays] for k in of_edges}
 
 
 def attention_weights(
@@ -164,19 +150,19 @@ def attention_weights(
         - **output** `[B*E, H]`, or `[B*E + B*N, H]` with self-loops
 
     Raises:
-        ValueError: If the operator has no attention weights, or no dense way.
+        ValueError: If the operator has no attention weights, or no dense kernel.
     """
-    hood, reason = dense_way(conv, grid, tuple(relations))
+    hood, reason = dense_neighbourhood(conv, grid, tuple(relations))
     kernel = KERNELS.get(class_of(conv))
-    show = kernel and (kernel.shown or kernel.attention)
+    show = kernel and (kernel.shown_attention or kernel.attention)
     if hood is None or not show:
         raise ValueError(f"{conv} shows no attention weights{': ' * bool(reason)}{reason}")
-    x = x.unflatten(1, (hood.frames, hood.positions))
+    x = x.unflatten(1, hood.shape)
     attention = show(conv, Tokens(x, x, edge_attr), hood.framed)
     return attention.hood.in_edge_order(attention.weights)
 
 
-def dense_way(
+def dense_neighbourhood(
     conv: MessagePassing, grid: Grid, relations: tuple[Relation, ...]
 ) -> tuple[Neighbourhood | None, str]:
     """The neighbourhood to run an operator on, or the reason why there is none."""
@@ -190,14 +176,55 @@ def dense_way(
     return hood.transposed if conv.flow == "target_to_source" else hood, ""
 
 
-def _run_densely(
-    conv: MessagePassing, hood: Neighbourhood, x: Tensor, x_0: Tensor, edge_attr: Tensor | None
+AFFINE = (*LINEAR, *SUMS, nn.ModuleList)
+
+
+def commutes_with_means(conv: MessagePassing, grid: Grid, relations: Sequence[Relation]) -> bool:
+    r"""Whether frame means of an operator's output need frame means of its input alone.
+
+    A matrix :math:`A \otimes J + B \otimes I` takes frame means to frame means, by the T x T
+    matrix :math:`P A + B`; so does an operator made of such matrices, linear layers and biases.
+    """
+    kernel = KERNELS.get(class_of(conv))
+    if kernel is None or kernel.affine is None or not kernel.affine(conv):
+        return False
+    if any(class_of(module) not in AFFINE for module in conv.modules() if module is not conv):
+        return False
+    hood, _ = dense_neighbourhood(conv, grid, tuple(relations))
+    return hood is not None and not hood.has_windows
+
+
+def propagate_means(
+    conv: MessagePassing,
+    means: Tensor,
+    grid: Grid,
+    relations: Sequence[Relation],
+    means_0: Tensor | None = None,
 ) -> Tensor:
-    kernel, size = KERNELS[class_of(conv)], (hood.frames, hood.positions)
-    if not kernel.edge_attr:
-        edge_attr = None
-    tokens = Tokens(x.unflatten(1, size), x_0.unflatten(1, size), edge_attr)
-    return kernel.run(conv, tokens, hood).flatten(1, 2)
+    """The frame means of what `propagate` gives, from the frame means of the tokens.
+
+    Args:
+        conv: An operator that commutes with frame means.
+        means: The mean over each frame of the tokens.
+        grid: The grid that the tokens lie on.
+        relations: The edge sets.
+        means_0: The frame means of what went into the first layer.
+
+    Shapes:
+        - **means**, **means_0** `[B, T, C]`
+        - **output** `[B, T, C_out]`
+
+    Raises:
+        ValueError: If the operator does not commute with frame means.
+    """
+    if not commutes_with_means(conv, grid, relations):
+        raise ValueError(f"{conv} does not commute with the mean over a frame on these relations")
+    hood, _ = dense_neighbourhood(conv, grid, tuple(relations))
+    assert hood is not None
+    means = means.unsqueeze(2)  # [B, T, 1, C]
+    means_0 = means if means_0 is None else means_0.unsqueeze(2)
+    tokens = Tokens(means, means_0, None)
+    return KERNELS[class_of(conv)].run(conv, tokens, hood.on_means).squeeze(2)
 
 
 def run(conv: MessagePassing, x: Tensor, **available: Tensor) -> Tensor:
@@ -213,7 +240,7 @@ def run(conv: MessagePassing, x: Tensor, **available: Tensor) -> Tensor:
 
 
 def call(conv: MessagePassing, x: Tensor, **available: Any) -> Any:
-    """What an operator returns, whatever that is; as `run` else."""
+    """What an operator returns, whatever that is; as `run` otherwise."""
     available |= typed_inputs(conv, x, available)
     names, required = forward_arguments(conv.__class__)
     missing = [name for name in required if name != "x" and name not in available]
@@ -228,44 +255,29 @@ def call(conv: MessagePassing, x: Tensor, **available: Any) -> Any:
     return conv(**given) if "x_dict" in given else conv(x=x, **given)
 
 
-@cache
-def forward_arguments(cls: type[Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The names of an operator's forward arguments: all, and those without a default."""
-    parameters = [
-        parameter
-        for parameter in list(inspect.signature(cls.forward).parameters.values())[1:]
-        if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
-    ]
-    required = tuple(p.name for p in parameters if p.default is p.empty)
-    return tuple(p.name for p in parameters), required
+def typed_inputs(conv: MessagePassing, x: Tensor, available: dict[str, Any]) -> dict[str, Any]:
+    """Further arguments for an operator, made from those that every operator can have.
 
+    HGTConv gets dictionaries; the i-th relation is the i-th edge type of its `metadata`. HEATConv
+    gets tokens of one type, and as features of an edge its source minus its target in (t, y, x).
 
-@keep(maxsize=32)
-def batched_edges(
-    grid: Grid, relations: tuple[Relation, ...], batch_size: int, device: torch.device
-) -> BatchedEdges:
-    """The edges of a batch of grids, built once and kept.
-
-    Shapes:
-        - **edge_index** `[2, B*E]`, **edge_type** `[B*E]`, **pos** `[B*N, 3]`, **batch** `[B*N]`
+    Raises:
+        ValueError: If HGTConv's metadata has too few edge types.
     """
-    edge_index, edge_type = grid.typed_edges(relations)
-    return BatchedEdges(
-        edge_index=repeat_edges(edge_index, batch_size, grid.num_nodes).to(device),
-        edge_type=edge_type.repeat(batch_size).to(device),
-        pos=grid.positions().repeat(batch_size, 1).to(device),
-        batch=torch.arange(batch_size).repeat_interleave(grid.num_nodes).to(device),
-    )
-
-
-@keep(maxsize=32)
-def batched_offsets(
-    grid: Grid,
-    relations: tuple[Relation, ...],
-    batch_size: int,
-    dtype: torch.dtype,
-    device: torch.device,
-) -> Tensor:
-    """The offsets of the same edges, built once and kept: `[B*E, 4]`."""
-    edge_index, _ = grid.typed_edges(relations)
-    return offsets(grid.positions().to(dtype), edge_index).repeat(batch_size, 1).to(device)
+    edge_index, edge_type = available.get("edge_index"), available.get("edge_type")
+    if isinstance(conv, HGTConv) and edge_index is not None and edge_type is not None:
+        num_types = int(edge_type.max()) + 1 if edge_type.numel() else 0
+        if num_types > len(conv.edge_types):
+            raise ValueError(
+                f"HGTConv: metadata must have an edge type for each relation, {num_types} "
+                f"(got {len(conv.edge_types)})"
+            )
+        edges = {key: edge_index[:, edge_type == i] for i, key in enumerate(conv.edge_types)}
+        return {"x_dict": {NODE: x}, "edge_index_dict": edges}
+    if isinstance(conv, HEATConv):
+        extra: dict[str, Any] = {"node_type": x.new_zeros(x.size(0), dtype=torch.long)}
+        if "edge_attr" not in available and "pos" in available:
+            source, target = available["edge_index"]
+            extra["edge_attr"] = (available["pos"][source] - available["pos"][target]).to(x)
+        return extra
+    return {}

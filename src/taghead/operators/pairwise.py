@@ -8,36 +8,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
-from torch_geometric.nn.aggr import (
-    MaxAggregation,
-    MeanAggregation,
-    MinAggregation,
-    SumAggregation,
-)
+from torch_geometric.nn import aggr
 
-from taghead.operators.kernel import Rule, class_of
-from taghead.operators.linear_map import zeros_from
+from taghead.operators.algebra import add_up, zeros_from
+from taghead.operators.kernel import Condition, class_of
 from taghead.operators.neighbourhood import Neighbourhood
 from taghead.operators.parts import FramePart, Part
-from taghead.operators.recipes import inverse
+from taghead.operators.reduce import SHIFTABLE
 
 CHUNK = 2**20  # numbers of a pairwise tensor that are held at a time
 Pair = Callable[..., Tensor]
 """A message from the features of its target and those of its source, row by row."""
 
-WAYS: dict[type, Literal["sum", "mean", "max", "min"]] = {
-    SumAggregation: "sum",
-    MeanAggregation: "mean",
-    MaxAggregation: "max",
-    MinAggregation: "min",
-}
-PAIRWISE = Rule("aggr is sum, mean, max or min", lambda conv: class_of(conv.aggr_module) in WAYS)
+PAIRWISE = Condition(
+    "aggr is sum, mean, max or min", lambda conv: class_of(conv.aggr_module) in SHIFTABLE
+)
 
 
 def leaky_scores(part: Part, targets: Tensor, sources: Tensor, att: Tensor, slope: float) -> Tensor:
@@ -48,8 +39,7 @@ def leaky_scores(part: Part, targets: Tensor, sources: Tensor, att: Tensor, slop
     negative part of a.
 
     Shapes:
-        - **targets**, **sources** `[B, T, H, P, C]`
-        - **att** `[H, 1, C]`
+        - **targets**, **sources** `[B, T, H, P, C]`, **att** `[H, 1, C]`
         - **output** `[B, T, H, P, K]`
     """
     if not isinstance(part, FramePart):
@@ -67,7 +57,7 @@ def leaky_scores(part: Part, targets: Tensor, sources: Tensor, att: Tensor, slop
 
 def reduce_pairs(
     hood: Neighbourhood,
-    aggr: Any,
+    module: Any,
     function: Pair,
     targets: Sequence[Sequence[Tensor]],
     sources: Sequence[Sequence[Tensor]],
@@ -77,24 +67,19 @@ def reduce_pairs(
 
     Args:
         hood: The edges.
-        aggr: One of the modules that `PAIRWISE` names.
+        module: One of the aggregations that `PAIRWISE` names.
         function: The message.
-        targets: Its first arguments, for each part.
-        sources: Its other arguments, for each part.
-        like: Tells the output's shape where there is no part.
-
-    Shapes:
-        - **targets**, **sources** `[B, T, P, C]`
-        - **output** `[B, T, P, C_out]`
+        targets: Its first arguments, for each part, `[B, T, P, C]`.
+        sources: Its other arguments, for each part, `[B, T, P, C]`.
+        like: Gives the output's shape where there is no part, `[B, T, P, C_out]`.
     """
-    way = WAYS[class_of(aggr)]
+    kind = class_of(module)
     if not hood.parts:
         return zeros_from(like)
-    if way == "min":
-        return -reduce_pairs(
-            hood, MaxAggregation(), lambda *x: -function(*x), targets, sources, like
-        )
-    largest = way == "max"
+    if kind is aggr.MinAggregation:
+        largest_negative = aggr.MaxAggregation(), lambda *x: -function(*x)
+        return -reduce_pairs(hood, *largest_negative, targets, sources, like)
+    largest = kind is aggr.MaxAggregation
     terms = []
     for part, of_target, of_source in zip(hood.parts, targets, sources, strict=True):
         if isinstance(part, FramePart):
@@ -105,8 +90,8 @@ def reduce_pairs(
     if largest:
         out = torch.stack(terms).amax(0) if len(terms) > 1 else terms[0]
         return out if hood.reaches_all else out.masked_fill(out.isneginf(), 0.0)
-    out = sum(terms[1:], start=terms[0])
-    return out if way == "sum" else out * hood.per_token(inverse, out)
+    out = add_up(terms)
+    return out if kind is aggr.SumAggregation else out * hood.degrees(out).inverse
 
 
 def _reduce_frames(
@@ -149,8 +134,7 @@ def gated_sum(keys: Tensor, queries: Tensor, values: Tensor) -> Tensor:
         - **keys**, **queries**, **values**, **output** `[B, T, P, C]`
     """
     if torch.compiler.is_compiling():
-        gates = torch.sigmoid(keys.unsqueeze(3) + queries.unsqueeze(2))
-        return (gates * values.unsqueeze(2)).sum(3) - torch.sigmoid(keys + queries) * values
+        return _gated_pairs(keys, queries, values)
     frames = (x.flatten(0, 1) for x in (keys, queries, values))
     return _GatedSum.apply(*frames).unflatten(0, keys.shape[:2])
 
@@ -174,8 +158,9 @@ class _GatedSum(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
         keys, queries, values = ctx.saved_tensors
-        if torch.is_grad_enabled():
-            return _gated_sum_gradients(grad, keys, queries, values)
+        if torch.is_grad_enabled():  # a gradient that is derived again
+            out = _gated_pairs(keys, queries, values)
+            return torch.autograd.grad(out, (keys, queries, values), grad, create_graph=True)
         return _GatedSum.by_frame(grad, keys, queries, values)
 
     @staticmethod
@@ -212,12 +197,7 @@ def _frame_buffer(x: Tensor) -> Tensor:
     return x.new_empty(x.shape[1], *x.shape[1:])
 
 
-def _gated_sum_gradients(
-    grad: Tensor, keys: Tensor, queries: Tensor, values: Tensor
-) -> tuple[Tensor, ...]:
-    """The same gradients, written so that they can be derived again."""
-    gates = torch.sigmoid(keys.unsqueeze(2) + queries.unsqueeze(1))
-    others = 1 - torch.eye(keys.shape[1], dtype=keys.dtype, device=keys.device).unsqueeze(-1)
-    products = others * gates * grad.unsqueeze(2)
-    slopes = products * (1 - gates) * values.unsqueeze(1)
-    return slopes.sum(2), slopes.sum(1), products.sum(1)
+def _gated_pairs(keys: Tensor, queries: Tensor, values: Tensor) -> Tensor:
+    """The gated sums written out, for tensors `[..., P, C]`."""
+    gates = torch.sigmoid(keys.unsqueeze(-2) + queries.unsqueeze(-3))
+    return (gates * values.unsqueeze(-3)).sum(-2) - torch.sigmoid(keys + queries) * values

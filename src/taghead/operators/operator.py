@@ -6,21 +6,15 @@ import importlib
 import inspect
 import sys
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-import torch_geometric.nn
 from torch import nn
-from torch_geometric.nn import (
-    MLP,
-    CGConv,
-    EdgeConv,
-    GINConv,
-    GINEConv,
-    GMMConv,
-    MessagePassing,
-    NNConv,
-)
+from torch_geometric import nn as pyg
+from torch_geometric.nn import MessagePassing
+
+from taghead.graph.edge_features import NUM_OFFSETS
+from taghead.operators.kernels import KERNELS
 
 if TYPE_CHECKING:
     OperatorFactory = Callable[[int, int], MessagePassing]
@@ -39,11 +33,14 @@ else:
         ) -> MessagePassing: ...
 
 
-# Operators that take a network, and how many features of a token one of its inputs holds.
-NETWORK_INPUTS: dict[type[MessagePassing], int] = {GINConv: 1, GINEConv: 1, EdgeConv: 2}
-# What operators call the width of an edge's features, where it is neither of the first two.
-EDGE_WIDTHS = ("edge_dim", "in_edge_channels")
-OTHER_EDGE_WIDTHS: dict[type[MessagePassing], str] = {CGConv: "dim", GMMConv: "dim"}
+# Operators without a kernel that take features of edges, and what they call the features' width.
+EDGE_OPTIONS: dict[type[MessagePassing], str | None] = {
+    pyg.CGConv: "dim",
+    pyg.GMMConv: "dim",
+    pyg.HEATConv: "edge_dim",
+    pyg.NNConv: None,
+    pyg.PDNConv: "edge_dim",
+}
 
 
 class Operator:
@@ -91,54 +88,49 @@ class Operator:
             "channels": out_channels,
         }
         given = {name: widths[name] for name in widths if name in self._parameters}
-        if self.cls in NETWORK_INPUTS:
-            width = NETWORK_INPUTS[self.cls] * in_channels
-            given["nn"] = MLP([width, out_channels, out_channels], norm=None)
+        kernel = KERNELS.get(self.cls)
+        if kernel is not None and kernel.network_inputs is not None:
+            width = kernel.network_inputs * in_channels
+            given["nn"] = pyg.MLP([width, out_channels, out_channels], norm=None)
         options = dict(self.options)
         if "metadata" in options:  # HGTConv's edge types: a config file has lists for tuples
             nodes, edges = options["metadata"]
             options["metadata"] = (list(nodes), [tuple(edge) for edge in edges])
         if edge_channels is not None:
-            options |= self._of_edges(in_channels * out_channels, out_channels, edge_channels)
+            options |= self._of_edges(in_channels, out_channels, edge_channels)
         try:
             return self.cls(**{**given, **options})
         except TypeError as error:
             raise ValueError(f"{self.cls.__name__} cannot be built: {error}") from error
 
-    def _of_edges(self, matrix: int, out_channels: int, edge_channels: int) -> dict[str, Any]:
-        """The options that features of edges ask for; a command line gives 0 or none for no width.
-
-        Args:
-            matrix: Numbers of a matrix from input to output.
-            out_channels: The width of the operator's output.
-            edge_channels: The width of an edge's features.
-        """
-        found: dict[str, Any] = {}
-        for name in (*EDGE_WIDTHS, OTHER_EDGE_WIDTHS.get(self.cls)):
-            if name in self._parameters:
-                if self.options.get(name) not in (None, 0, edge_channels):
-                    raise ValueError(
-                        f"{self.cls.__name__}: {name} must be {edge_channels}, the number of an "
-                        f"edge's features (got {self.options[name]})"
-                    )
-                found[name] = edge_channels
-        if self.cls is NNConv and "nn" not in self.options:
-            found["nn"] = MLP([edge_channels, out_channels, matrix], norm=None)
+    def _of_edges(self, in_channels: int, out_channels: int, edge_channels: int) -> dict[str, Any]:
+        """The options that edge features ask for; a command line gives 0 or none for no width."""
+        known = ("edge_dim", "in_edge_channels", EDGE_OPTIONS.get(self.cls))
+        names = [name for name in self._parameters if name in known]
+        for name in names:
+            if self.options.get(name) not in (None, 0, edge_channels):
+                raise ValueError(
+                    f"{self.cls.__name__}: {name} must be {edge_channels}, the number of an edge's "
+                    f"features (got {self.options[name]})"
+                )
+        found: dict[str, Any] = dict.fromkeys(names, edge_channels)
+        if self.cls is pyg.NNConv and "nn" not in self.options:
+            matrix = in_channels * out_channels  # a matrix from input to output for each edge
+            found["nn"] = pyg.MLP([edge_channels, out_channels, matrix], norm=None)
         return found
 
     def _width_of_a_head(self, out_channels: int) -> int:
-        if not {"heads", "concat"} <= self._parameters.keys() or not self._option("concat"):
+        defaults = {name: parameter.default for name, parameter in self._parameters.items()}
+        options = {**defaults, **self.options}
+        if not ("heads" in defaults and "concat" in defaults and options["concat"]):
             return out_channels
-        heads = self._option("heads")
+        heads = options["heads"]
         if out_channels % heads:
             raise ValueError(
                 f"{self.cls.__name__}: heads must divide the width {out_channels} (the head's "
                 f"channels) when they are concatenated (got {heads}); or set concat to false"
             )
         return out_channels // heads
-
-    def _option(self, name: str) -> Any:
-        return self.options.get(name, self._parameters[name].default)
 
     def __repr__(self) -> str:
         options = "".join(f", {name}={value!r}" for name, value in self.options.items())
@@ -147,7 +139,7 @@ class Operator:
     def to_config(self) -> dict[str, Any]:
         """The class path and options, as in a YAML file."""
         name = self.cls.__name__
-        public = getattr(torch_geometric.nn, name, None) is self.cls
+        public = getattr(pyg, name, None) is self.cls
         module = "torch_geometric.nn" if public else self.cls.__module__
         options = {k: v for k, v in self.options.items() if not self._is_default_module(k, v)}
         return {"class_path": f"{module}.{name}", "init_args": options}
@@ -220,3 +212,34 @@ def as_operator(conv: OperatorFactory | type[MessagePassing] | dict[str, Any]) -
     if callable(conv):
         return CustomOperator(conv)
     raise ValueError(f"conv must be an operator's class or a factory of one (got {conv!r})")
+
+
+@cache
+def forward_arguments(cls: type[Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The names of an operator's forward arguments: all, and those without a default."""
+    _, *parameters = inspect.signature(cls.forward).parameters.values()
+    named = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    return tuple(p.name for p in named), tuple(p.name for p in named if p.default is p.empty)
+
+
+def takes_edge_types(conv: MessagePassing) -> bool:
+    """Whether an operator gets each edge's relation."""
+    return isinstance(conv, pyg.HGTConv) or "edge_type" in forward_arguments(conv.__class__)[0]
+
+
+def check_takes_edges(conv: MessagePassing) -> None:
+    """Refuses an operator that edge features would not reach.
+
+    Raises:
+        ValueError: If it takes none, with the names of those that do; or was built for none.
+    """
+    name = type(conv).__name__
+    if "edge_attr" not in forward_arguments(conv.__class__)[0]:
+        taking = [cls for cls, kernel in KERNELS.items() if kernel.edge_attr]
+        known = ", ".join(sorted(cls.__name__ for cls in (*taking, *EDGE_OPTIONS)))
+        raise ValueError(f"edge_features: {name} takes no edge_attr; operators that do are {known}")
+    if None in (getattr(conv, "lin_edge", conv), getattr(conv, "in_edge_channels", conv)):
+        raise ValueError(
+            f"edge_features: {name} was built without features of edges; its edge_dim must be "
+            f"{NUM_OFFSETS}"
+        )

@@ -9,6 +9,7 @@ None of these needs a tensor with a row for every edge.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -16,28 +17,16 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch_geometric.nn.aggr import (
-    Aggregation,
-    DegreeScalerAggregation,
-    MaxAggregation,
-    MeanAggregation,
-    MinAggregation,
-    MultiAggregation,
-    PowerMeanAggregation,
-    SoftmaxAggregation,
-    StdAggregation,
-    SumAggregation,
-    VarAggregation,
-)
+from torch_geometric.nn import aggr
 
-from taghead.operators.kernel import Rule, class_of
+from taghead.operators.algebra import GridMatrix, add_up
+from taghead.operators.kernel import Condition, class_of
 from taghead.operators.neighbourhood import Neighbourhood
 from taghead.operators.parts import FramePart, Part
-from taghead.operators.recipes import inverse, number, present
 
-SHIFTABLE = (SumAggregation, MeanAggregation, MaxAggregation, MinAggregation)
-SPREAD = (VarAggregation, StdAggregation)
-WEIGHTED = (SoftmaxAggregation, PowerMeanAggregation)
+SHIFTABLE = (aggr.SumAggregation, aggr.MeanAggregation, aggr.MaxAggregation, aggr.MinAggregation)
+SPREAD = (aggr.VarAggregation, aggr.StdAggregation)
+WEIGHTED = (aggr.SoftmaxAggregation, aggr.PowerMeanAggregation)
 
 
 @dataclass(frozen=True)
@@ -46,11 +35,8 @@ class Messages:
 
     Args:
         hood: All edges.
-        groups: Disjoint edges that make up all, and the sources' values on them.
-        targets: What is added to every message to a token.
-
-    Shapes:
-        - **values**, **targets** `[B, T, P, C]`
+        groups: Disjoint edges that make up all, and the sources' values on them, `[B, T, P, C]`.
+        targets: What is added to every message to a token, `[B, T, P, C]`.
     """
 
     hood: Neighbourhood
@@ -58,7 +44,9 @@ class Messages:
     targets: Tensor | None = None
 
     @classmethod
-    def alike(cls, hood: Neighbourhood, values: Tensor, targets: Tensor | None = None) -> Messages:
+    def uniform(
+        cls, hood: Neighbourhood, values: Tensor, targets: Tensor | None = None
+    ) -> Messages:
         """Messages that do not depend on the relation."""
         return cls(hood, ((hood, values),), targets)
 
@@ -66,10 +54,9 @@ class Messages:
     def by_relation(
         cls, hood: Neighbourhood, values: Callable[[int], Tensor], targets: Tensor | None = None
     ) -> Messages:
-        """Messages whose values are a function of the relation's place."""
-        places = hood.places or [0]
-        groups = tuple((hood.of_relation(place), values(place)) for place in places)
-        return cls(hood, groups, targets)
+        """Messages whose values are a function of the relation's index."""
+        indices = hood.relations or [0]
+        return cls(hood, tuple((hood.of_relation(i), values(i)) for i in indices), targets)
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Messages:
         """The sources' part of the messages, with a function applied."""
@@ -79,72 +66,60 @@ class Messages:
         return ((part, values) for hood, values in self.groups for part in hood.parts)
 
     def sum(self) -> Tensor:
-        return sum((hood.sum(x) for hood, x in self.groups[1:]), start=self._first("sum"))
+        return add_up(hood.linear(x) for hood, x in self.groups)
 
     def mean(self) -> Tensor:
         if len(self.groups) == 1:
-            return self._first("mean")
+            return self.hood.linear(self.groups[0][1], GridMatrix.mean)
         total = self.sum()
-        return total * self.hood.per_token(inverse, total)
-
-    def _first(self, way: str) -> Tensor:
-        hood, values = self.groups[0]
-        return getattr(hood, way)(values)
+        return total * self.hood.degrees(total).inverse
 
 
-def reduce(aggr: Aggregation, messages: Messages) -> Tensor:
-    """Aggregates messages as PyG's module would; tokens without an edge get 0.
-
-    Shapes:
-        - **output** `[B, T, P, C]`, or a multiple of C for several aggregations
-    """
-    if isinstance(aggr, DegreeScalerAggregation):
-        return _scaled(aggr, messages)
-    if isinstance(aggr, MultiAggregation):
-        outputs = [reduce(one, messages) for one in aggr.aggrs]
-        joined = aggr.combine([out.flatten(0, -2) for out in outputs])
-        return joined.unflatten(0, outputs[0].shape[:-1])
-    if isinstance(aggr, WEIGHTED):
-        return _weighted(aggr, messages)
-    if isinstance(aggr, SPREAD):
-        return _spread(aggr, messages)
-    if isinstance(aggr, SumAggregation):
+def reduce(module: aggr.Aggregation, messages: Messages) -> Tensor:
+    """Aggregates messages as PyG's module would, `[B, T, P, C_out]`; 0 where there is no edge."""
+    if isinstance(module, aggr.DegreeScalerAggregation):
+        return _scaled(module, messages)
+    if isinstance(module, aggr.MultiAggregation):
+        outputs = [reduce(one, messages) for one in module.aggrs]
+        combined = module.combine([out.flatten(0, -2) for out in outputs])
+        return combined.unflatten(0, outputs[0].shape[:-1])
+    if isinstance(module, WEIGHTED):
+        return _weighted(module, messages)
+    if isinstance(module, SPREAD):
+        return _spread(module, messages)
+    if isinstance(module, aggr.SumAggregation):
         out = messages.sum()
-    elif isinstance(aggr, MeanAggregation):
+    elif isinstance(module, aggr.MeanAggregation):
         out = messages.mean()
-    elif isinstance(aggr, MaxAggregation):
+    elif isinstance(module, aggr.MaxAggregation):
         out = maximum(messages)
     else:
         out = -maximum(messages.map(torch.neg))
     if messages.targets is None:
         return out
-    times = number if isinstance(aggr, SumAggregation) else present
-    return out + messages.targets * messages.hood.per_token(times, out)
+    degrees = messages.hood.degrees(out)
+    is_sum = isinstance(module, aggr.SumAggregation)
+    return out + messages.targets * (degrees.number if is_sum else degrees.present)
 
 
-def reducible(aggr: Any, with_targets: bool = False) -> bool:
-    """Whether `reduce` knows an aggregation module.
-
-    Args:
-        aggr: The module.
-        with_targets: Whether the messages have a part that depends on the target.
-    """
-    kind = class_of(aggr)
-    if kind is MultiAggregation:
-        return all(reducible(one, with_targets) for one in aggr.aggrs)
-    if kind is DegreeScalerAggregation:
-        return reducible(aggr.aggr, with_targets)
+def reducible(module: Any, with_targets: bool = False) -> bool:
+    """Whether `reduce` knows an aggregation, of messages with a part of their target if so."""
+    kind = class_of(module)
+    if kind is aggr.MultiAggregation:
+        return all(reducible(one, with_targets) for one in module.aggrs)
+    if kind is aggr.DegreeScalerAggregation:
+        return reducible(module.aggr, with_targets)
     if kind in SPREAD and with_targets:
-        return not (aggr if kind is VarAggregation else aggr.var_aggr).semi_grad
+        return not (module if kind is aggr.VarAggregation else module.var_aggr).semi_grad
     return kind in SHIFTABLE + SPREAD or (kind in WEIGHTED and not with_targets)
 
 
 SIMPLE = "sum, mean, max, min, var, std"
-REDUCIBLE = Rule(
+REDUCIBLE = Condition(
     f"aggr is of {SIMPLE}, softmax, powermean, or several of them",
     lambda conv: reducible(conv.aggr_module),
 )
-REDUCIBLE_WITH_TARGETS = Rule(
+REDUCIBLE_WITH_TARGETS = Condition(
     f"aggr is of {SIMPLE}, or several of them",
     lambda conv: reducible(conv.aggr_module, with_targets=True),
 )
@@ -155,20 +130,13 @@ def maximum(messages: Messages) -> Tensor:
     found = [_largest(part, values) for part, values in messages.parts()]
     if not found:
         return messages.sum()
-    value = found[0][0]
-    for other, _, _ in found[1:]:
-        value = torch.maximum(value, other)
+    value = functools.reduce(torch.maximum, [largest for largest, _, _ in found])
     if not torch.is_grad_enabled():
         return value if messages.hood.reaches_all else value.masked_fill(value.isneginf(), 0.0)
     zero = value.new_zeros(())
-    total = _add(torch.where(largest == value, sums, zero) for largest, sums, _ in found)
-    count = _add(torch.where(largest == value, number, zero) for largest, _, number in found)
+    total = add_up(torch.where(largest == value, sums, zero) for largest, sums, _ in found)
+    count = add_up(torch.where(largest == value, number, zero) for largest, _, number in found)
     return total / count.clamp(min=1)
-
-
-def _add(terms: Iterable[Tensor]) -> Tensor:
-    first, *others = terms
-    return sum(others, start=first)
 
 
 def _largest(part: Part, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -202,28 +170,30 @@ def _largest(part: Part, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 def _largest_other(x: Tensor) -> Tensor:
     """The largest value of the frame's other positions; x is `[B, T, P, C]`."""
-    first, place = x.max(2, keepdim=True)
-    second = x.scatter(2, place, -math.inf).amax(2, keepdim=True)
-    return first.expand_as(x).scatter(2, place, second)
+    first, index = x.max(2, keepdim=True)
+    second = x.scatter(2, index, -math.inf).amax(2, keepdim=True)
+    return first.expand_as(x).scatter(2, index, second)
 
 
-def _spread(aggr: VarAggregation | StdAggregation, messages: Messages) -> Tensor:
-    variance = aggr if isinstance(aggr, VarAggregation) else aggr.var_aggr
+def _spread(module: aggr.VarAggregation | aggr.StdAggregation, messages: Messages) -> Tensor:
+    variance = module if isinstance(module, aggr.VarAggregation) else module.var_aggr
     mean = messages.mean()
     with torch.set_grad_enabled(torch.is_grad_enabled() and not variance.semi_grad):
         mean_of_squares = messages.map(torch.square).mean()
     out = mean_of_squares - mean * mean
-    if variance is aggr:
+    if variance is module:
         return out
     least = math.sqrt(1e-5)
     out = out.clamp(min=1e-5).sqrt()
     return out.masked_fill(out <= least, 0.0)
 
 
-def _weighted(aggr: SoftmaxAggregation | PowerMeanAggregation, messages: Messages) -> Tensor:
-    if isinstance(aggr, SoftmaxAggregation):
-        return softmax_sum(messages, aggr.t, not aggr.learn and aggr.semi_grad)
-    power, limits = aggr.p, {"min": aggr.min_value, "max": aggr.max_value}
+def _weighted(
+    module: aggr.SoftmaxAggregation | aggr.PowerMeanAggregation, messages: Messages
+) -> Tensor:
+    if isinstance(module, aggr.SoftmaxAggregation):
+        return softmax_sum(messages, module.t, not module.learn and module.semi_grad)
+    power, limits = module.p, {"min": module.min_value, "max": module.max_value}
     if isinstance(power, (int, float)) and power == 1:
         return messages.mean()
     mean = messages.map(lambda x: x.clamp(**limits).pow(power)).mean()
@@ -231,16 +201,11 @@ def _weighted(aggr: SoftmaxAggregation | PowerMeanAggregation, messages: Message
 
 
 def softmax_sum(messages: Messages, t: Tensor | float, detach: bool) -> Tensor:
-    r"""The sum of the messages weighted by their softmax in each channel.
+    """The sum of the messages weighted by their softmax, of temperature 1/t, in each channel.
 
     The exponentials of a frame are summed once. Each part scales them by its own largest value, and
     a token that is alone at the top of its frame by the second largest, so that no sum without the
-    token itself loses its digits.
-
-    Args:
-        messages: The messages.
-        t: The inverse temperature, a number or one a channel.
-        detach: Whether the weights have no gradient.
+    token itself loses its digits. With `detach` the weights have no gradient.
     """
     terms = []
     for part, values in messages.parts():
@@ -248,13 +213,11 @@ def softmax_sum(messages: Messages, t: Tensor | float, detach: bool) -> Tensor:
         terms.append(_exponentials(part, scores.detach() if detach else scores, values))
     if not terms:
         return messages.sum()
-    largest = terms[0][0]
-    for other, _, _ in terms[1:]:
-        largest = torch.maximum(largest, other)
+    largest = functools.reduce(torch.maximum, [value for value, _, _ in terms])
     largest = largest.masked_fill(largest.isneginf(), 0.0)
     scales = [(value - largest).exp() for value, _, _ in terms]
-    total = _add(scale * sums for scale, (_, _, sums) in zip(scales, terms, strict=True))
-    norm = _add(scale * weights for scale, (_, weights, _) in zip(scales, terms, strict=True))
+    total = add_up(scale * sums for scale, (_, _, sums) in zip(scales, terms, strict=True))
+    norm = add_up(scale * weights for scale, (_, weights, _) in zip(scales, terms, strict=True))
     return total / (norm + 1e-16)
 
 
@@ -281,15 +244,15 @@ def _exponentials(part: Part, scores: Tensor, values: Tensor) -> tuple[Tensor, T
     )
 
 
-def _scaled(aggr: DegreeScalerAggregation, messages: Messages) -> Tensor:
-    out = reduce(aggr.aggr, messages)
-    degree = messages.hood.per_token(number, out)
+def _scaled(module: aggr.DegreeScalerAggregation, messages: Messages) -> Tensor:
+    out = reduce(module.aggr, messages)
+    degree = messages.hood.degrees(out).number
     at_least_1 = degree.clamp(min=1)
     scaled = {
         "identity": lambda: out,
-        "amplification": lambda: out * ((degree + 1).log() / aggr.avg_deg_log),
-        "attenuation": lambda: out * (aggr.avg_deg_log / (at_least_1 + 1).log()),
-        "linear": lambda: out * (degree / aggr.avg_deg_lin),
-        "inverse_linear": lambda: out * (aggr.avg_deg_lin / at_least_1),
+        "amplification": lambda: out * ((degree + 1).log() / module.avg_deg_log),
+        "attenuation": lambda: out * (module.avg_deg_log / (at_least_1 + 1).log()),
+        "linear": lambda: out * (degree / module.avg_deg_lin),
+        "inverse_linear": lambda: out * (module.avg_deg_lin / at_least_1),
     }
-    return torch.cat([scaled[name]() for name in aggr.scaler], dim=-1)
+    return torch.cat([scaled[name]() for name in module.scaler], dim=-1)
