@@ -79,8 +79,7 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
         os.replace(partial, path)
     except BaseException as error:
         partial.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename is None:  # of a write to an open file
-            error.filename = os.fspath(path)
+        _name_file(error, path)
         raise
     _sync(path.parent)
 
@@ -100,8 +99,7 @@ def atomic_folder(folder: str | Path) -> Iterator[Path]:
                 _sync(file)
                 os.replace(file, folder / file.name)
     except OSError as error:
-        if error.filename is None:  # of a write to an open file
-            error.filename = os.fspath(folder)
+        _name_file(error, folder)
         raise
     _sync(folder)
 
@@ -141,6 +139,12 @@ def remove_unfinished(folder: Path, min_age_sec: float = 0.0) -> None:
         with suppress(FileNotFoundError):  # its process has finished it, or another one removed it
             if left.is_file() and time.time() - left.stat().st_mtime >= min_age_sec:
                 left.unlink()
+
+
+def _name_file(error: BaseException, path: Path) -> None:
+    """Names the file in the system's error of a write to an open file, which names none."""
+    if isinstance(error, OSError) and error.errno is not None and error.filename is None:
+        error.filename = os.fspath(path)
 
 
 def _sync(path: Path) -> None:
