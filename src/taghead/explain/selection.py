@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from taghead.graph.relations import find
+from taghead.graph.relations import find_relation
 from taghead.nn.head import TAGHead
 
 FORMATS = ("png", "pdf", "svg")
@@ -51,4 +51,4 @@ class Selection:
             raise ValueError(f"head must be from 0 to {heads - 1} (got {self.head})")
         if self.relation is None:
             return self
-        return replace(self, relation=find(head.relations, self.relation).name)
+        return replace(self, relation=find_relation(head.relations, self.relation).name)
