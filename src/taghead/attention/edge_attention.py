@@ -96,7 +96,7 @@ class EdgeAttention:
         return None if loops is None else loops.flatten(0, 1)
 
     def as_pyg(self, layer: int, relation: RelationLike) -> tuple[Tensor, Tensor]:
-        """All weights of the relation's operator, as PyG's `return_attention_weights=True` has them.
+        """All weights of the relation's operator, as PyG's `return_attention_weights=True` gives.
 
         Shapes:
             - **edge_index** `[2, M]`: the edges of all its relations, then its own self-loops

@@ -102,7 +102,7 @@ COMMANDS = {
             f"taghead extract features --config experiments/synthgym.yaml --model {MODEL}",
             ("output",),
             {"config": "config", "model": "model"},
-            config="taghead.features.extract:experiment",
+            config="taghead.features.extract:options_from_fit",
         ),
         Command(
             "sweep",

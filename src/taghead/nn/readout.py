@@ -77,7 +77,7 @@ class FrameMeanMaxReadout(Readout):
         return x.mean(dim=2).amax(dim=1)
 
     def weights(self, x: Tensor) -> Tensor:
-        """The share of channels with their maximum in a token's frame, divided among its positions."""
+        """The share of channels whose maximum is in a token's frame, divided by its positions."""
         best = x.mean(dim=2).argmax(dim=1)  # [B, C]
         counts = best.new_zeros(x.shape[:2]).scatter_add_(1, best, torch.ones_like(best))  # [B, T]
         of_frame = counts.to(x.dtype) / (x.size(2) * x.size(3))
