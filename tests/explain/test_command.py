@@ -152,9 +152,7 @@ def test_options_that_break_a_rule(
 
 def test_models_that_cannot_be_explained(clip: Path, tmp_path: Path) -> None:
     make_model(conv=pyg.SAGEConv).save_pretrained(tmp_path / "sage")
-    message = (
-        r"sage: SAGEConv has no attention weights; operators with attention weights are GATConv"
-    )
+    message = r"sage: SAGEConv has no attention weights; operators that have are GATConv"
     with pytest.raises(SystemExit, match=rf"^error: .*{message}"):
         main(["explain", os.fspath(clip), f"--model={tmp_path / 'sage'}"])
     make_model(mode="none").save_pretrained(tmp_path / "none")

@@ -52,8 +52,8 @@ def check_attentive(conv: MessagePassing) -> None:
     if not shows_weights(conv):
         names = ", ".join(cls.__name__ for cls in ATTENTIVE)
         raise ValueError(
-            f"return_attention: {type(conv).__name__} has no attention weights; operators with "
-            f"attention weights are {names}"
+            f"return_attention: {type(conv).__name__} has no attention weights; operators that "
+            f"have are {names}"
         )
 
 

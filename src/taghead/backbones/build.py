@@ -80,8 +80,8 @@ def build_backbone(name: str, weights: str | Path | None = None) -> Backbone:
 def backbone_from_config(name: str) -> Backbone:
     """The backbone of a saved model's config, with random weights.
 
-    A config may be untrusted, and importing a module runs its code: a backbone class of your own
-    must already be imported.
+    A config may come from anywhere, and importing a module runs its code: the class of a backbone
+    of your own must be imported already.
 
     Raises:
         ValueError: If there is no such backbone.

@@ -1,4 +1,4 @@
-"""Feature cache: reads a frozen backbone's feature maps, memory-mapped from disk."""
+"""Feature cache: feature maps by clip and view, memory-mapped from disk."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ class FeatureCache:
         """The backbone that computed the feature maps, with its weights.
 
         Args:
-            built: A backbone of the same name to load the weights into. Without it one is built;
-                a class of your own must then already be imported, as a cache may be untrusted.
+            built: One of its name to load the weights into. Without it one is built, for which a
+                class of your own must be imported already: a cache may come from anywhere.
 
         Raises:
             ValueError: If there is no such backbone.
@@ -96,7 +96,7 @@ class FeatureSplit:
     Args:
         root: The cache's folder.
         listed: All clips that the split lists.
-        shards: The manifest's entries of its shards.
+        shards: What the manifest says of its shards.
 
     Raises:
         DataError: If a shard is missing or has another size.
@@ -123,7 +123,7 @@ class FeatureSplit:
         return len(self.clips)
 
     def views(self, index: int) -> Tensor:
-        """The feature maps of a clip's views `[views, C, T, H, W]`, in the stored dtype."""
+        """The feature maps of a clip's views `[views, C, T, H, W]`, in the stored type."""
         shard = bisect_right(self.first, index) - 1
         if shard not in self._open:
             self._open[shard] = open_shard(self.paths[shard])

@@ -33,7 +33,7 @@ else:
         ) -> MessagePassing: ...
 
 
-# Operators without a kernel that take edge features, and their argument for the features' width.
+# Operators without a kernel that take features of edges, and what they call the features' width.
 EDGE_OPTIONS: dict[type[MessagePassing], str | None] = {
     pyg.CGConv: "dim",
     pyg.GMMConv: "dim",
@@ -153,8 +153,8 @@ class Operator:
     def from_config(cls, config: dict[str, Any]) -> Operator:
         """The operator of a class path and options.
 
-        A config may be untrusted, and importing a module runs its code: only PyG's modules and
-        modules that are already imported are searched.
+        A config may come from anywhere, and importing a module runs it: only PyG's modules and
+        those that are imported already are looked into.
 
         Raises:
             ValueError: If the path does not lead to a `MessagePassing` class.
