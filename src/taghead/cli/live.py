@@ -1,4 +1,4 @@
-"""Runs a command whose line was checked: its function gets the values of its options."""
+"""Runs a command after the check: parses its options and calls its function."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def run(command: Command, args: list[str]) -> None:
 
     Args:
         command: The command.
-        args: What stands behind its name, as :class:`~taghead.cli.check.Check` gives it.
+        args: The arguments after its name, as :class:`~taghead.cli.check.Check` gives it.
 
     Raises:
         UsageError: If a value has not the option's type.

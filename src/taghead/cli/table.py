@@ -176,4 +176,4 @@ HINTS = {
     "weights": ("model", "model.backbone_weights", "backbone_weights"),
     "workers": ("data.num_workers", "num_workers"),
 }
-"""What people type, and the options that they mean: the first that the command has."""
+"""Synonyms of options, and the options that they mean: the first that the command has."""
