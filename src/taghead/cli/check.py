@@ -172,7 +172,7 @@ class Check:
         try:
             argument = self.options.find(key)
         except UnknownOptionError:
-            return  # reported where all options are checked
+            return  # it is told where all options are checked
         if argument is None or not argument.kinds.classes:
             return
         is_path = CLASS_PATH.fullmatch(value) and "str" not in argument.kinds.scalars

@@ -21,7 +21,7 @@ def run(command: Command, args: list[str]) -> None:
 
     Args:
         command: The command.
-        args: The arguments after its name, as :class:`~taghead.cli.check.Check` gives it.
+        args: What stands behind its name, as :class:`~taghead.cli.check.Check` gives it.
 
     Raises:
         UsageError: If a value has not the option's type.

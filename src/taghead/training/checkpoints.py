@@ -1,4 +1,4 @@
-"""Checkpoints on disk: atomic writing, `last.ckpt`, search, and checks before use."""
+"""Checkpoints on disk: written atomically, kept as `last.ckpt`, found, and checked before use."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ class TagheadCLI(LightningCLI):
         return found if self.subcommand == "fit" else None
 
     def _run_subcommand(self, subcommand: str) -> None:
-        """Trains or evaluates; turns errors that the user can mend into one line."""
+        """Trains or evaluates; what the user can mend is told, what stopped it is named."""
         try:
             super()._run_subcommand(subcommand)
         except SystemExit as stop:
