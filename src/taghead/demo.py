@@ -36,8 +36,8 @@ def demo(
     """Generates clips of a gymnast, trains and tests a small model on them, and predicts a clip.
 
     Args:
-        root: The folder of the clips, which a later demo uses again.
-        output: The folder of checkpoint, metrics and pictures.
+        root: The folder of the clips; existing clips are reused.
+        output: The folder of the checkpoint, metrics and pictures.
         epochs: Training epochs.
         num_train: Training clips.
         num_val: Validation clips, used after each epoch.

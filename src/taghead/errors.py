@@ -12,13 +12,13 @@ IGNORED_WARNINGS = (
     r".*isinstance\(treespec, LeafSpec\).*",  # torch calls a function of its own that it deprecates
     r"LightningCLI's args parameter.*",  # the command line was checked before it got there
     r"Experiment logs directory .* exists and is not empty.*",  # two loggers share a run's folder
-    r"Checkpoint directory .* exists and is not empty",  # a resumed run goes on in its folder
+    r"Checkpoint directory .* exists and is not empty",  # a resumed run continues in its folder
     r"The dirpath has changed from .* therefore `best_model_score`.*",  # a test has its own folder
     r"Found \d+ module\(s\) in eval mode at the start of training.*",  # the frozen backbone
     r"You're using the WeightAveraging callback, but loading.*",  # as in a test
-    r"Using `DistributedSampler` with the dataloaders.*",  # clips that fill up a batch count once
+    r"Using `DistributedSampler` with the dataloaders.*",  # padded clips count once
 )
-"""Warnings of libraries about what is meant to be so, as regular expressions."""
+"""Library warnings about intended behaviour, as regular expressions."""
 
 
 class DataError(ValueError):
@@ -34,16 +34,16 @@ class VideoError(DataError):
 
 
 class UsageError(ValueError):
-    """A command line, or a key of a config, that no command understands; one to three lines."""
+    """An invalid command line or key of a config; the message has one to three lines."""
 
 
 def did_you_mean(name: str, known: Iterable[str], prefix: str = "") -> str:
-    """The words `; did you mean ...?`, or none if no known name is near.
+    """The suggestion `; did you mean ...?`, empty if no known name is similar.
 
     Args:
-        name: What was given.
-        known: The names that there are; two that are about as near are both named.
-        prefix: What stands before each.
+        name: The given name.
+        known: The known names; two that are about equally similar are both suggested.
+        prefix: Prefix of each suggestion.
     """
     from difflib import SequenceMatcher, get_close_matches
 
@@ -64,7 +64,7 @@ def is_disk_full(error: BaseException) -> bool:
 def one_line(error: BaseException) -> str:
     """An error in one line: the innermost one's, where libraries have wrapped it."""
     text = str(error)
-    if "DataLoader worker" in text:  # it arrives with its traceback, whose last line says it
+    if "DataLoader worker" in text:  # its text is a traceback, whose last line is the message
         last = text.strip().splitlines()[-1]
         return last.removeprefix(f"{type(error).__module__}.{type(error).__name__}: ")
     while "\n" in str(error).strip():
@@ -98,7 +98,7 @@ def raise_failed(errors: Sequence[str | None]) -> None:
 
 
 def check_counts(**counts: object) -> None:
-    """Refuses arguments that are no positive integers.
+    """Checks that arguments are positive integers.
 
     Raises:
         ValueError: Naming the first.
@@ -109,10 +109,10 @@ def check_counts(**counts: object) -> None:
 
 
 def check_choices(**choices: tuple[object, Collection[object]]) -> None:
-    """Refuses arguments that are not among the values that they may have.
+    """Checks that arguments have allowed values.
 
     Args:
-        choices: The value of each argument, and those that are allowed.
+        choices: The value of each argument, and the allowed values.
 
     Raises:
         ValueError: Naming the first.

@@ -1,4 +1,4 @@
-"""Worker processes: none outlives the process that started it."""
+"""Worker processes end with the process that started them; the number of usable cores."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from multiprocessing import connection
 
 
 def end_with_parent() -> None:
-    """Ends this process when the one that asked for it ends, however that happens.
+    """Ends this process when its parent ends, even if the parent is killed.
 
     multiprocessing ends its processes only when the parent leaves in an orderly way, and torch
     watches the parent's process id, which is that of a server where processes are forked from one.
@@ -22,10 +22,10 @@ def end_with_parent() -> None:
 
 
 def start_worker(number: int = 0) -> None:
-    """Initialises a worker process: Ctrl-C is the parent's to handle, and it ends with the parent.
+    """Initialises a worker process: it leaves Ctrl-C to the parent, and ends with it.
 
     Args:
-        number: Which of the workers it is, as a `DataLoader` tells `worker_init_fn`.
+        number: Index of the worker, as a `DataLoader` passes it to `worker_init_fn`.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_with_parent()

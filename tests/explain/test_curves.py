@@ -59,7 +59,7 @@ def test_random_orders_have_the_rankings_relations_at_every_index() -> None:
 
 @pytest.mark.parametrize("name", ["GATv2Conv", "TransformerConv"])
 @pytest.mark.parametrize("loops", [False, True])
-def test_scores_are_multiples_of_an_even_share(name: str, loops: bool) -> None:
+def test_scores_are_multiples_of_the_uniform_weight(name: str, loops: bool) -> None:
     options = {"add_self_loops": loops} if name == "GATv2Conv" else {}
     relations = [INTRA_FRAME, past(2)]
     head = make_head(conv=partial(OPERATORS[name], **options), relations=relations, graph_layers=2)

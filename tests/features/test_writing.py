@@ -95,7 +95,12 @@ def test_shards_that_were_damaged_are_written_anew(
         FeatureCache(root)
     write_features(root, backbone, data)
     assert files_of(root) == whole
-    whys = ("not a whole shard", "its bytes are not", "not a whole shard", "a shard of another")
+    whys = (
+        "not a complete shard",
+        "its bytes are not",
+        "not a complete shard",
+        "a shard of another",
+    )
     for shard, why in zip(shards, whys, strict=False):
         assert f"{shard}: {why}" in caplog.text
 

@@ -89,7 +89,7 @@ def test_a_large_window_needs_no_loop_over_nodes() -> None:
 @pytest.mark.parametrize(
     ("found", "message"),
     [
-        (None, r"'odd': the function must give an int64 tensor \[2, E\] \(got NoneType\)"),
+        (None, r"'odd': the function must return an int64 tensor \[2, E\] \(got NoneType\)"),
         (torch.zeros(2, 3), r"got torch.float32 of the shape \[2, 3\]"),
         (torch.zeros(3, 2, dtype=torch.long), r"got the shape \[3, 2\]"),
         (torch.zeros(4, dtype=torch.long), "an int64 tensor"),

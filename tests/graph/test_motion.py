@@ -21,7 +21,7 @@ from taghead.graph import (
     DynamicEdges,
     Relation,
     as_relation,
-    combine,
+    as_relations,
     from_tokens,
     motion_aligned,
     repeat_edges,
@@ -352,7 +352,7 @@ def test_relations_are_written_and_read(radius: int) -> None:
         assert as_relation(form) == relation
     for twin in (pickle.loads(pickle.dumps(relation)), copy.deepcopy(relation)):
         assert (twin, twin.to_config()) == (relation, relation.name)
-    assert combine([TIME_ALIGNED, relation, "past"])[1].is_dynamic
+    assert as_relations([TIME_ALIGNED, relation, "past"])[1].is_dynamic
     with pytest.raises(ValueError, match="radius must be a positive integer"):
         motion_aligned(0)
 

@@ -16,7 +16,7 @@ from taghead.graph import (
     Grid,
     Relation,
     as_relation,
-    combine,
+    as_relations,
     custom,
     future,
     motion_aligned,
@@ -31,7 +31,7 @@ from taghead.graph import (
 from taghead.graph import edges as edges_module
 from taghead.graph import relations as relations_module
 from taghead.graph.edges import RelationKind, TimeEdges
-from taghead.graph.relations import find
+from taghead.graph.relations import find_relation
 
 
 def test_a_relation_is_the_edge_type_that_pyg_writes() -> None:
@@ -68,7 +68,7 @@ def every_relation() -> list[Relation]:
 
 def test_no_name_of_the_package_contains_another() -> None:
     relations = every_relation()
-    assert combine(relations) == tuple(relations)
+    assert as_relations(relations) == tuple(relations)
     names = [relation.name for relation in relations]
     assert not [(a, b) for a in names for b in names if a != b and a in b]
 
@@ -124,18 +124,18 @@ def test_names(name: str) -> None:
 def test_the_notation_of_the_constructors_is_read_as_the_name(text: str, name: str) -> None:
     assert as_relation(text).name == name
     assert as_relation(text) == as_relation(name)
-    assert find([INTRA_FRAME, as_relation(name)], text).name == name
+    assert find_relation([INTRA_FRAME, as_relation(name)], text).name == name
 
 
 def test_one_of_some_relations_is_found() -> None:
     own, relations = custom("ring", ring), (INTRA_FRAME, past(3), custom("ring", ring))
     for wanted in (own, "ring", ("token", "ring", "token")):
-        assert find(relations, wanted) == own
+        assert find_relation(relations, wanted) == own
     for wanted in (past(2), "past_2f", "past(reach=2)", "past", ("token", "past_2f", "token"), 3):
         with pytest.raises(ValueError, match=r"must be one of intra_frame, past_3f, ring \(got "):
-            find(relations, wanted)
+            find_relation(relations, wanted)
     with pytest.raises(ValueError, match=r"must be one of ring \(got .*ring"):
-        find([own], custom("ring", lambda grid: ring(grid)))
+        find_relation([own], custom("ring", lambda grid: ring(grid)))
 
 
 def test_a_rule_of_ones_own_cannot_be_written() -> None:
@@ -250,4 +250,4 @@ def test_names_of_the_package_are_taken() -> None:
 @pytest.mark.parametrize("names", [("flow", "flow_back"), ("flow_back", "flow"), ("ring", "ring")])
 def test_names_must_not_contain_one_another(names: tuple[str, str]) -> None:
     with pytest.raises(ValueError, match=f"got '{names[0]}' and '{names[1]}'"):
-        combine([INTRA_FRAME, *(custom(name, ring) for name in names)])
+        as_relations([INTRA_FRAME, *(custom(name, ring) for name in names)])

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch_geometric.nn import MessagePassing
 
 from taghead.graph import INTRA_FRAME, RELATIONS, TIME_ALIGNED, Grid, from_tokens, to_data
-from taghead.graph.batched_edges import batched_edges
+from taghead.graph.edge_index import batched_edges
 from taghead.operators import as_operator, propagate
 
 GRID = Grid(3, 2, 2)

@@ -150,7 +150,7 @@ def test_a_sweep_that_is_asked_to_stop_gives_its_runs_back(
     finally:
         process.kill()
     printed = capfd.readouterr()
-    assert "the same command goes on with what is left" in printed.out
+    assert "the same command resumes it" in printed.out
     assert "GPU available" not in printed.out + printed.err  # Lightning's reports for each config
     assert store.trials(TrialState.RUNNING) == []
     assert all(trial.state != TrialState.COMPLETE for trial in store.trials())

@@ -1,4 +1,4 @@
-"""Attention weights of edges: of one operator, of all layers of a head, and the queries about them.
+"""Attention weights of edges: of one operator, of a layer and of a head; queries and rollout.
 
 It imports `taghead.operators` and `taghead.graph`.
 """

@@ -1,4 +1,4 @@
-"""Edge weights as dense tensors: over the positions of a frame, or over the frames around it."""
+"""Attention weights as dense tensors: over the positions of a frame, or over nearby frames."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class DenseWeights(NamedTuple):
 
     Shapes:
         - **weights** `[B, heads, T, P, K]`; K = P within frames
-        - **mask** `[T, P, K]`: where there is an edge
+        - **mask** `[T, P, K]`, true where there is an edge
     """
 
     weights: Tensor
@@ -34,7 +34,7 @@ def to_dense_weights(
         grid: The grid.
         relation: The relation.
         edges: Its edges and weights.
-        is_transposed: Whether messages run from target to source.
+        is_transposed: Whether messages flow from target to source.
 
     Raises:
         ValueError: If the relation is a custom or a baseline one, or its edges are dynamic.

@@ -1,4 +1,4 @@
-"""The attention of a head: the weights of every layer, relation and head, and queries on them."""
+"""`EdgeAttention`: the attention weights of a head, and queries on them."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from taghead.attention import queries
 from taghead.attention.dense_weights import DenseWeights, to_dense_weights
 from taghead.attention.layer_attention import LayerAttention, WeightedEdges
 from taghead.attention.rollout import Stage, rollout
-from taghead.graph.convert import repeat_edges
+from taghead.graph.edge_index import repeat_edges
 from taghead.graph.grid import Grid
-from taghead.graph.relations import Relation, RelationLike, find
+from taghead.graph.relations import Relation, RelationLike, find_relation
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -96,7 +96,7 @@ class EdgeAttention:
         return None if loops is None else loops.flatten(0, 1)
 
     def as_pyg(self, layer: int, relation: RelationLike) -> tuple[Tensor, Tensor]:
-        """All weights of the relation's operator, as `return_attention_weights=True` gives them.
+        """All weights of the relation's operator, as PyG's `return_attention_weights=True` gives.
 
         Shapes:
             - **edge_index** `[2, M]`: the edges of all its relations, then its own self-loops
@@ -128,11 +128,11 @@ class EdgeAttention:
         return to_dense_weights(self.grid, relation, edges, operator.is_transposed)
 
     def edge_scores(self, layer: int | None = None) -> dict[str, Tensor]:
-        """A score for every edge, by which edges of all relations can be ranked together.
+        """A score for every edge that is comparable across relations.
 
         It is the weight divided by the uniform weight of the target's softmax (2 for a weight of
-        1/2 among four), mean over layers and heads. A token has many neighbours in its frame and
-        few in time, so that the weights themselves would rank the relations.
+        1/2 among four), mean over layers and heads. The weights themselves would only rank the
+        relations, as a token has many neighbours in its frame and few in time.
 
         Args:
             layer: One layer instead of the mean over all.
@@ -168,8 +168,8 @@ class EdgeAttention:
     ) -> pd.DataFrame:
         """The k edges of a clip with the largest weights.
 
-        An edge that is the only one in its target's softmax is left out: its weight is 1 whatever
-        was learned, as that of `past_1f` to the second frame.
+        Edges that are alone in their target's softmax are left out: their weight is always 1, such
+        as that of `past_1f` to the second frame.
 
         Args:
             k: Number of edges.
@@ -255,7 +255,7 @@ class EdgeAttention:
             - **output** `[B, T-1]`; NaN between frames whose tokens have other neighbours
 
         Raises:
-            ValueError: If the relation has no dense weights, as `dense` says.
+            ValueError: If the relation has no dense weights; see `dense`.
         """
         return queries.change_along_time(self.dense(layer, relation))
 
@@ -290,12 +290,12 @@ class EdgeAttention:
         return self.layers[self._layer_index(index)]
 
     def relation(self, relation: RelationLike) -> Relation:
-        """The head's relation of a name or an edge type.
+        """The head's relation with a name or an edge type.
 
         Raises:
             ValueError: If the head has no such relation.
         """
-        return find(self.relations, relation)
+        return find_relation(self.relations, relation)
 
     def _layer_index(self, layer: int) -> int:
         """The index of a layer, counted from the first."""

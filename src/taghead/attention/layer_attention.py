@@ -32,10 +32,10 @@ class OperatorAttention:
 
     Args:
         name: The operator's class.
-        relations: The relations of whose edges it took the union.
+        relations: The relations whose union of edges it ran on.
         edges: Its weights.
-        update_norm: Norm of the difference that its edges make to each token's output, `[B, N]`.
-        is_transposed: Whether messages run from target to source.
+        update_norm: Norm of each token's output minus its output without edges, `[B, N]`.
+        is_transposed: Whether messages flow from target to source.
     """
 
     name: str
@@ -45,7 +45,7 @@ class OperatorAttention:
     is_transposed: bool = False
 
     def is_of(self, relation: Relation) -> Tensor:
-        """Which edges are of a relation, `[E]`."""
+        """A mask of a relation's edges, `[E]`."""
         return self.edges.edge_type == self.relations.index(relation)
 
     @property
@@ -61,7 +61,7 @@ class OperatorAttention:
         return WeightedEdges(source[chosen], target[chosen], self.edges.alpha[:, chosen])
 
     def degree(self, num_nodes: int) -> Tensor:
-        """How many edges and added self-loops share the softmax of each target, `[N]`."""
+        """The number of edges and added self-loops in the softmax of each target, `[N]`."""
         degree = torch.bincount(self.source_and_target[1], minlength=num_nodes)
         return degree + (self.edges.loops is not None)
 
@@ -92,7 +92,7 @@ class LayerAttention:
     is_residual: bool
 
     def operator_of(self, relation: Relation) -> OperatorAttention:
-        """The operator that took a relation's edges."""
+        """The operator that ran on a relation's edges."""
         return next(o for o in self.operators if relation in o.relations)
 
     def weighted_edges(self, relation: Relation) -> WeightedEdges:
@@ -100,9 +100,9 @@ class LayerAttention:
         return self.operator_of(relation).weighted_edges(relation)
 
     def shares_softmax(self, relation: Relation, num_nodes: int) -> Tensor:
-        """Which of a relation's edges have others in their target's softmax, or a self-loop, `[E]`.
+        """A mask of a relation's edges that are not alone in their target's softmax, `[E]`.
 
-        The weight of any other edge is 1, whatever was learned.
+        The weight of an edge that is alone is always 1.
         """
         operator = self.operator_of(relation)
         return operator.degree(num_nodes)[operator.weighted_edges(relation).target] > 1

@@ -27,7 +27,7 @@ def strongest_edges(
     clip: int,
     head: int | None,
 ) -> pd.DataFrame:
-    """The k edges with the largest weights, of those that share their softmax with others.
+    """The k edges with the largest weights, without those that are alone in their softmax.
 
     Args:
         grid: The grid.
@@ -87,10 +87,10 @@ def incoming_edges(
 
 
 def node_index(grid: Grid, token: Token) -> int:
-    """The node of a token that is given as its index or as (t, y, x).
+    """The node index of a token that is given as an index or as (t, y, x).
 
     Raises:
-        ValueError: If it lies outside the grid.
+        ValueError: If it is outside the grid.
     """
     indices = (token,) if isinstance(token, int) else tuple(token)
     sizes = (grid.num_nodes,) if isinstance(token, int) else (grid.frames, grid.height, grid.width)

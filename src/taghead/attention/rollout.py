@@ -1,4 +1,4 @@
-"""Attention rollout: from the readout back through the graph and the Transformer to the tokens."""
+"""Attention rollout: the matrices of readout, graph and Transformer, multiplied."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Attention weights of one operator on its edges, through either engine."""
+"""Attention weights of one operator, from its dense kernel or from PyG."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from taghead.graph.grid import Grid
 from taghead.graph.relations import Relation
 from taghead.operators.kernels import KERNELS
 from taghead.operators.operator import forward_arguments
-from taghead.operators.propagate import call, dense_neighbourhood, edge_arguments
+from taghead.operators.propagate import call_operator, dense_neighbourhood, edge_arguments
 
 
 class EdgeWeights(NamedTuple):
@@ -38,7 +38,7 @@ class EdgeWeights(NamedTuple):
 
 
 def shows_weights(conv: MessagePassing) -> bool:
-    """Whether an operator has attention weights that can be read."""
+    """Whether an operator has attention weights."""
     names, _ = forward_arguments(conv.__class__)
     return isinstance(conv, ATTENTIVE) or "return_attention_weights" in names
 
@@ -71,12 +71,12 @@ def edge_weights(
     They are those of PyG's `return_attention_weights=True` in evaluation mode, also while training:
     GATConv and GATv2Conv would return them after dropout, TransformerConv before. Where PyG returns
     none (SuperGATConv, AGNNConv, HGTConv, HEATConv), they are the softmax that multiplies its
-    messages. FAConv's are between -1 and 1.
+    messages. Those of FAConv are between -1 and 1.
 
     Args:
         conv: An attentive operator.
         x: The tokens.
-        grid: The grid that they lie on.
+        grid: The grid of the tokens.
         relations: The relations.
         x_0: The input of the first layer; `x` if not given.
         engine: As in `operators.propagate`.
@@ -123,7 +123,7 @@ def edge_weights(
 def _shared_edges(
     x_0: Tensor, grid: Grid, relations: tuple[Relation, ...]
 ) -> tuple[Tensor, Tensor]:
-    """The edges that all clips have in common, `[2, E]`, and their types `[E]`."""
+    """The edges, which must be the same for all clips, `[2, E]`, and their types `[E]`."""
     if not any_dynamic(relations):
         edge_index, edge_type = grid.typed_edges(relations)
         return edge_index.to(x_0.device), edge_type.to(x_0.device)
@@ -139,7 +139,7 @@ def _shared_edges(
 
 @contextmanager
 def in_evaluation(module: nn.Module) -> Iterator[None]:
-    """Puts a module into evaluation mode, and every part of it back into its own mode after."""
+    """Sets a module to evaluation mode within a context; restores the mode of each submodule."""
     training = [part for part in module.modules() if part.training]
     for part in training:
         part.training = False
@@ -153,12 +153,12 @@ def in_evaluation(module: nn.Module) -> Iterator[None]:
 def _through_pyg(conv: MessagePassing, x: Tensor, available: dict[str, Tensor]) -> Tensor:
     """The weights in PyG's order, `[B*E, heads]`, added self-loops at the end."""
     if "return_attention_weights" in forward_arguments(conv.__class__)[0]:
-        out = call(conv, x.flatten(0, 1), return_attention_weights=True, **available)
+        out = call_operator(conv, x.flatten(0, 1), return_attention_weights=True, **available)
         weights = out[1][1]
     else:
-        weights = _of_messages(conv, lambda: call(conv, x.flatten(0, 1), **available))
+        weights = _of_messages(conv, lambda: call_operator(conv, x.flatten(0, 1), **available))
     weights = weights.unsqueeze(-1) if weights.dim() == 1 else weights.flatten(1)
-    if isinstance(conv, HGTConv):  # its order is relation after relation
+    if isinstance(conv, HGTConv):  # its weights are ordered by relation
         return torch.empty_like(weights).index_copy(
             0, available["edge_type"].argsort(stable=True), weights
         )
@@ -166,7 +166,7 @@ def _through_pyg(conv: MessagePassing, x: Tensor, available: dict[str, Tensor]) 
 
 
 WeightsOfMessages = Callable[[Any, dict[str, Any]], Tensor]
-"""An operator's weights from the arguments of its `message`."""
+"""Computes an operator's weights from the arguments of its `message`."""
 
 
 def _softmax(scores: Tensor, given: dict[str, Any]) -> Tensor:

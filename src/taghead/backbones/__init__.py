@@ -1,4 +1,4 @@
-"""Backbones: from a clip to a feature map of known width and stride, by name or wrapped.
+"""Backbones: networks from a clip to a feature map, built by name or wrapped.
 
 It imports `taghead.graph`, `taghead.video.preprocessing` and what lies below them.
 """

@@ -1,4 +1,4 @@
-"""The backbone: clip -> feature map of known width and stride; and the spec that builds one."""
+"""The base class of backbones (clip -> feature map), and the spec from which one is built."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ Size3 = tuple[int, int, int]
 class Backbone(nn.Module):
     """A video network without its pooling and classifier.
 
-    A subclass that takes no arguments is a backbone of your own: its class path names it in
-    configs, on the command line and in saved models.
+    For a backbone of your own, write a subclass that takes no arguments: configs, the command line
+    and saved models name it by its class path.
 
     Args:
         features: From a clip to a feature map.
         channels: Width of the feature map.
         stride: Frames, rows and columns of the clip per token, along (t, h, w).
         preprocessing: The preprocessing that its weights were trained with.
-        rounded_down: The factor of the stride that the network takes without padding: sizes that
-            this factor does not divide are rounded down instead of up.
+        rounded_down: The factor of the stride that comes from layers without padding: sizes that
+            it does not divide are rounded down instead of up.
         clip_size: The only clip size (t, h, w) that it accepts, if its positions have a fixed size.
         name: Its name in `build_backbone`.
-        weights: The pretrained weights that it holds, if any.
+        weights: The name of its pretrained weights, if any.
 
     Shapes:
         - **clip** `[B, 3, T_in, H_in, W_in]`
@@ -90,7 +90,7 @@ class Backbone(nn.Module):
         """The name from which `build_backbone` builds this backbone: its own, or its class path.
 
         Raises:
-            ValueError: If there is none, such as for an object made in a script.
+            ValueError: If it has none, as an object built in a script.
         """
         if self.name is not None:
             return self.name
@@ -143,12 +143,12 @@ class PublishedWeights:
 
 @dataclass(frozen=True)
 class BackboneSpec:
-    """How to build a backbone, and its arguments of :class:`Backbone`.
+    """How to build a backbone: the network, and the arguments of :class:`Backbone`.
 
     Args:
-        build: Builds the whole network, with the keys of its published weights.
-        features: From the whole network to its part before the pooling; weights of the other parts
-            are not used.
+        build: Builds the whole network, with the state-dict keys of its published weights.
+        features: Takes from the whole network the part before the pooling; the weights of other
+            parts are not used.
         channels, stride, rounded_down, clip_size: As in `Backbone`.
         preprocessing: The default preprocessing.
         weights: The published weights by name, the default first.

@@ -19,7 +19,7 @@ from taghead.video.preprocessing import Preprocessing
 
 
 def collect_specs() -> dict[str, BackboneSpec]:
-    """The `SPECS` of all modules of this package: a new module needs no entry elsewhere.
+    """Collects the `SPECS` of all modules of this package; a new module needs no other entry.
 
     Raises:
         ValueError: If two modules have a spec of the same name.
@@ -47,12 +47,12 @@ def build_backbone(name: str, weights: str | Path | None = None) -> Backbone:
         name: One of `BACKBONES`, or the class path of a `Backbone` of your own.
         weights: Pretrained weights: a file with a state dict, or the name of published weights,
             such as `DEFAULT`, which are downloaded once into torch.hub's folder; random weights
-            when not given. Those of a classifier are ignored. A class of your own gets this as its
+            when not given. A classifier's weights are ignored. A class of your own gets this as its
             argument `weights`.
 
     Raises:
         ValueError: If there is no such backbone or no such weights, or pytorchvideo is missing.
-        DataError: If the weights cannot be downloaded or are of another network.
+        DataError: If the weights cannot be downloaded or belong to another network.
     """
     if "." in name:
         return _own_backbone(name, weights)

@@ -25,8 +25,9 @@ class SlowFastFeatures(nn.Module):
     From `SlowFast Networks for Video Recognition <https://arxiv.org/abs/1812.03982>`_. The fast
     pathway takes every frame of a clip, the slow one every fourth, as in the paper: these are the
     centres of the lateral connections, convolutions of stride 4. (The training code of the
-    published weights spread as many frames evenly from the first to the last.) The fast pathway's
-    output is averaged over the four frames of each slow one, and concatenated to the slow one's.
+    published weights takes as many frames at even distances, from the first to the last.) The
+    output of the fast pathway is averaged over the four frames of each slow one, and concatenated
+    to that of the slow pathway.
 
     Args:
         blocks: The stem and the four stages, each from a list of two feature maps to another.

@@ -1,4 +1,4 @@
-"""R(2+1)D networks that no library has: R(2+1)D-34 and a small one."""
+"""R(2+1)D networks that are in no library: R(2+1)D-34 and a small one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Wrapper of any video network: the output of one of its layers is the feature map."""
+"""Wraps any video network as a backbone: the output of a chosen layer is the feature map."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from taghead.video.preprocessing import Preprocessing
 
 
 class WrappedBackbone(Backbone):
-    """A backbone of any video network, up to one of its layers.
+    """A backbone from any video network, up to a chosen layer.
 
     A forward on a clip of zeros finds the width and the stride. Each forward stops at the layer, so
     later layers do not run. Parameters that the feature map does not depend on are frozen: weight
     decay would change them, and distributed training would wait for their gradients. The network's
     class and code stay unchanged.
 
-    `wrap_backbone` is the same as a function. For a name in configs and saved models, make it a
+    `wrap_backbone` is a function for the same. For a name in configs and saved models, make it a
     class of your own that takes no arguments::
 
         class MyBackbone(WrappedBackbone):
@@ -38,12 +38,12 @@ class WrappedBackbone(Backbone):
             dropped.
         channels_last: Whether the layer's output is `[B, T, H, W, C]`.
         preprocessing: The preprocessing that the network's weights were trained with; also the size
-            of the clip of zeros. When not given, it is the paper's, and the weights count as
+            of the clip of zeros. When not given, it is the paper's, and the weights are taken to be
             untrained.
 
     Raises:
-        ValueError: If there is no such layer, the forward does not reach it, or its output is no
-            feature map.
+        ValueError: If there is no such layer, the forward does not reach it, or its output is not
+            a feature map.
     """
 
     def __init__(
@@ -114,7 +114,7 @@ class TruncatedNetwork(nn.Module):
         - **output** `[B, C, T, H, W]`
 
     Raises:
-        ValueError: If the forward does not reach the layer, or its output is no feature map.
+        ValueError: If the forward does not reach the layer, or its output is not a feature map.
     """
 
     def __init__(
@@ -128,7 +128,7 @@ class TruncatedNetwork(nn.Module):
 
     def forward(self, clip: Tensor) -> Tensor:
         layer = self.module.get_submodule(self.feature)
-        # a hook for this forward alone: the module stays usable and picklable by itself
+        # a hook for this forward only: the module itself stays usable and picklable
         handle = layer.register_forward_hook(_stop)
         try:
             self.module(clip)
@@ -142,7 +142,7 @@ class TruncatedNetwork(nn.Module):
         )
 
     def probe(self, size: Size3, freeze: bool = False) -> Tensor:
-        """The feature map of a clip of zeros, in evaluation.
+        """The feature map of a clip of zeros, in evaluation mode.
 
         Args:
             size: The clip's (t, h, w).
@@ -171,7 +171,7 @@ class TruncatedNetwork(nn.Module):
             return from_tokens(output[:, -grid.num_nodes :], grid)
         if self.patch is not None or not isinstance(output, Tensor) or output.dim() != 5:
             wanted = "[B, N, C]" if self.patch is not None else "[B, C, T, H, W]"
-            hint = "; for tokens say their patch" if self.patch is None else ""
+            hint = "; for tokens, give their patch" if self.patch is None else ""
             raise ValueError(
                 f"feature {self.feature!r} must give a tensor {wanted} (got {shape}{hint})"
             )
@@ -191,7 +191,7 @@ def _stop(module: nn.Module, inputs: Any, output: Any) -> None:
 
 @contextmanager
 def _evaluating(module: nn.Module) -> Iterator[None]:
-    """A module in evaluation; afterwards each part is back in its own mode."""
+    """Sets a module to evaluation mode within a context; restores the mode of each submodule."""
     training = [part for part in module.modules() if part.training]
     module.eval()
     try:
@@ -202,7 +202,7 @@ def _evaluating(module: nn.Module) -> Iterator[None]:
 
 
 def _known_layers(feature: str, layers: dict[str, nn.Module]) -> list[str]:
-    """The layers inside the innermost layer that a wrong name reaches."""
+    """The layers inside the deepest existing layer of an unknown name."""
     parent = feature
     while parent and parent not in layers:
         parent = parent.rpartition(".")[0]

@@ -1,6 +1,6 @@
 """The command `taghead`: a table of commands, each a function in its package.
 
-It may import everything; what it imports before a command line is checked takes 0.2 s.
+It may import everything; its imports before the check of a command line take 0.2 s.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def main(args: Sequence[str] | None = None) -> None:
 
     Raises:
         SystemExit: With code 2 if the command line is wrong, 1 after any other error that the user
-            can mend, 130 after Ctrl-C. The error is told in one to three lines.
+            can mend, 130 after Ctrl-C. The message has one to three lines.
     """
     args = list(sys.argv[1:] if args is None else args)
     for warning in IGNORED_WARNINGS:
@@ -76,7 +76,7 @@ def _run(args: list[str]) -> None:
 
 
 def _command(args: list[str]) -> tuple[Command, list[str]]:
-    """The command, and what stands behind its name; it may be of two words."""
+    """The command, whose name may have two words, and the arguments after it."""
     for words in (2, 1):
         name = " ".join(args[:words])
         if name in COMMANDS:

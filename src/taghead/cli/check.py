@@ -1,7 +1,7 @@
-"""Checks of a command line and its configs, before anything is imported that takes time.
+"""Checks of a command line and its configs, before slow imports.
 
-What is refused here is wrong for certain; what only running code could tell is left to the parser
-that runs the command.
+Only certain mistakes are reported here; what needs imported code is left to the parser that runs
+the command.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Check:
 
     Args:
         command: The command.
-        args: What stands behind its name.
+        args: The arguments after its name.
     """
 
     def __init__(self, command: Command, args: list[str]) -> None:

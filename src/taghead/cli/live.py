@@ -1,4 +1,4 @@
-"""Runs a command whose line was checked: its function gets the values of its options."""
+"""Runs a command after the check: parses its options and calls its function."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is said of an option, a class or a file that there is not, and what may be meant."""
+"""Error messages for unknown options, classes and files, with suggestions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SHOWN = 12  # names that are listed where none is near
 
 
 def missing_class(error: MissingNameError, where: str) -> str:
-    """What is said of a class that there is not."""
+    """The error message for an unknown class."""
     near = did_you_mean(error.name, error.names, f"{error.module}.")
     return f"{where}: {error}{near}"
 
@@ -25,7 +25,7 @@ def missing_class(error: MissingNameError, where: str) -> str:
 def unknown_option(
     error: UnknownOptionError, options: Options, where: str, what: str, dashes: str
 ) -> str:
-    """What is said of an option that there is not."""
+    """The error message for an unknown option."""
     wrong = error.key.removeprefix(f"{error.within}.").partition(".")[0]
     near = near_option(error, options, wrong, dashes)
     if not near and 0 < len(error.known) <= SHOWN:
@@ -38,7 +38,7 @@ def unknown_option(
 
 
 def near_option(error: UnknownOptionError, options: Options, wrong: str, dashes: str) -> str:
-    """The words `; did you mean ...?` with what people call so, or an option of a like name."""
+    """The suggestion `; did you mean ...?` with a known synonym or an option of a similar name."""
     keys = list(options.every_key())
     last = error.key.rpartition(".")[2]
     meant = [key for key in HINTS.get(last, ()) if key in keys][:1]
@@ -54,7 +54,7 @@ def near_option(error: UnknownOptionError, options: Options, wrong: str, dashes:
 
 
 def missing_files(paths: Iterable[str], noun: str, root: str = "runs") -> list[str]:
-    """What is said of each file that is not there."""
+    """The error message for each missing file."""
     return [
         f"{path}: no such {noun}{near_file(path, noun, root)}"
         for path in paths
@@ -63,7 +63,7 @@ def missing_files(paths: Iterable[str], noun: str, root: str = "runs") -> list[s
 
 
 def near_file(path: str, noun: str, root: str) -> str:
-    """The words `; did you mean ...?` with a similar file in the same folder."""
+    """The suggestion `; did you mean ...?` with a similar file in the same folder."""
     folder = Path(path).parent
     if noun == "checkpoint" and "." not in path:  # best: that of which run?
         found = sorted(Path(root).rglob(f"checkpoints/{path}*.ckpt"), key=_changed)

@@ -23,7 +23,7 @@ DEPTH = 4  # model.head.conv.heads
 
 
 class UnknownOptionError(Exception):
-    """An option that there is not.
+    """An unknown option.
 
     Args:
         key: Its dotted key.

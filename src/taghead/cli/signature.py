@@ -1,4 +1,4 @@
-"""Arguments of functions and classes, as their sources have them."""
+"""Arguments of functions and classes, read from their source code."""
 
 from __future__ import annotations
 

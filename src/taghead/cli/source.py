@@ -1,9 +1,10 @@
 """Definitions of classes and functions, found in source files by dotted path: nothing is imported.
 
-Options of a command are arguments of functions and classes. Made of live objects, a parser needs
-torch, lightning and torch_geometric first: 5 s of CPU time, before a misspelt option is told. To
-read the few files that define them takes 0.1 s. A stored list of all options would be as fast, but
-old with each release of Lightning or PyG; griffe reads sources too, but packages as a whole.
+Options of a command are arguments of functions and classes. A parser built from imported objects
+needs torch, lightning and torch_geometric first: 5 s of CPU time before a misspelt option is
+reported. Reading the few files that define them takes 0.1 s. A stored list of all options would be
+as fast, but outdated with each release of Lightning or PyG; griffe reads sources too, but only whole
+packages.
 
 What cannot be known without running code is `None`: a compiled module, names made at import.
 """

@@ -102,7 +102,7 @@ COMMANDS = {
             f"taghead extract features --config experiments/synthgym.yaml --model {MODEL}",
             ("output",),
             {"config": "config", "model": "model"},
-            config="taghead.features.extract:experiment",
+            config="taghead.features.extract:options_from_fit",
         ),
         Command(
             "sweep",
@@ -176,4 +176,4 @@ HINTS = {
     "weights": ("model", "model.backbone_weights", "backbone_weights"),
     "workers": ("data.num_workers", "num_workers"),
 }
-"""What people type, and the options that they mean: the first that the command has."""
+"""Synonyms of options, and the options that they mean: the first that the command has."""

@@ -1,4 +1,4 @@
-"""What the command line says of itself: the page of all commands, and the help of each."""
+"""Help pages of the command line: of all commands, of one command, and of a class."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from taghead.cli.table import COMMANDS, Command
 
 EXAMPLES = ("demo", "predict", "fit", "test", "explain")
 ROLE = re.compile(r":\w+:`(?:~[\w.]*\.)?([^`]*)`")  # of Sphinx
-STATED = re.compile(r"\s*\(default: [^)]*\)")  # in docstrings of PyG
+STATED_DEFAULT = re.compile(r"\s*\(default: [^)]*\)")  # in docstrings of PyG
 TYPES = {"int": "INTEGER", "float": "NUMBER", "bool": "true|false", "str": "TEXT", "None": "null"}
 WIDTH = 100
 LONGEST = 50  # choices that are listed; the help tells the others
@@ -135,15 +135,15 @@ def _metavar(argument: Argument) -> str:
     kinds = argument.kinds
     words = [*kinds.choices, *(TYPES[name] for name in TYPES if name in kinds.scalars - {"None"})]
     words += ["CLASS"] if kinds.classes else []
-    joined = "|".join(dict.fromkeys(words)) or "VALUE"
-    return joined if len(joined) <= LONGEST else "VALUE"
+    choices = "|".join(dict.fromkeys(words)) or "VALUE"
+    return choices if len(choices) <= LONGEST else "VALUE"
 
 
 def _text(argument: Argument, is_option: bool, whole: bool = True) -> str:
     """An argument's help, and its default; of a class's, only the first sentence."""
     text = ROLE.sub(r"\1", argument.help).replace("``", "`")
     if not whole:
-        text = re.split(r"(?<=\.) (?=[A-Z])", STATED.sub("", text))[0]
+        text = re.split(r"(?<=\.) (?=[A-Z])", STATED_DEFAULT.sub("", text))[0]
     if is_option and argument.is_required:
         text += " (required)"
     elif is_option and argument.default is not None:

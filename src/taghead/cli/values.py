@@ -1,4 +1,4 @@
-"""Values of options, as far as annotations tell which they take."""
+"""Checks of option values against the annotations of their arguments."""
 
 from __future__ import annotations
 

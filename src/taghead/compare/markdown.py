@@ -1,4 +1,4 @@
-"""The Markdown section of a sweep in the report: every word of it is made from the table."""
+"""The Markdown section of a sweep in the report, generated from its tables."""
 
 from __future__ import annotations
 
@@ -204,7 +204,7 @@ def _effect_table(results: Results) -> list[str]:
 
 
 def _runs(results: Results) -> str:
-    """Which runs each row is made of."""
+    """The runs of each row."""
     rows = [
         [_escaped(results.display_name(own)), " ".join(f"`{run}`" for run in own.runs["run"])]
         for own in results.configurations
@@ -222,14 +222,14 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _points(estimate: Estimate) -> str:
-    """`+1.20 [-0.30, +2.70]`, in points."""
+    """An estimate with its interval in points: `+1.20 [-0.30, +2.70]`."""
     if np.isnan(estimate.low):
         return f"{_signed(estimate.mean)} [one seed]"
     return f"{_signed(estimate.mean)} [{_signed(estimate.low)}, {_signed(estimate.high)}]"
 
 
 def _signed(difference: float) -> str:
-    """In points; 0 has no minus, whatever rounding leaves of it."""
+    """A difference in points, with its sign; a rounded 0 has no minus."""
     return f"{round(100 * difference, 2) + 0.0:+.2f}"
 
 
@@ -265,6 +265,6 @@ def _codes(values: Iterable[str]) -> str:
 
 
 def _escaped(text: str) -> str:
-    """Names and errors come from anywhere: as text, not as Markdown or HTML."""
+    """Escapes Markdown and HTML in names and errors, which are untrusted text."""
     text = re.sub(r"[\\`*|\[\]]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", r"\\\g<0>", text)
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

@@ -19,7 +19,7 @@ from taghead.compare.results import Configuration, Results
 from taghead.compare.statistics import CONFIDENCE
 from taghead.compare.tables import level_key
 
-# Okabe and Ito's colours, which colour-blind people tell apart; markers and words say the same
+# Okabe and Ito's colours, distinct for colour-blind readers; markers encode the same
 COLOURS = {"better": "#0072B2", "worse": "#D55E00", "undecided": "#7F7F7F", "control": "#000000"}
 MARKERS = {"better": "^", "worse": "v", "undecided": "o", "control": "s"}
 LEGEND = {
@@ -36,7 +36,7 @@ MAX_PANELS = 6  # more heat maps are not drawn
 
 
 def draw_figures(results: Results, folder: Path, stem: str) -> dict[str, str]:
-    """Draws the plots for which a sweep has the numbers.
+    """Draws the plots for which a sweep has data.
 
     Args:
         results: The sweep.
@@ -144,14 +144,14 @@ def pareto_plot(results: Results, path: Path) -> None:
 
 
 def pareto_front(cost: np.ndarray, value: np.ndarray) -> np.ndarray:
-    """The points that no other one beats in cost or value without losing in the other, by cost."""
+    """Indices of the Pareto-optimal points (low cost, high value), sorted by cost."""
     order = np.lexsort((-value, cost))
     before = np.concatenate([[-np.inf], np.maximum.accumulate(value[order])[:-1]])
     return order[value[order] > before]
 
 
 def label_points(axes: Axes, points: np.ndarray, labels: dict[int, str], avoid: np.ndarray) -> None:
-    """Writes labels beside their points, apart from each other, all markers and some positions.
+    """Writes labels beside their points, without overlap with labels, markers and given positions.
 
     The axes' limits must be final.
 
@@ -159,14 +159,14 @@ def label_points(axes: Axes, points: np.ndarray, labels: dict[int, str], avoid: 
         axes: The axes.
         points: The points.
         labels: The label of each point that has one, by its index.
-        avoid: The positions.
+        avoid: Further positions to avoid.
 
     Shapes:
         - **points** `[M, 2]`, **avoid** `[L, 2]`, x and y
     """
     from adjustText import adjust_text
 
-    FigureCanvasAgg(axes.figure.get_figure(root=True)).draw()  # settles the layout
+    FigureCanvasAgg(axes.figure.get_figure(root=True)).draw()  # computes the layout
     sides = MARKER_PIXELS * np.array(list(product((-1, 0, 1), repeat=2)))
     markers = axes.transData.transform(points)[:, None] + sides
     markers = axes.transData.inverted().transform(markers.reshape(-1, 2))
@@ -229,7 +229,7 @@ def heat_maps(results: Results, down: str, across: str, rest: list[str], path: P
 
 
 def _heat_map_factors(results: Results) -> tuple[str, str, list[str]] | None:
-    """The two factors with most levels, rows first, and the others; None if they are too few."""
+    """The two factors with most levels, rows first, and the other factors; None if too few."""
     table = _level_table(results)
     counts = {name: table[name].nunique() for name in results.table.factors if len(table)}
     several = [name for name, count in counts.items() if count > 1]
@@ -242,7 +242,7 @@ def _heat_map_factors(results: Results) -> tuple[str, str, list[str]] | None:
 
 
 def _level_table(results: Results) -> pd.DataFrame:
-    """A row a comparison: its levels (`-` where a factor does not apply), difference, verdict."""
+    """One row for each comparison: levels (`-` if not applicable), difference, verdict."""
     rows = []
     for comparison in results.comparisons:
         levels = [level or "-" for level in comparison.configuration.levels]
@@ -277,7 +277,7 @@ def _seed_interval(configuration: Configuration) -> float:
 
 
 def _finish(axes: Axes, kinds: list[str]) -> None:
-    """Adds the legend of the markers, and takes away what shows no data."""
+    """Adds the legend of the markers, and removes lines that show no data."""
     for kind in MARKERS:
         if kind in kinds:
             axes.plot([], [], MARKERS[kind], color=COLOURS[kind], label=LEGEND[kind])

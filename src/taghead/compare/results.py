@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from taghead.compare.statistics import (
-    LEVEL,
+    ALPHA,
     Bootstrap,
     Estimate,
     hierarchical_bootstrap,
@@ -24,7 +24,7 @@ ABSENT = ("", "none")  # levels of a control for a factor that it does not have
 
 @dataclass(frozen=True)
 class Configuration:
-    """Runs that differ in the seed alone.
+    """Runs that differ only in the seed.
 
     Args:
         levels: Levels of the sweep's factors.
@@ -50,17 +50,17 @@ class Configuration:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A configuration less its control, on the seeds that both have.
+    """The difference of a configuration to its control, on the seeds that both have.
 
     Args:
-        configuration: One side.
-        control: The other side.
+        configuration: The configuration.
+        control: Its control.
         seeds: The seeds of both.
-        difference: Of whether they are right, seed by seed and clip by clip.
+        difference: Difference in correctness (1 or 0), by seed and clip.
         top1: The difference in Top-1.
         mca: The difference in MCA.
         bootstrap: A second interval and test of Top-1.
-        adjusted_p: Of Top-1, after Holm over all comparisons of the sweep; NaN with one seed.
+        adjusted_p: The p-value of Top-1, Holm-adjusted over all comparisons; NaN with one seed.
 
     Shapes:
         - **difference** `[S, C]`
@@ -77,13 +77,13 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
-        if not self.adjusted_p <= LEVEL:
+        if not self.adjusted_p <= ALPHA:
             return "undecided"
         return "better" if self.top1.mean > 0 else "worse"
 
     @property
     def unshared_seeds(self) -> set[int]:
-        """Seeds that one side has alone."""
+        """Seeds of only one of the two."""
         return set(self.configuration.seeds) ^ set(self.control.seeds)
 
     def cost_ratio(self, column: str) -> float:
@@ -109,10 +109,10 @@ class Results:
     Args:
         table: The runs.
         configurations: Controls first, then sorted by their levels.
-        comparisons: Of every configuration that shares a seed with its control.
+        comparisons: The comparison of every configuration that shares a seed with its control.
         not_compared: The other configurations, with the reason.
-        effects: Of each factor with several levels, where the design is balanced in it.
-        effect_seeds: The seeds that all comparisons have, on which the effects are.
+        effects: The effects of each factor with several levels in which the design is balanced.
+        effect_seeds: The seeds that all comparisons have, on which effects are computed.
         unbalanced: The factors in which the design is not balanced.
         num_clusters: The number of clusters of test clips.
     """
@@ -127,7 +127,7 @@ class Results:
     num_clusters: int
 
     def varying(self) -> list[str]:
-        """The factors that have several levels among all configurations, the empty one included."""
+        """The factors with several levels among all configurations, the empty level included."""
         levels = [configuration.levels for configuration in self.configurations]
         each = zip(self.table.factors, zip(*levels, strict=True), strict=True)
         return [factor for factor, own in each if len(set(own)) > 1]
@@ -144,7 +144,7 @@ class Results:
         return f"control: {name}".removesuffix(": ") if configuration.is_control else name
 
     def to_frame(self) -> pd.DataFrame:
-        """All numbers, a row a configuration, with the runs that they come from."""
+        """All numbers, with a row for each configuration, and the ids of its runs."""
         compared = {id(c.configuration): c for c in self.comparisons}
         rows = []
         for own in self.configurations:
@@ -205,7 +205,7 @@ def compare_configurations(
     configurations.sort(key=lambda own: (not own.is_control, [*map(level_key, own.levels)]))
     by_levels = {own.levels: own for own in configurations if own.is_control}
     every = pd.concat([table.runs, table.not_done])
-    controls = sorted(set(every.loc[every["control"], "levels"]))  # a run of each done or not
+    controls = sorted(set(every.loc[every["control"], "levels"]))  # done or not
     comparisons, not_compared = [], []
     for own in configurations:
         if own.is_control:
@@ -245,7 +245,7 @@ def compare_configurations(
 
 
 def _control_of(table: SweepTable, levels: Levels, controls: list[Levels]) -> Levels:
-    """The control that agrees with a configuration on all factors that the control has."""
+    """The control with the same levels as a configuration, on all factors that the control has."""
     agreeing = [
         control
         for control in controls
@@ -270,7 +270,7 @@ def _control_of(table: SweepTable, levels: Levels, controls: list[Levels]) -> Le
 
 
 def _correct(table: SweepTable, configuration: Configuration, seeds: list[int]) -> np.ndarray:
-    """Whether runs of a configuration are right, as numbers `[S, C]`."""
+    """Correctness (1 or 0) of a configuration's predictions, by seed and clip `[S, C]`."""
     rows = configuration.runs.reset_index().set_index("seed")["index"].loc[seeds]
     return table.correct[rows.to_numpy()].astype(float)
 
@@ -281,7 +281,7 @@ def _effects(
     common: list[int],
     clusters: np.ndarray | None,
 ) -> tuple[list[Effect], list[str]]:
-    """Mean differences by level on common seeds, and the factors in which they would mislead."""
+    """Mean differences by level on common seeds, and the factors in which they are confounded."""
     effects: list[Effect] = []
     unbalanced: list[str] = []
     for index, factor in enumerate(table.factors):

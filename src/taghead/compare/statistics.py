@@ -11,7 +11,7 @@ from scipy import stats
 from taghead.errors import check_counts
 
 CONFIDENCE = 0.95
-LEVEL = 0.05  # of a sweep's whole family of tests
+ALPHA = 0.05  # significance level of a sweep's family of tests
 POWER = 0.8
 
 
@@ -27,7 +27,7 @@ class Estimate(NamedTuple):
 
 
 class Bootstrap(NamedTuple):
-    """A percentile interval, and twice the smaller share of the draws on one side of 0."""
+    """A percentile interval, and a two-sided p-value: twice the smaller share of draws beyond 0."""
 
     low: float
     high: float
@@ -41,9 +41,9 @@ def paired_difference(
 ) -> Estimate:
     r"""The mean of paired differences, for new seeds and new clips.
 
-    Seeds and clips are both drawn from more of their kind, and every seed meets every clip: readers
-    and cases, as in `Hillis, A comparison of denominator degrees of freedom methods for multiple
-    observer ROC analysis <https://doi.org/10.1002/sim.2532>`_. The variance of the mean is
+    Seeds and clips are random and fully crossed, as are readers and cases in `Hillis, A comparison
+    of denominator degrees of freedom methods for multiple observer ROC analysis
+    <https://doi.org/10.1002/sim.2532>`_. The variance of the mean is
 
     .. math:: V = V_s + \max(V_c - V_e, 0), \qquad \nu = (S - 1) \, V^2 / V_s^2
 
@@ -55,8 +55,8 @@ def paired_difference(
     (tests/compare/test_statistics.py).
 
     Args:
-        difference: Whether a configuration is right (1 or 0) less whether its control is.
-        classes: The clips' classes; then the mean is that of the classes' means, as in MCA.
+        difference: Correctness (1 or 0) of a configuration minus that of its control.
+        classes: The clips' classes, for the mean of the classes' means, as in MCA.
         clusters: Indices of clusters of clips that depend on each other; each clip its own if
             None.
 
@@ -73,7 +73,7 @@ def paired_difference(
     of_seeds = by_seed.var(ddof=1) / num_seeds
     of_clusters = by_cluster.var(ddof=1) / num_clusters
     of_rest = (residual**2).sum() / ((num_seeds - 1) * (num_clusters - 1) * values.size)
-    if of_seeds < 1e-18:  # rounding: the seeds agree, and only the clips are left to vary
+    if of_seeds < 1e-18:  # zero up to rounding: the seeds agree, only clips vary
         error, freedom = float(np.sqrt(of_clusters)), np.inf
     else:
         variance = of_seeds + max(of_clusters - of_rest, 0.0)
@@ -91,11 +91,11 @@ def hierarchical_bootstrap(
     num_draws: int = 10_000,
     seed: int = 0,
 ) -> list[Bootstrap]:
-    """Draws seeds, and clips (or clusters of them), with replacement; both stay paired.
+    """Bootstrap of seeds and of clips (or clusters of them); both stay paired.
 
     Args:
-        differences: Whether each configuration is right (1 or 0) less whether its control is; all
-            of the same clips, which are drawn once for all.
+        differences: Correctness (1 or 0) of each configuration minus that of its control, all on
+            the same clips, which are drawn once for all.
         clusters: Indices of clusters of clips that depend on each other; each clip its own if
             None.
         num_draws: The number of draws.
@@ -118,7 +118,7 @@ def hierarchical_bootstrap(
     drawn = np.empty((num_draws, len(differences)))
     for start in range(0, num_draws, 500):  # bounds the memory
         stop = min(start + 500, num_draws)
-        # how often each cluster is drawn [rows, G], and what each seed has then [rows, sum of S]
+        # how often each cluster is drawn [rows, G]; the mean of each seed then [rows, sum of S]
         times = _draws(random, stop - start, len(sizes))
         by_seed = times @ sums.T / (times @ sizes)[:, None]
         seed_times = {
@@ -132,7 +132,7 @@ def hierarchical_bootstrap(
 
 def _bootstrap(drawn: np.ndarray) -> Bootstrap:
     low, high = np.quantile(drawn, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]).tolist()
-    # rounding must not take a draw of 0 to one side
+    # rounding must not move a draw of 0 to one side
     sides = int((drawn <= 1e-12).sum()), int((drawn >= -1e-12).sum())
     return Bootstrap(low, high, min(1.0, 2 * (min(sides) + 1) / (len(drawn) + 1)))
 
@@ -144,23 +144,23 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
     adjusted = np.array(p_values, dtype=float)
     known = ~np.isnan(adjusted)
     if known.any():
-        adjusted[known] = multipletests(adjusted[known], alpha=LEVEL, method="holm")[1]
+        adjusted[known] = multipletests(adjusted[known], alpha=ALPHA, method="holm")[1]
     return adjusted
 
 
 def visible_difference(estimate: Estimate, num_tests: int) -> float:
-    """The true difference that a test would find in 4 of 5 sweeps, at the strictest Holm step.
+    """The minimum detectable difference: power 0.8 at the strictest Holm step.
 
     Args:
-        estimate: The test's, for its standard error.
+        estimate: An estimate, for its standard error.
         num_tests: The number of tests in the family.
     """
-    strictest = stats.t.ppf(1 - LEVEL / (2 * num_tests), estimate.freedom)
+    strictest = stats.t.ppf(1 - ALPHA / (2 * num_tests), estimate.freedom)
     return float((strictest + stats.t.ppf(POWER, estimate.freedom)) * estimate.error)
 
 
 def _cluster_sums(values: np.ndarray, clusters: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """Sums over each cluster `[S, G]`, and how many clips each has `[G]`."""
+    """Sums over each cluster `[S, G]`, and the number of clips of each `[G]`."""
     if clusters is None:
         return values.astype(float), np.ones(values.shape[1])
     _, number = np.unique(clusters, return_inverse=True)
@@ -173,8 +173,8 @@ def _cluster_values(
 ) -> np.ndarray:
     """Values `[S, G]` whose means and variances are those of the mean over clips, or of classes.
 
-    A seed's mean plus its clusters' influences on it: ratios linearised, as the numbers of clips in
-    a cluster and in a class are drawn too.
+    A seed's mean plus each cluster's influence on it, by linearising ratios: the numbers of clips
+    in a cluster and in a class are random too.
     """
     num_clips = difference.shape[1]
     if classes is None:
@@ -186,7 +186,7 @@ def _cluster_values(
         sizes = member.sum(axis=0)
         of_class = difference @ member / sizes  # [S, K]
         mean = of_class.mean(axis=1, keepdims=True)
-        # a class of n clips shows (n - 1) / n of its variance
+        # the sample variance of n clips is biased by (n - 1) / n
         weight = num_clips / len(sizes) / np.sqrt(sizes * np.maximum(sizes - 1, 1))
         influence = (difference - of_class[:, number]) * weight[number]
     sums, _ = _cluster_sums(influence, clusters)

@@ -29,19 +29,19 @@ ROUNDING = 1e-4  # the most that a stored accuracy may differ from that of the s
 
 @dataclass(frozen=True)
 class SweepTable:
-    """The runs of one sweep, and what those that are done predicted for the same clips.
+    """The runs of one sweep, and the correctness of their predictions on the same clips.
 
     Args:
         name: The sweep's name.
         folder: The folder it is stored in.
         factors: The names of its factors.
-        control_factors: Those that `control` named; a control may differ from its configurations
-            in them.
-        runs: The runs that are done, a row each, sorted; `levels` are those of the factors.
+        control_factors: The factors that `control` names, in which a control may differ from its
+            configurations.
+        runs: The runs that are done, a row each, sorted; `levels` has the levels of the factors.
         not_done: The other runs.
         clips: Ids of the test clips, sorted.
         classes: The classes of the test clips.
-        correct: Whether each run is right on each clip.
+        correct: Whether each run's prediction for each clip is correct.
 
     Shapes:
         - **clips**, **classes** `[C]`, **correct** `[R, C]`
@@ -146,7 +146,7 @@ def cluster_pattern(pattern: str) -> Callable[[str], str]:
 
 
 def level_key(level: str) -> tuple[int, float, str]:
-    """A sort key of levels: the empty one, then numbers by value, then words."""
+    """A sort key of levels: the empty level, then numbers by value, then text."""
     try:
         return (1, float(level), level) if level else (0, 0.0, "")
     except ValueError:
@@ -157,7 +157,7 @@ def _read_runs(path: Path) -> pd.DataFrame:
     if not path.is_file():
         raise DataError(f"{path}: no such file")
     try:
-        # a level may be called none or NA: text stays text
+        # a level may be named none or NA: text stays text
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
     except (ValueError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: not a table: {error}") from error
@@ -194,7 +194,7 @@ def _wanted_levels(control: str, factors: tuple[str, ...]) -> dict[str, str]:
 def _check_runs(path: Path, table: pd.DataFrame, done: pd.DataFrame) -> None:
     if not table["control"].any():
         raise DataError(
-            f"{path}: no run is a control: the column control is false everywhere, and --control "
+            f"{path}: no run is a control: the column control is false in every row, and --control "
             "names the factors that make one, such as relations=none"
         )
     if len(sweeps := sorted(set(table["sweep"]))) > 1:
@@ -212,7 +212,7 @@ def _check_runs(path: Path, table: pd.DataFrame, done: pd.DataFrame) -> None:
 
 
 def _read_predictions(path: Path, runs: pd.Series) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Clips `[C]`, their classes `[C]`, and whether each run is right on each `[R, C]`."""
+    """Clips `[C]`, their classes `[C]`, and the correctness of each run `[R, C]`."""
     if not path.is_file():
         raise DataError(f"{path}: no such file")
     try:

@@ -1,4 +1,4 @@
-"""Datasets: annotations, clips, their order in training, and generated clips.
+"""Datasets: annotations, checks, clips and their order in training, and generated clips.
 
 It imports `taghead.video`; it never sees a model.
 """

@@ -20,7 +20,7 @@ class EpochSampler(DistributedSampler):
     one before, unless `set_epoch` says which one it is.
 
     With several devices, each takes every `num_replicas`-th sample; where an epoch does not divide
-    evenly, its first samples come once more.
+    evenly, its first samples are repeated.
 
     Args:
         labels: Class of each clip.

@@ -1,4 +1,4 @@
-"""Explanation of a model's decision on a clip: attention, rollout, saliency and curves."""
+"""Explains a model's decision on a clip: attention, rollout, saliency and curves."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class ClipExplanation:
         rollout: Attention rollout, `[T, H, W]`.
         saliency: Gradient times input of the target's logit for each token, `[T, H, W]`.
         curves: Deletion and insertion curves of the target's probability; None if left out.
-        stride: Frames of the view for each frame of tokens.
+        stride: Video frames of the view for each token frame.
     """
 
     clip: ClipView
@@ -58,18 +58,18 @@ class ClipExplanation:
 
     @property
     def token_frames(self) -> np.ndarray:
-        """Index of the frame of tokens of each frame of the view, `[T_in]`."""
+        """The token frame of each video frame of the view, `[T_in]`."""
         frames = np.arange(len(self.clip.indices)) // self.stride
         return np.minimum(frames, self.attention.grid.frames - 1)
 
     @property
     def pictures(self) -> np.ndarray:
-        """The view's pictures, `stride` for each frame of tokens; the last one may repeat."""
+        """The view's pictures, `stride` for each token frame; the last picture may repeat."""
         wanted = np.arange(self.attention.grid.frames * self.stride)
         return self.clip.pictures[np.minimum(wanted, len(self.clip.pictures) - 1)]
 
     def to_dict(self, model: str | Path) -> dict[str, Any]:
-        """The explanation as JSON can hold it; non-finite values are `null`.
+        """The explanation as JSON-serialisable values; non-finite ones are `null`.
 
         Args:
             model: The model's file or folder.
@@ -157,10 +157,10 @@ def explain_clip(
     )
 
 
-def _stride(stated: int, num_frames: int, num_token_frames: int) -> int:
-    """Frames for each frame of tokens: the backbone's stride, if the number of tokens fits it."""
-    fits = num_token_frames in (num_frames // stated, math.ceil(num_frames / stated))
-    return stated if fits else math.ceil(num_frames / num_token_frames)
+def _stride(declared: int, num_frames: int, num_token_frames: int) -> int:
+    """Video frames for each token frame: the backbone's stride, if it fits the number of tokens."""
+    fits = num_token_frames in (num_frames // declared, math.ceil(num_frames / declared))
+    return declared if fits else math.ceil(num_frames / num_token_frames)
 
 
 def _relation(attention: EdgeAttention, layer: int, name: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""One view of a video: the model's input tensor, and the same frames and crop as pictures."""
+"""A view of a video: the model's input tensor, and the same frames and crop as pictures."""
 
 from __future__ import annotations
 

@@ -21,13 +21,13 @@ from taghead.explain.clip_view import load_view
 from taghead.explain.overlay import write_overlay
 from taghead.explain.page.clip_page import write_page
 from taghead.explain.page.index_page import PageEntry, write_index
-from taghead.explain.plots.clip_figures import compare_clips, draw_clip
+from taghead.explain.plots.clip_figures import compare_clips, write_figures
 from taghead.explain.selection import Selection
 from taghead.files import atomic_folder
 from taghead.model.classifier import VideoClassifier
 from taghead.model.pretrained import as_device, load_model
 
-Format = Literal["png", "pdf", "svg"]
+PictureFormat = Literal["png", "pdf", "svg"]
 MAX_COMPARED = 3  # clips in the picture that compares clips
 
 
@@ -42,7 +42,7 @@ def explain(
     relation: str | None = None,
     edges: int = 12,
     draws: int = 10,
-    formats: list[Format] | None = None,
+    formats: list[PictureFormat] | None = None,
     device: str = "auto",
     modules: list[str] | None = None,
 ) -> None:
@@ -132,7 +132,7 @@ class _ExplanationWriter:
             (stage / "attention.json").write_text(text + "\n", encoding="utf-8")
             write_page(explanation, content, self.selection, stage / "page.html")
             write_overlay(explanation, stage / "overlay.mp4")
-            draw_clip(explanation, self.model.head, self.selection, stage)
+            write_figures(explanation, self.model.head, self.selection, stage)
         return explanation
 
 

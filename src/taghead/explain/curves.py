@@ -32,10 +32,10 @@ def edge_curves(
     draws: int = 10,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """A class's probability as edges are deleted, or inserted, from the highest-ranked on.
+    """A class's probability as edges are deleted, or inserted, the highest-ranked first.
 
-    Follows `RISE <https://arxiv.org/abs/1806.07421>`_ in deletion and insertion, with edges in
-    place of pixels: deleted edges leave the graph, and an operator's softmax is over the others.
+    Follows `RISE <https://arxiv.org/abs/1806.07421>`_ in deletion and insertion, with edges
+    instead of pixels: deleted edges leave the graph, and an operator's softmax is over those left.
 
     Args:
         head: The head.
@@ -45,7 +45,7 @@ def edge_curves(
         target: The class; the predicted one if not given.
         steps: Number of steps from no edge to all edges.
         draws: Number of random orders. At every step each has as many edges of each relation as
-            the ranking, so that a relation's own effect on the class is not credited to the
+            the ranking, so that the effect of a relation as a whole is not credited to the
             ranking.
         seed: Seed of the random orders.
 

@@ -1,4 +1,4 @@
-"""PyG's explainer algorithms on a head, and the fidelity of their explanations."""
+"""PyG's explainer algorithms, applied to a head, and the fidelity of their explanations."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def explain_head(
     target: Target = None,
     **options: Any,
 ) -> HeadExplanation:
-    """Scores of a head's edges by one of PyG's explainer algorithms.
+    """Scores of a head's edges from one of PyG's explainer algorithms.
 
     A `PGExplainer` is trained on these clips first. It works only on heads with one operator for
     all relations (modes `union` and `edge_type`), and not with HGTConv.

@@ -1,4 +1,4 @@
-"""The overlay video: a clip beside itself with its attention rollout as a heatmap."""
+"""The overlay video: a clip side by side with its attention rollout as a heatmap."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ INK, FAINT, PAPER = (240, 243, 248), (168, 178, 194), (17, 22, 32)
 
 
 def write_overlay(explanation: ClipExplanation, path: str | Path) -> None:
-    """Writes the view's frames as H.264, each beside itself under the heatmap of its tokens.
+    """Writes the view's frames as H.264, each side by side with its heatmap of the tokens.
 
     The heatmap is the attention rollout: transparent at the smallest value, most opaque at the
     largest. The video runs at the speed of the clip.

@@ -25,8 +25,8 @@ EdgeTensors = dict[tuple[str, str, str], Tensor]
 def edge_saliency(head: TAGHead, feature_map: Tensor, target: Target = None) -> dict[str, Tensor]:
     """Gradient of a class's logit with respect to a factor of 1 on each edge's messages.
 
-    To first order it is how much the logit falls if the messages are removed in all layers, with
-    every operator's softmax unchanged.
+    To first order it is the decrease of the logit if the edge's messages are removed in all layers,
+    with every operator's softmax unchanged.
 
     Args:
         head: The head.
@@ -64,7 +64,7 @@ def edge_saliency(head: TAGHead, feature_map: Tensor, target: Target = None) -> 
 def token_saliency(head: TAGHead, feature_map: Tensor, target: Target = None) -> Tensor:
     """Gradient times input of a class's logit at each token, summed over channels.
 
-    To first order it is how much each location of the feature map adds to the logit.
+    To first order it is the contribution of each location of the feature map to the logit.
 
     Args:
         head: The head.

@@ -1,13 +1,13 @@
-"""The selection of layer, attention head, relation and edges that an explanation draws."""
+"""The part of a head's attention that is drawn: layer, attention head, relation and edges."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from taghead.graph.relations import find
+from taghead.graph.relations import find_relation
 from taghead.nn.head import TAGHead
 
-FORMATS = ("png", "pdf", "svg")
+PICTURE_FORMATS = ("png", "pdf", "svg")
 
 
 @dataclass(frozen=True)
@@ -15,8 +15,8 @@ class Selection:
     """The part of a head's attention that is drawn.
 
     Args:
-        layer: The layer; all if None.
-        head: The attention head; their mean if None.
+        layer: The layer; all layers if None.
+        head: The attention head; the mean over heads if None.
         relation: The relation, by its name; all if None.
         edges: Number of edges of each relation.
         formats: The suffixes of the picture files.
@@ -36,9 +36,11 @@ class Selection:
         """
         if not isinstance(self.edges, int) or self.edges < 1:
             raise ValueError(f"edges must be a positive integer (got {self.edges})")
-        unknown = [name for name in self.formats if name not in FORMATS]
+        unknown = [name for name in self.formats if name not in PICTURE_FORMATS]
         if unknown:
-            raise ValueError(f"formats must be of {', '.join(FORMATS)} (got {unknown[0]!r})")
+            raise ValueError(
+                f"formats must be of {', '.join(PICTURE_FORMATS)} (got {unknown[0]!r})"
+            )
         chosen = {"layer": self.layer, "head": self.head, "relation": self.relation}
         given = {name: value for name, value in chosen.items() if value is not None}
         if given and not len(head.layers):
@@ -51,4 +53,4 @@ class Selection:
             raise ValueError(f"head must be from 0 to {heads - 1} (got {self.head})")
         if self.relation is None:
             return self
-        return replace(self, relation=find(head.relations, self.relation).name)
+        return replace(self, relation=find_relation(head.relations, self.relation).name)

@@ -1,4 +1,4 @@
-"""Feature caches: a frozen backbone's feature maps, written once and trained on many times.
+"""Feature caches: a frozen backbone's feature maps, written once, on which heads then train.
 
 It imports `taghead.data`, `taghead.model` and what lies below them.
 """

@@ -36,7 +36,7 @@ class FeatureCache:
         root: The cache's folder.
 
     Raises:
-        DataError: If the folder holds no finished cache, or a file of it is not whole.
+        DataError: If the folder holds no finished cache, or a file of it is incomplete.
     """
 
     def __init__(self, root: str | Path) -> None:
@@ -52,7 +52,7 @@ class FeatureCache:
         }
 
     def backbone(self, built: Backbone | None = None) -> Backbone:
-        """The backbone that made the feature maps, with its weights.
+        """The backbone that computed the feature maps, with its weights.
 
         Args:
             built: One of its name to load the weights into. Without it one is built, for which a
@@ -73,14 +73,14 @@ class FeatureCache:
         return backbone
 
     def check_weights(self, state: Mapping[str, Tensor], source: str) -> None:
-        """Checks that a backbone's state is that of the one that made the feature maps.
+        """Checks that a state dict is that of the backbone that computed the feature maps.
 
         Args:
             state: The state dict.
-            source: What the message calls it.
+            source: Its name in the error message.
 
         Raises:
-            DataError: If it is another one.
+            DataError: If it is another backbone's.
         """
         found, wanted = weights_digest(state), self.spec.weights_sha256
         if found != wanted:
@@ -114,7 +114,7 @@ class FeatureSplit:
         reasons = {int(i): why for shard in shards for i, why in shard["excluded"].items()}
         self.clips = [clip for i, clip in enumerate(self.listed) if i not in reasons]
         self.excluded = [ExcludedClip.of(self.listed[i], why) for i, why in reasons.items()]
-        self.first = [0]  # number, among the clips used, of each shard's first
+        self.first = [0]  # index, among the used clips, of each shard's first clip
         for shard in shards[:-1]:
             self.first.append(self.first[-1] + shard["num_clips"])
         self._open: dict[int, Tensor] = {}
@@ -134,13 +134,13 @@ class FeatureSplit:
 
 
 class FeatureDataset(LabelledDataset):
-    """Torch dataset of feature maps, in place of clips.
+    """Torch dataset of feature maps, instead of clips.
 
     Args:
-        split: Where they are.
-        train: Whether one of a clip's views is drawn at random each time; otherwise it is the
-            first, as a test sees it.
-        views: Whether an item is all views of a clip, where there are several.
+        split: The split of a feature cache.
+        train: Whether each item is a random view of its clip; otherwise it is the first view, that
+            of a test.
+        views: Whether an item is all views of its clip, where there are several.
 
     Shapes:
         - **item** feature map `[C, T, H, W]` or views `[V, C, T, H, W]`, label, index of the clip

@@ -10,20 +10,20 @@ from taghead.features.cache import FeatureCache, FeatureDataset
 
 
 class FeatureDataModule(VideoDataModule):
-    """Feature maps that `taghead extract` wrote, in place of clips: only the head is trained.
+    """Feature maps that `taghead extract` wrote, instead of clips: only the head is trained.
 
-    The checkpoint is a whole model all the same, with the backbone that made the feature maps. In
-    training one of a clip's views is drawn each time.
+    The checkpoint still holds a whole model, with the backbone that computed the feature maps. In
+    training, a random view of each clip is drawn.
 
     Args:
         root: The cache's folder.
         batch_size: Feature maps in a batch.
         num_workers: Processes that read them; 0 reads in the training process.
-        class_balance: How far training evens out classes, as in `VideoDataModule`.
+        class_balance: Class balance of training, as in `VideoDataModule`.
 
     Raises:
         DataError: If the folder holds no finished cache.
-        ValueError: If an argument breaks its rule.
+        ValueError: If an argument is invalid.
     """
 
     features: FeatureCache

@@ -1,4 +1,4 @@
-"""The command `taghead extract`: writes the feature maps of a dataset, once."""
+"""The command `taghead extract`: writes the feature cache of a dataset."""
 
 from __future__ import annotations
 
@@ -54,14 +54,14 @@ def extract(
         data: The dataset: all of its splits, its preprocessing, batch size and workers.
         backbone: The backbone's name, or the class path of one of your own.
         backbone_weights: A file with its weights, or the name of published ones.
-        model: A training checkpoint or a folder of `save_pretrained`, whose backbone is taken
+        model: A training checkpoint or a folder of `save_pretrained`, to take the backbone from
             instead.
-        num_views: Views of each training clip: the test's, and others as training draws them.
-        dtype: What the feature maps are stored in; bfloat16 holds larger numbers less exactly.
+        num_views: Views of each training clip: that of a test, and random ones as in training.
+        dtype: The stored dtype; bfloat16 has a larger range and less precision.
         seed: Seed of the random views.
         device: Where the backbone runs: `auto`, `cpu`, `cuda`, ...
-        precision: What it computes in; `auto` is mixed with `dtype` on a GPU and 32-true elsewhere.
-        shard_size: Megabytes that a file may have.
+        precision: The backbone's precision; `auto` is mixed with `dtype` on a GPU, else 32-true.
+        shard_size: Maximum size of a file in megabytes.
 
     Raises:
         ValueError: If an argument breaks its rule.
@@ -91,13 +91,13 @@ def write_features(
     precision: Literal["auto", "32-true", "16-mixed", "bf16-mixed"] = "auto",
     shard_size: int = 256,
 ) -> FeatureCache:
-    """The feature cache of a dataset, written or completed.
+    """Writes or completes the feature cache of a dataset.
 
     Args:
         output: The cache's folder.
         backbone: The backbone; it is set to evaluation and moved to the device.
         data: The dataset.
-        num_views: As in `extract`, like those that follow.
+        num_views: As in `extract`, as are the following arguments.
 
     Raises:
         ValueError: If an argument breaks its rule.
@@ -179,7 +179,7 @@ def _fill(
 
 
 def _announce(writer: CacheWriter) -> None:
-    """Prints the disk space that the cache takes, before anything is computed."""
+    """Prints the disk space that the cache needs, before anything is computed."""
     spec = writer.spec
     size = "x".join(map(str, spec.feature_shape))
     num_maps = sum(shard.num_maps for shard in writer.shards)
@@ -195,11 +195,11 @@ def _announce(writer: CacheWriter) -> None:
         )
 
 
-def experiment(config: str | Path) -> dict[str, Any]:
-    """The arguments of `extract` that a config of `fit` holds: its data and its backbone.
+def options_from_fit(config: str | Path) -> dict[str, Any]:
+    """The arguments of `extract` in a config of `fit`: its data and its backbone.
 
     Raises:
-        DataError: If the file is no such config.
+        DataError: If the file is not a config of `fit`.
     """
     try:
         held = yaml.safe_load(Path(config).read_text(encoding="utf-8"))
@@ -216,10 +216,10 @@ def experiment(config: str | Path) -> dict[str, Any]:
 
 
 def _unreadable(data: VideoDataModule, writer: CacheWriter) -> dict[ViewKey, str]:
-    """The clips of missing shards that are known to be unreadable, and why.
+    """The clips of missing shards that are known to be unreadable, with the reason.
 
     Raises:
-        DataError: If there is one and `on_error` is raise, or an earlier run left one out.
+        DataError: If there is one and `on_error` is raise, or an earlier run excluded one.
     """
     if data.on_error == "raise":
         for split in writer.spec.clips:

@@ -1,4 +1,4 @@
-"""Feature spec: all that the feature maps of a cache depend on, stored in its manifest."""
+"""Feature spec: everything that a cache's feature maps depend on, stored in its manifest."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from taghead.errors import DataError
 from taghead.files import config_differences
 from taghead.video.preprocessing import Preprocessing
 
-FORMAT = 1
+MANIFEST_VERSION = 1
 MANIFEST, BACKBONE, EXCLUDED = "manifest.json", "backbone.safetensors", "excluded.csv"
 
 Dtype = Literal["float16", "bfloat16"]
@@ -26,20 +26,20 @@ Precision = Literal["32-true", "16-mixed", "bf16-mixed"]
 
 @dataclass(frozen=True)
 class FeatureSpec:
-    """All that the feature maps of a cache depend on, and the clips that they show.
+    """Everything that the feature maps of a cache depend on, including the list of clips.
 
     Args:
         backbone: The backbone's name.
-        weights_sha256: What `weights_digest` says of it.
+        weights_sha256: The `weights_digest` of its state dict.
         preprocessing: How videos become clips, as `Preprocessing.to_dict` gives it.
-        reader: What decodes the videos.
-        precision: What the backbone computes in, as Lightning names it.
-        dtype: What the feature maps are stored in.
-        num_views: Views of a training clip: the test's, and others as training draws them.
-        seed: Seed of those others.
+        reader: The decoding backend.
+        precision: Precision of the backbone, in Lightning's names.
+        dtype: The stored dtype.
+        num_views: Views of a training clip: that of a test, and random ones as in training.
+        seed: Seed of the random views.
         feature_shape: A feature map's (C, T, H, W).
         class_names: The classes, by number.
-        clips: All clips that are listed, by split.
+        clips: All listed clips, by split.
     """
 
     backbone: str
@@ -61,17 +61,17 @@ class FeatureSpec:
         return self.num_views if split == "train" else 1
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON can hold it."""
+        """The spec as JSON-serialisable values."""
         held = {field.name: getattr(self, field.name) for field in fields(self)}
         clips = {split: [clip.to_dict() for clip in clips] for split, clips in self.clips.items()}
         return json.loads(json.dumps({**held, "clips": clips}))
 
     @classmethod
     def from_dict(cls, held: Mapping[str, Any]) -> FeatureSpec:
-        """The inverse of `to_dict`; what else is in it is left aside.
+        """The inverse of `to_dict`; other keys are ignored.
 
         Raises:
-            KeyError: If something is missing.
+            KeyError: If a key is missing.
         """
         values = {field.name: held[field.name] for field in fields(cls)}
         values["clips"] = {
@@ -82,14 +82,14 @@ class FeatureSpec:
         return cls(**values)
 
     def digest(self) -> str:
-        """SHA-256 of the spec: every shard has that of the spec that it belongs to."""
+        """SHA-256 of the spec, which every shard of its cache stores."""
         return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()
 
     def check_same(self, other: FeatureSpec, root: Path) -> None:
-        """Checks that the spec asked for is the one that a folder was made with.
+        """Checks that a requested spec equals this one, that of an existing cache.
 
         Raises:
-            DataError: If it is not; the message names the first difference and both values.
+            DataError: If not; the message names the first difference and both values.
         """
         found = config_differences(self.to_dict(), other.to_dict())
         for name, here, there in found:
@@ -110,10 +110,10 @@ def weights_digest(state: Mapping[str, Tensor]) -> str:
 
 
 def read_cache_manifest(root: Path) -> dict[str, Any]:
-    """The manifest of a folder, finished or not.
+    """The manifest of a finished or unfinished cache.
 
     Raises:
-        DataError: If there is none, or it cannot be used.
+        DataError: If there is none, or it is invalid.
     """
     path = root / MANIFEST
     try:
@@ -123,16 +123,16 @@ def read_cache_manifest(root: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: not a readable manifest: {error}") from error
     found = manifest.get("format") if isinstance(manifest, dict) else None
-    if found != FORMAT:
-        raise DataError(f"{path}: format must be {FORMAT} (got {found!r})")
+    if found != MANIFEST_VERSION:
+        raise DataError(f"{path}: format must be {MANIFEST_VERSION} (got {found!r})")
     return manifest
 
 
 def spec_of(manifest: Mapping[str, Any], root: Path) -> FeatureSpec:
-    """The feature spec that a manifest holds.
+    """The feature spec in a manifest.
 
     Raises:
-        DataError: If it does not hold one.
+        DataError: If there is none.
     """
     try:
         return FeatureSpec.from_dict(manifest)

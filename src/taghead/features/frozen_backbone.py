@@ -1,4 +1,4 @@
-"""Frozen backbone: computes the feature maps of a shard's clips."""
+"""Runs a frozen backbone: the feature maps of a shard's clips."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class FrozenBackbone:
     """Runs a frozen backbone on the views of clips.
 
     Args:
-        backbone: The backbone; it is set to evaluation and moved to the device.
-        spec: What the feature maps are made from.
+        backbone: The backbone; it is set to evaluation mode and moved to the device.
+        spec: The spec of the feature maps.
         device: Where the backbone runs.
-        batch_size: Views that it takes at once.
-        on_error: What happens to a clip that cannot be read: `raise` or `exclude`.
+        batch_size: Views in a batch.
+        on_error: Whether a clip that cannot be read raises an error or is excluded.
     """
 
     def __init__(
@@ -42,19 +42,19 @@ class FrozenBackbone:
     def shard(
         self, shard: Shard, batches: Iterator[ViewBatch], advance: Callable[[int], None]
     ) -> tuple[Tensor, dict[int, str]]:
-        """The feature maps of a shard's clips, and why others are not among them, by number.
+        """The feature maps of a shard's clips, and the reason of each excluded clip, by its index.
 
         Args:
             shard: The shard.
-            batches: Gives its clips, from the first to the last.
-            advance: Called with the number of views that are done.
+            batches: The batches of its clips, in order.
+            advance: Called with the number of views that were computed.
 
         Shapes:
             - **feature_maps** `[clips, views, C, T, H, W]`
 
         Raises:
             VideoError: If a clip cannot be read and `on_error` is raise.
-            DataError: If a feature map does not fit into its type.
+            DataError: If a feature map exceeds the range of its dtype.
         """
         listed = self.spec.clips[shard.split]
         found: list[Tensor] = []
@@ -95,7 +95,7 @@ class FrozenBackbone:
         if tuple(feature_maps.shape[1:]) != self.spec.feature_shape:
             raise ValueError(
                 f"{self.spec.backbone}: its feature maps must be "
-                f"{list(self.spec.feature_shape)}, as it states "
+                f"{list(self.spec.feature_shape)}, as it declares "
                 f"(got {list(feature_maps.shape[1:])})"
             )
         return feature_maps.to(self.dtype).cpu()

@@ -25,12 +25,12 @@ METADATA_KEY = "shard"  # one key: safetensors writes several in no fixed order
 
 @dataclass(frozen=True)
 class Shard:
-    """Which clips a shard holds: consecutive ones of a split.
+    """The clips of a shard: consecutive ones of a split.
 
     Args:
         split: The split of its clips.
-        start: Number, in the list of the split, of its first clip.
-        stop: Number after that of its last clip.
+        start: Index of its first clip in the list of the split.
+        stop: Index of its last clip, plus 1.
         num_views: Views of each clip.
     """
 
@@ -45,19 +45,19 @@ class Shard:
 
     @property
     def num_maps(self) -> int:
-        """Feature maps that it holds if no clip is left out."""
+        """The number of its feature maps if no clip is excluded."""
         return (self.stop - self.start) * self.num_views
 
 
 @dataclass(frozen=True)
 class WrittenShard:
-    """A shard that is on disk.
+    """A shard on disk.
 
     Args:
         shard: Its clips.
         sha256: Digest of the bytes of its feature maps.
         num_bytes: Size of the file.
-        excluded: Why a clip is not in it, by the clip's number in the list.
+        excluded: The reason of each excluded clip, by the clip's index in the list.
     """
 
     shard: Shard
@@ -67,7 +67,7 @@ class WrittenShard:
 
     @property
     def clips(self) -> list[int]:
-        """Numbers of the clips that it holds, in their order."""
+        """Indices of the clips that it holds, in order."""
         return [i for i in range(self.shard.start, self.shard.stop) if i not in self.excluded]
 
 
@@ -81,7 +81,7 @@ def plan_shards(spec: FeatureSpec, max_bytes: int) -> Iterator[Shard]:
 
 
 def map_bytes(feature_shape: tuple[int, ...]) -> int:
-    """Bytes of one feature map: two a number, in float16 and in bfloat16."""
+    """Bytes of one feature map in float16 or bfloat16."""
     return 2 * prod(feature_shape)
 
 
@@ -102,14 +102,14 @@ def cache_bytes(
 def write_shard(
     root: Path, shard: Shard, spec_digest: str, feature_maps: Tensor, excluded: Mapping[int, str]
 ) -> WrittenShard:
-    """Writes a shard; the file appears complete or not at all.
+    """Writes a shard atomically.
 
     Args:
         root: The cache's folder.
         shard: The shard.
         spec_digest: The digest of the cache's spec.
-        feature_maps: Those of the clips that are not excluded.
-        excluded: Why a clip is left out, by its number in the list.
+        feature_maps: The feature maps of the clips that are not excluded.
+        excluded: The reason of each excluded clip, by its index in the list.
 
     Shapes:
         - **feature_maps** `[clips, views, C, T, H, W]`
@@ -123,7 +123,7 @@ def write_shard(
 
 
 def check_shard(root: Path, shard: Shard, spec_digest: str, shape: tuple[int, ...]) -> WrittenShard:
-    """Reads a shard that an earlier run wrote, every byte of it.
+    """Reads and verifies a shard that an earlier run wrote.
 
     Raises:
         DataError: If it is missing, damaged, or belongs to another cache.
@@ -137,7 +137,7 @@ def check_shard(root: Path, shard: Shard, spec_digest: str, shape: tuple[int, ..
         finished = WrittenShard(shard, about["sha256"], num_bytes, excluded)
         belongs = (about["recipe"], about["stop"]) == (spec_digest, shard.stop)
     except Exception as error:  # safetensors raises types of its own; metadata may be anyone's
-        raise DataError(f"{path}: not a whole shard: {error}") from error
+        raise DataError(f"{path}: not a complete shard: {error}") from error
     if not belongs:
         raise DataError(f"{path}: a shard of another cache")
     if tuple(feature_maps.shape) != (len(finished.clips), shard.num_views, *shape):

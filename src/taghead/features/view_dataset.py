@@ -1,4 +1,4 @@
-"""Torch dataset of the views of every clip, in the batches in which they are stored."""
+"""Torch dataset of all views of every clip, for extraction."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from taghead.features.shards import Shard
 from taghead.video.preprocessing import Preprocessing
 
 ViewKey = tuple[Split, int]
-"""Split, and index of the clip in its list."""
+"""A split, and the index of a clip in its list."""
 
 ViewBatch = list[tuple[ViewKey, Tensor | str]]
-"""Clips' views `[V, 3, T, H, W]`, or why a clip cannot be read."""
+"""For each clip, its views `[V, 3, T, H, W]`, or why it cannot be read."""
 
 
 class ViewDataset(Dataset):
-    """All views of a clip, by key: the first as a test sees it, the others as training draws them.
+    """All views of a clip, by key: first that of a test, then random ones as in training.
 
     Args:
         clips: The clips of each split.
         preprocessing: How frames are sampled and transformed.
         num_views: Views of a clip of the split `train`.
-        seed: Seed of the random views. A view is always the same, whatever was read before it.
-        unreadable: Clips that are known to be, and why; they are not tried.
+        seed: Seed of the random views. A view does not depend on the order of reading.
+        unreadable: Clips that are known to be unreadable, with the reason; they are not read.
         surveys: Stored surveys of files, by absolute path.
 
     Shapes:
@@ -78,9 +78,9 @@ class ViewDataset(Dataset):
 
 
 def view_seed(seed: int, number: int, view: int) -> int:
-    """A seed of 64 bits, which hardly any other view shares.
+    """A seed of 64 bits for a view, unique but for rare collisions.
 
-    It is made of the clip's number, which is the same wherever the videos lie.
+    It depends on the clip's index, not its path, so it is the same on every machine.
     """
     digest = hashlib.sha256(f"{seed} {number} {view}".encode()).digest()
     return int.from_bytes(digest[:8], "big")
@@ -89,10 +89,10 @@ def view_seed(seed: int, number: int, view: int) -> int:
 def view_loader(
     dataset: ViewDataset, shards: Iterable[Shard], batch_size: int, num_workers: int, pin: bool
 ) -> DataLoader:
-    """All clips of some shards, about `batch_size` views at a time, each shard on its own.
+    """Loads the clips of shards in batches of about `batch_size` views, which do not cross shards.
 
-    So a clip comes with the same others, on whose number its rounding depends, in whatever run it
-    is read.
+    A clip is therefore in the same batch in every run: its feature map's rounding depends on the
+    size of the batch.
     """
     batches: list[list[ViewKey]] = []
     for shard in shards:

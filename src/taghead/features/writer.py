@@ -1,4 +1,4 @@
-"""Writer of a feature cache: shard by shard; a stopped one is resumed."""
+"""Writer of a feature cache, shard by shard and resumable."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from taghead.errors import DataError
 from taghead.features.feature_spec import (
     BACKBONE,
     EXCLUDED,
-    FORMAT,
     MANIFEST,
+    MANIFEST_VERSION,
     FeatureSpec,
     read_cache_manifest,
     spec_of,
@@ -41,15 +41,15 @@ from taghead.files import atomic_file, remove_unfinished
 
 
 class CacheWriter:
-    """The folder of a feature cache, held for writing by one process.
+    """The folder of a feature cache, locked for writing by one process.
 
-    It is a context; shards that an earlier run finished are verified when it is entered, and
-    written again if they are damaged.
+    It is a context manager. On entering, shards of an earlier run are verified; damaged ones are
+    written again.
 
     Args:
-        root: The folder; made if missing.
-        spec: What the feature maps are made from.
-        shard_bytes: How large a shard may be; a cache that was begun keeps its own.
+        root: The folder; created if missing.
+        spec: The spec of the feature maps.
+        shard_bytes: Maximum size of a shard; an unfinished cache keeps its own.
 
     Raises:
         DataError: On entering, if the folder holds anything else or a cache of another spec, or
@@ -140,7 +140,7 @@ class CacheWriter:
         )
 
     def excluded(self, split: Split) -> list[ExcludedClip]:
-        """The clips of a split that are left out so far."""
+        """The clips of a split that are excluded so far."""
         clips = self.spec.clips[split]
         done = [self.finished[s] for s in self.shards if s.split == split and s in self.finished]
         return [
@@ -150,12 +150,12 @@ class CacheWriter:
         ]
 
     def counts(self, split: Split) -> dict[str, int]:
-        """How many clips a split lists, uses and leaves out."""
+        """The numbers of listed, used and excluded clips of a split."""
         listed, excluded = len(self.spec.clips[split]), len(self.excluded(split))
         return {"num_listed": listed, "num_used": listed - excluded, "num_excluded": excluded}
 
     def _examine(self) -> None:
-        """Reads the manifest and verifies the shards that are there."""
+        """Reads the manifest and verifies the existing shards."""
         remove_unfinished(self.root)
         if (self.root / MANIFEST).exists():
             manifest = read_cache_manifest(self.root)
@@ -175,7 +175,7 @@ class CacheWriter:
                 self.damaged.append(str(error))
 
     def _entries(self, split: Split) -> list[dict[str, Any]]:
-        """What the manifest says of a split's shards."""
+        """The manifest's entries of a split's shards."""
         done = [self.finished[shard] for shard in self.shards if shard.split == split]
         return [
             {
@@ -190,7 +190,7 @@ class CacheWriter:
 
     def _write_manifest(self, **progress: Any) -> None:
         manifest = {
-            "format": FORMAT,
+            "format": MANIFEST_VERSION,
             "taghead": __version__,
             "shard_bytes": self.shard_bytes,
             **progress,

@@ -1,11 +1,11 @@
 from .convert import from_tokens as from_tokens
 from .convert import grid_of as grid_of
-from .convert import repeat_edges as repeat_edges
 from .convert import to_data as to_data
 from .convert import to_feature_map as to_feature_map
 from .convert import to_hetero_data as to_hetero_data
 from .convert import to_tokens as to_tokens
 from .edge_index import clip_edges as clip_edges
+from .edge_index import repeat_edges as repeat_edges
 from .edges import DynamicEdges as DynamicEdges
 from .edges import EdgeRule as EdgeRule
 from .edges import intra_frame_edges as intra_frame_edges
@@ -20,7 +20,7 @@ from .relations import RELATIONS as RELATIONS
 from .relations import TIME_ALIGNED as TIME_ALIGNED
 from .relations import Relation as Relation
 from .relations import as_relation as as_relation
-from .relations import combine as combine
+from .relations import as_relations as as_relations
 from .relations import custom as custom
 from .relations import future as future
 from .relations import motion_aligned as motion_aligned

@@ -1,7 +1,7 @@
 """Baseline graphs that a relation is compared with: the same degrees and random edges, or none.
 
 Their random numbers come from numpy's `RandomState`, whose streams are the same in every version
-and on every machine: a checkpoint finds the edges that it was trained on.
+and on every machine, so a loaded checkpoint has the edges that it was trained with.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ def no_edges(grid: GridShape) -> Tensor:
 class ShuffledEdges:
     """Another rule's edges, rewired at random with all in- and out-degrees preserved.
 
-    There are no self-loops and no duplicate edges. Pairs of edges swap their sources wherever that
-    stays so, over and over, which samples such graphs uniformly. Where no other such graph exists,
-    as on a single frame, the edges are the rule's own.
+    There are no self-loops and no duplicate edges. Random pairs of edges swap their sources, unless
+    a swap would create either; repeated swaps sample such graphs uniformly. Where no other such
+    graph exists, as on a single frame, the edges are the rule's own.
 
     Args:
         base: The rule.
@@ -82,7 +82,7 @@ def _are_new(
 
 @dataclass(frozen=True)
 class RandomEdges:
-    """Random sources for every token among all others, with another rule's in-degrees.
+    """Random sources for every token, drawn from all others, with another rule's in-degrees.
 
     Args:
         base: The rule.
@@ -125,7 +125,7 @@ def _draw(
 
 
 def generator(seed: int) -> np.random.RandomState:
-    """A random generator for any seed of at least 0."""
+    """A random generator for a seed of at least 0."""
     sequence = np.random.SeedSequence(seed)
     return np.random.RandomState(np.random.MT19937(sequence))
 

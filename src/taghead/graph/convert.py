@@ -9,9 +9,9 @@ from torch import Tensor
 from torch_geometric.data import Batch, Data, HeteroData
 from torch_geometric.data.storage import BaseStorage
 
-from taghead.graph.edge_index import any_dynamic, batch_edges, clip_edges, typed_clip_edges
+from taghead.graph.edge_index import any_dynamic, clip_edges, disjoint_union, typed_clip_edges
 from taghead.graph.grid import Grid
-from taghead.graph.relations import RELATIONS, Relation, combine
+from taghead.graph.relations import RELATIONS, Relation, as_relations
 
 ClipAttributes = dict[tuple[tuple[str, str, str] | None, str], Tensor]
 """Attributes that differ from clip to clip, `[B, ...]`, by their store's key and their name."""
@@ -44,7 +44,7 @@ def to_data(feature_map: Tensor, relations: Iterable[Relation] = RELATIONS) -> B
 
     Equal, attribute by attribute, to `Batch.from_data_list` of the single clips' graphs, without
     a loop over them: `batch[i]`, `to_data_list()` and `num_graphs` work. Dynamic edges are computed
-    from these features: give the tokens that enter a head's graph to get the head's edges.
+    from these features: pass the tokens that enter a head's graph to get the head's edges.
 
     Args:
         feature_map: A backbone's output.
@@ -91,7 +91,7 @@ def to_hetero_data(feature_map: Tensor, relations: Iterable[Relation] = RELATION
     graph, by_clip = HeteroData(), ClipAttributes()
     graph["token"].x = x[0]
     graph["token"].pos = grid.positions().to(feature_map)
-    for relation in combine(relations):
+    for relation in as_relations(relations):
         edges = clip_edges(x, grid, relation)
         graph[relation].edge_index = edges[0]
         if relation.is_dynamic:
@@ -118,16 +118,6 @@ def to_feature_map(graphs: Data | HeteroData, grid: Grid | None = None) -> Tenso
     if num_tokens % grid.num_nodes:
         raise ValueError(f"x must hold a multiple of {grid.num_nodes} tokens (got {num_tokens})")
     return from_tokens(tokens.x.view(-1, grid.num_nodes, channels), grid)
-
-
-def repeat_edges(edge_index: Tensor, num_graphs: int, num_nodes: int) -> Tensor:
-    """The edges of `num_graphs` disjoint copies of a graph, one copy after the other.
-
-    Shapes:
-        - **edge_index** `[2, E]`
-        - **output** `[2, num_graphs*E]`
-    """
-    return batch_edges(edge_index.expand(num_graphs, -1, -1), num_nodes)
 
 
 def _repeat(graph: Data | HeteroData, x: Tensor, by_clip: ClipAttributes) -> Batch:
@@ -166,5 +156,5 @@ def _attribute(
         offsets = torch.arange(num_graphs).view(-1, 1, 1) * num_nodes
         is_hetero = store._key is not None
         increments = offsets.expand(-1, 2, 1) if is_hetero else offsets.flatten()
-        return batch_edges(values, num_nodes), slices, increments
+        return disjoint_union(values, num_nodes), slices, increments
     return values.flatten(0, 1), slices, torch.zeros(num_graphs, dtype=torch.long)

@@ -1,4 +1,4 @@
-"""Edge features that positions give: where an edge comes from, seen from where it goes."""
+"""Edge features from positions: the offset of an edge's source from its target."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ OCTAVES = 3.0  # an offset of 7 tokens becomes 1
 
 
 def edge_width(edge_features: EdgeFeatures) -> int | None:
-    """How many features an edge has; none without features.
+    """The number of features of an edge; None without features.
 
     Raises:
-        ValueError: If there is no such choice.
+        ValueError: If `edge_features` is neither `none` nor `offset`.
     """
     if edge_features not in get_args(EdgeFeatures):
         choices = ", ".join(get_args(EdgeFeatures))
@@ -25,11 +25,11 @@ def edge_width(edge_features: EdgeFeatures) -> int | None:
 
 
 def offsets(pos: Tensor, edge_index: Tensor) -> Tensor:
-    r"""An edge's source minus its target, and how far apart they are in the frame.
+    r"""The offset of each edge's source from its target, and their distance in the frame.
 
     Frames, rows, columns and distance are on the logarithmic scale of `Swin Transformer V2
-    <https://arxiv.org/abs/2111.09883>`_: neighbours stay well apart, 7 tokens are 1, and a number
-    means the same on a grid of any size.
+    <https://arxiv.org/abs/2111.09883>`_: nearby offsets stay distinct, an offset of 7 tokens is 1,
+    and a value means the same on a grid of any size.
 
     .. math:: \mathrm{sign}(d) \log_2(1 + |d|) / 3
 

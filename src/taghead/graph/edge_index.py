@@ -1,15 +1,20 @@
-"""The edge indices of a batch of clips, for fixed edges and for those computed from features."""
+"""Edge indices of a batch of clips, for fixed relations (cached) and for dynamic ones."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache, wraps
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
+from taghead.graph.edge_features import offsets
 from taghead.graph.edges import DynamicEdges
 from taghead.graph.grid import Grid
-from taghead.graph.relations import RelationLike, as_relation
+from taghead.graph.relations import Relation, RelationLike, as_relation
+
+R = TypeVar("R")
 
 
 def any_dynamic(relations: Iterable[RelationLike]) -> bool:
@@ -22,7 +27,7 @@ def clip_edges(x: Tensor, grid: Grid, relation: RelationLike) -> Tensor:
 
     Args:
         x: The tokens that enter the graph: the output of a head's `encode`.
-        grid: The grid that they lie on.
+        grid: The grid of the tokens.
         relation: Any relation.
 
     Shapes:
@@ -55,7 +60,7 @@ def typed_clip_edges(
     return torch.stack([edge % grid.num_nodes, edge // grid.num_nodes], dim=1), edge_types
 
 
-def batch_edges(edges: Tensor, num_nodes: int) -> Tensor:
+def disjoint_union(edges: Tensor, num_nodes: int) -> Tensor:
     """The edge index of the disjoint union of all clips' graphs.
 
     Args:
@@ -68,3 +73,75 @@ def batch_edges(edges: Tensor, num_nodes: int) -> Tensor:
     """
     first = torch.arange(len(edges), device=edges.device).view(-1, 1, 1) * num_nodes
     return (edges + first).transpose(0, 1).flatten(1)
+
+
+def repeat_edges(edge_index: Tensor, num_graphs: int, num_nodes: int) -> Tensor:
+    """The edges of `num_graphs` disjoint copies of a graph, one copy after the other.
+
+    Shapes:
+        - **edge_index** `[2, E]`
+        - **output** `[2, num_graphs*E]`
+    """
+    return disjoint_union(edge_index.expand(num_graphs, -1, -1), num_nodes)
+
+
+class BatchedEdges(NamedTuple):
+    """The edges of a batch of equal grids, with the other graph tensors that operators take."""
+
+    edge_index: Tensor  # [2, B*E], sorted by target, then source
+    edge_type: Tensor  # [B*E]
+    pos: Tensor  # [B*N, 3], (t, y, x)
+    batch: Tensor  # [B*N]
+
+
+def can_cache(device: torch.device) -> bool:
+    """Whether a new tensor has values to cache: in a trace or under a fake mode it has none."""
+    return not torch.compiler.is_compiling() and type(torch.empty(0, device=device)) is Tensor
+
+
+def cached(function: Callable[..., R]) -> Callable[..., R]:
+    """Caches tensors that a function builds from sizes and, as its last argument, a device.
+
+    A cached tensor must not come from inference mode either: no backward pass could use it.
+    """
+    once = lru_cache(maxsize=32)(function)
+
+    @wraps(function)
+    def wrapper(*args: Any) -> R:
+        if not can_cache(args[-1]):
+            return function(*args)
+        with torch.inference_mode(False):
+            return once(*args)
+
+    return wrapper
+
+
+@cached
+def batched_edges(
+    grid: Grid, relations: tuple[Relation, ...], batch_size: int, device: torch.device
+) -> BatchedEdges:
+    """The edges of a batch of equal grids, for fixed relations.
+
+    Shapes:
+        - **edge_index** `[2, B*E]`, **edge_type** `[B*E]`, **pos** `[B*N, 3]`, **batch** `[B*N]`
+    """
+    edge_index, edge_type = grid.typed_edges(relations)
+    return BatchedEdges(
+        edge_index=repeat_edges(edge_index, batch_size, grid.num_nodes).to(device),
+        edge_type=edge_type.repeat(batch_size).to(device),
+        pos=grid.positions().repeat(batch_size, 1).to(device),
+        batch=torch.arange(batch_size).repeat_interleave(grid.num_nodes).to(device),
+    )
+
+
+@cached
+def batched_offsets(
+    grid: Grid,
+    relations: tuple[Relation, ...],
+    batch_size: int,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> Tensor:
+    """The offsets of the same edges, `[B*E, 4]`."""
+    edge_index, _ = grid.typed_edges(relations)
+    return offsets(grid.positions().to(dtype), edge_index).repeat(batch_size, 1).to(device)

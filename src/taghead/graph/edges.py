@@ -1,7 +1,7 @@
 """Rules for the edges of relations: functions of a grid's sizes, each with its row in the table.
 
-Rules are equal if they make the same edges, so they can key a cache. None loops over nodes. To add
-a relation, write its rule here and add its row to `KINDS`.
+Rules that make the same edges compare equal, so a rule can key a cache. No rule loops over nodes.
+To add a relation, write its rule here and add its row to `KINDS`.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ EdgeRule = Callable[[GridShape], Tensor]
 
 @dataclass(frozen=True)
 class RelationKind:
-    """A row of the table of relations: relations of one rule that differ by at most one integer.
+    """A row of the table of relations: one rule, whose relations differ in one integer.
 
     Args:
         constructor: The name without the integer, as in the notation `past(reach=3)`.
         name: The relation's name with `{}` for the integer. No name may contain another's, so the
             integer stands between letters: `past_{}f`.
-        rule: The rule for the edges, made of the integer.
-        argument: What the integer is called; none for a single relation, whose integer is 0.
-        default: The integer if none is given; none if it must be given.
-        minimum: The least integer.
-        other_names: Names of single integers that have a name of their own.
+        rule: From the integer to the rule for the edges.
+        argument: The name of the integer; None for a single relation, whose integer is 0.
+        default: The default of the integer; None if it must be given.
+        minimum: The smallest allowed integer.
+        other_names: Special names of single integers, such as `time_aligned` for a reach of 1.
     """
 
     constructor: str
@@ -44,7 +44,7 @@ class RelationKind:
     other_names: Mapping[int, str] = field(default_factory=dict)
 
     def member_name(self, number: int) -> str:
-        """The name of the relation with an integer."""
+        """The relation's name for an integer."""
         return self.other_names.get(number) or self.name.format(number)
 
 
@@ -68,8 +68,8 @@ def intra_frame_edges(grid: GridShape) -> Tensor:
 class TimeEdges:
     """Directed edges from the same position in the frames before and after, without self-loops.
 
-    A reach of r < T frames in one direction makes P*r*(2*T-r-1)/2 edges, more reach no more than
-    r = T-1.
+    A reach of r < T frames in one direction makes P*r*(2*T-r-1)/2 edges; a larger reach makes as
+    many as r = T-1.
 
     Args:
         before: Number of frames before the target's that a source may lie in.
@@ -83,7 +83,7 @@ class TimeEdges:
     after: int
 
     def offsets(self, frames: int) -> list[int]:
-        """Source frame minus target frame, of all edges that a clip of `frames` frames has."""
+        """Source frame minus target frame, for all edges of a clip of `frames` frames."""
         before, after = min(self.before, frames - 1), min(self.after, frames - 1)
         return [offset for offset in range(-before, after + 1) if offset != 0]
 
@@ -112,7 +112,7 @@ class WindowEdges:
     radius: int
 
     def offsets(self, height: int, width: int) -> list[tuple[int, int]]:
-        """Source minus target in (rows, columns), of all edges that a frame of a size has."""
+        """Source minus target in (rows, columns), for all edges of a frame."""
         rows, columns = min(self.radius, height - 1), min(self.radius, width - 1)
         every = [(y, x) for y in range(-rows, rows + 1) for x in range(-columns, columns + 1)]
         return [offset for offset in every if offset != (0, 0)]
@@ -130,7 +130,7 @@ time_aligned_edges = TimeEdges(before=1, after=1)
 
 
 class DynamicEdges(ABC):
-    """A rule that computes the edges of each clip from its features, not from a grid alone."""
+    """A rule that computes the edges of each clip from its features, not from the grid alone."""
 
     @abstractmethod
     def edges_of(self, x: Tensor, grid: GridShape) -> Tensor:
@@ -138,7 +138,7 @@ class DynamicEdges(ABC):
 
         Args:
             x: The tokens that enter the graph.
-            grid: The grid that they lie on.
+            grid: The grid of the tokens.
 
         Shapes:
             - **x** `[B, N, C]`
@@ -154,14 +154,14 @@ class DynamicEdges(ABC):
 
 @dataclass(frozen=True)
 class CustomEdges:
-    """The edges that a user's function gives, checked and sorted.
+    """The edges of a user's function, checked and sorted.
 
     Args:
         name: The relation's name, for errors.
         function: From a grid to its edges, `[2, E]`, source first, in any order.
 
     Raises:
-        ValueError: If the function gives anything else; the message names the relation.
+        ValueError: If the function returns anything else; the message names the relation.
     """
 
     name: str
@@ -182,7 +182,7 @@ class CustomEdges:
 
     @property
     def _requirement(self) -> str:
-        return f"custom relation {self.name!r}: the function must give an int64 tensor [2, E]"
+        return f"custom relation {self.name!r}: the function must return an int64 tensor [2, E]"
 
 
 def _summary(value: object) -> str:

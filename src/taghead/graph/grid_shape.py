@@ -1,4 +1,4 @@
-"""Sizes and node indices of a regular space-time grid: the argument of the rules for edges."""
+"""Sizes and node indices of a regular space-time grid: the argument of edge rules."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ class GridShape:
 
     @property
     def num_positions(self) -> int:
-        """Positions of one frame: P = H*W."""
+        """Number of positions of a frame: P = H*W."""
         return self.height * self.width
 
     @property
     def num_nodes(self) -> int:
-        """Tokens in all: N = T*H*W."""
+        """Number of tokens: N = T*H*W."""
         return self.frames * self.num_positions
 
     def positions(self) -> Tensor:

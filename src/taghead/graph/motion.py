@@ -1,4 +1,4 @@
-"""Motion-aligned edges: from the best match of features in the frames before and after."""
+"""Motion-aligned edges: each token's best feature matches in the frames before and after."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class MotionEdges(DynamicEdges):
     """Directed edges from the most similar token of the frame before, and of the frame after.
 
     Similarity is the cosine of the features, among the tokens at most `radius` rows and columns
-    away. The nearest of equal ones is taken, so that a still clip has the edges of `time_aligned`;
+    away. Ties go to the nearest token, so that a still clip has the edges of `time_aligned`;
     the number of edges is the same, 2*(T-1)*P. The choice has no gradient.
 
     Args:
@@ -75,7 +75,7 @@ class MotionEdges(DynamicEdges):
 
 
 def _best_match(cosine: Tensor, nearness: Tensor, inside: Tensor) -> Tensor:
-    """The best source of each target: `[..., P, P]` -> `[..., P]`."""
+    """The best-matching source of each target: `[..., P, P]` -> `[..., P]`."""
     cosine = cosine.masked_fill(~inside, -torch.inf)
     is_best = cosine >= cosine.amax(-1, keepdim=True) - TIE
     last = torch.iinfo(nearness.dtype).max

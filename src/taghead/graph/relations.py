@@ -1,6 +1,6 @@
 """Relations: edge types, each with one name and the rule for its edges.
 
-The table `KINDS` collects the rows of the modules with the rules; names are read from it.
+The table `KINDS` collects the rows of the modules that define rules; all names come from it.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ KINDS = (*FIXED, *DYNAMIC, *BASELINES)
 class Relation(tuple[str, str, str]):
     """An edge type as PyG writes one, ("token", name, "token"), with the rule for its edges.
 
-    It equals, hashes and works as the plain tuple, so it can key a `HeteroData` or a `HeteroConv`.
-    Two relations of one name are equal if their rules are.
+    It equals and hashes like the plain tuple, so it can key a `HeteroData` or a `HeteroConv`. Two
+    relations of the same name are equal if their rules are.
 
     Args:
         name: The relation's name: letters, digits and single underscores. In a graph, no name may
@@ -172,7 +172,7 @@ def random_time(seed: int = 0) -> Relation:
 
 
 def custom(name: str, function: Callable[[Any], Tensor]) -> Relation:
-    """Any edges. They run through PyG, and no config file can hold them.
+    """A relation with edges of your own. It runs through PyG; no config file can hold it.
 
     Args:
         name: The relation's name.
@@ -180,7 +180,8 @@ def custom(name: str, function: Callable[[Any], Tensor]) -> Relation:
             It is called once for every grid.
 
     Raises:
-        ValueError: If the name is one of the package's; when edges are made, if they are not such.
+        ValueError: If the name is one of the package's; when edges are built, if the function
+            returns anything else.
     """
     if name in _BY_CONSTRUCTOR or _kind_of(name) is not None:
         raise ValueError(f"custom: name must not be one of the package's own (got {name!r})")
@@ -192,7 +193,7 @@ def as_relation(relation: RelationLike) -> Relation:
 
     Names are `intra_frame`, `time_aligned`, `time_2f`, `past_3f`, `future_3f`, `window_1p`,
     `motion_1p`, `no_edges`, `shuffled_0_intra`, `shuffled_0_time`, `random_0_intra` and
-    `random_0_time`, with any integers. The notation of the constructors is read too:
+    `random_0_time`, with any integers. The notation of the constructors works too:
     `past(reach=3)` is `past_3f`, and `past` is `past_1f`.
 
     Raises:
@@ -210,8 +211,8 @@ def as_relation(relation: RelationLike) -> Relation:
     return found
 
 
-def find(relations: Iterable[Relation], wanted: RelationLike) -> Relation:
-    """The one of some relations that a name, an edge type or a constructor's notation stands for.
+def find_relation(relations: Iterable[Relation], wanted: RelationLike) -> Relation:
+    """Finds a relation by its name, its edge type or the notation of its constructor.
 
     Raises:
         ValueError: If it is not among them; the message has their names.
@@ -225,8 +226,8 @@ def find(relations: Iterable[Relation], wanted: RelationLike) -> Relation:
     raise ValueError(f"relation must be one of {names} (got {wanted!r})")
 
 
-def combine(relations: Iterable[RelationLike]) -> tuple[Relation, ...]:
-    """The relations of one graph.
+def as_relations(relations: Iterable[RelationLike]) -> tuple[Relation, ...]:
+    """Relations that can be in one graph.
 
     Raises:
         ValueError: If one's name contains another's; the message has both.
@@ -250,17 +251,17 @@ _OTHER_NAMES = {name: (kind, n) for kind in KINDS for n, name in kind.other_name
 
 
 def _member(constructor: str, number: int) -> Relation:
-    """The relation of a kind and an integer, which is checked."""
+    """The relation of a kind with an integer, which is checked."""
     kind = _BY_CONSTRUCTOR[constructor]
     minimum = kind.minimum if kind.argument else 0
     if not isinstance(number, int) or isinstance(number, bool) or number < minimum:
         allowed = "a positive integer" if minimum else "an integer of at least 0"
         raise ValueError(f"{constructor}: {kind.argument} must be {allowed} (got {number!r})")
-    return _made(constructor, number)
+    return _cached_relation(constructor, number)
 
 
 @cache
-def _made(constructor: str, number: int) -> Relation:
+def _cached_relation(constructor: str, number: int) -> Relation:
     kind = _BY_CONSTRUCTOR[constructor]
     return Relation(kind.member_name(number), kind.rule(number))
 
@@ -299,7 +300,7 @@ def _by_call(text: str) -> Relation | None:
 
 
 def _known_names(wanted: object) -> str:
-    """All names, with N for their integers, and the most similar one to what was given."""
+    """All names, with N for their integers, and the one most similar to the given name."""
     names = [name for kind in KINDS for name in (*kind.other_names.values(), kind.name)]
     known = ", ".join(name.format("N") for name in names)
     text = str(wanted[1] if isinstance(wanted, tuple) and len(wanted) == 3 else wanted)

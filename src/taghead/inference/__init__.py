@@ -1,4 +1,4 @@
-"""Use of a trained model: predictions for video files, and conversion of checkpoints.
+"""Inference with a trained model: predictions for video files, and conversion of checkpoints.
 
 It imports `taghead.data`, `taghead.model`, `taghead.video` and what lies below them.
 """

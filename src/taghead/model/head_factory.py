@@ -1,4 +1,4 @@
-"""The type of a head factory: what makes a head for a backbone's width, the classes and a grid."""
+"""The type of head factories: from a backbone's width, the classes and a grid to a head."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The modules of a head, from tokens to logits, as the paper's figure has them.
+"""The modules of a head, from tokens to logits, in the structure of the paper's figure.
 
 It imports `taghead.attention`, `taghead.operators` and `taghead.graph`; it never sees a video.
 """

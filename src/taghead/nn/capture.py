@@ -1,4 +1,4 @@
-"""A forward pass through a head's parts that captures their attention."""
+"""A head's forward pass that also returns its attention weights."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def capture(
     relations: tuple[Relation, ...],
     runner: GridRunner,
 ) -> tuple[Tensor, EdgeAttention]:
-    """Logits and attention weights, from before any dropout.
+    """Logits and attention weights, the weights before any dropout.
 
-    Operators with a dense kernel give their weights densely. The logits are those of a plain
-    forward pass. With gradients enabled, they flow through the weights.
+    Weights come from dense kernels where operators have one. The logits are those of a plain
+    forward pass. The weights are differentiable.
 
     Args:
         x: The tokens that enter the Transformer: the output of a head's `embed`.

@@ -1,4 +1,4 @@
-"""The last layers of a head on frame means alone, where that is exact: less work, same logits."""
+"""Frame means: a head's last layers run on them alone where that gives the same logits."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ def frame_means(x: Tensor, grid: Grid) -> Tensor:
 def first_layer_on_frame_means(
     layers: nn.ModuleList, readout: nn.Module, runner: GridRunner
 ) -> int:
-    """The index of the first layer from which on the readout needs frame means alone.
+    """The index of the first layer that can run on frame means, as can all layers after it.
 
-    Those are the last layers that are linear in the tokens and commute with the mean over a frame.
-    The index is the number of layers if there is no such layer, or if the engine, the readout or
-    edge dropout needs all tokens.
+    Such layers are linear in the tokens and commute with the mean over a frame. The index is the
+    number of layers if there is no such layer, or if the engine, the readout or edge dropout needs
+    all tokens.
     """
     first = len(layers)
     if runner.engine == "pyg" or not needs_frame_means_only(readout):

@@ -19,13 +19,13 @@ class GraphModel(nn.Module):
     """Message passing, readout and classifier with the signature of a PyG model.
 
     It takes any heterogeneous graph with the node type `token` and the layers' relations, so PyG's
-    explainers, loaders and transforms work on it. It shares its parameters with these parts.
+    explainers, loaders and transforms work with it. It shares its parameters with the head.
 
     Args:
         layers: The message-passing layers.
         readout: From all tokens of a clip to one vector.
         classifier: From this vector to logits.
-        grid: The grid of the graphs that have no positions.
+        grid: The grid of graphs without positions.
         edge_features: As in `operators.propagate`.
         edge_dropout: As in `operators.propagate`.
 
@@ -51,7 +51,7 @@ class GraphModel(nn.Module):
         edge_dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        self.training = layers.training  # PyG's Explainer puts all parts back into this mode
+        self.training = layers.training  # PyG's Explainer restores this mode in all submodules
         self.grid = grid
         self.layers = layers
         self.edge_features = edge_features
@@ -78,7 +78,7 @@ class GraphModel(nn.Module):
         batch: Tensor | None,
         pos: Tensor | None,
     ) -> Tensor:
-        """The same with the tokens' own tensors.
+        """The same, with tensors of the node type `token` in place of dictionaries.
 
         Shapes:
             - **x** `[M, channels]`, **batch** `[M]`, **pos** `[M, 3]`
@@ -100,7 +100,7 @@ class GraphModel(nn.Module):
         return self.aggregation(x, batch, frame=pos[:, 0].long())
 
     def _grid_positions(self, batch: Tensor) -> Tensor:
-        """Each token's (t, y, x), `[M, 3]`, on graphs of this model's grid."""
+        """The (t, y, x) of each token, `[M, 3]`, for graphs of this model's grid."""
         num_nodes = self.grid.num_nodes
         if not (batch.bincount() == num_nodes).all():
             raise ValueError(

@@ -12,7 +12,7 @@ from taghead.attention.edge_attention import EdgeAttention
 from taghead.errors import check_choices, check_counts
 from taghead.graph.convert import grid_of, to_tokens
 from taghead.graph.grid import Grid
-from taghead.graph.relations import combine
+from taghead.graph.relations import as_relations
 from taghead.nn.capture import capture
 from taghead.nn.frame_means import first_layer_on_frame_means, frame_means
 from taghead.nn.graph_model import GraphModel
@@ -46,13 +46,13 @@ class TAGHead(nn.Module):
         in_channels: Width of the backbone's feature map.
         num_classes: Number of classes K.
         grid: The feature map's (T, H, W). Other grids are accepted; the positions are resized.
-        channels: Width of the tokens; when not given the backbone's own, but at most 512, the
-            paper's: the head's cost grows with its square.
+        channels: Width of the tokens; when not given that of the backbone, but at most 512, the
+            paper's width: the cost of the head grows with its square.
         positions: `full`, one vector a node, or `factorised`, one a frame, row and column.
         positions_std: Standard deviation of the initial positions; the paper's is 1.
         encoder_layers: Transformer layers, 2 in the paper; 0 leaves the stage out.
-        encoder_heads: Attention heads of each.
-        encoder_channels: Width of their feed-forward network.
+        encoder_heads: Attention heads of each Transformer layer.
+        encoder_channels: Width of the feed-forward network of each Transformer layer.
         encoder_norm: LayerNorm before (`pre`) or after (`post`) each block.
         encoder_dropout: Dropout of the Transformer layers.
         conv: The message-passing operator: a PyG class, a partial of one with options, or a
@@ -63,7 +63,7 @@ class TAGHead(nn.Module):
             one on all edges that gets each edge's type; `none`, no graph: a baseline.
         relations: The relations by name: `intra_frame`; `time_aligned`; with any integers
             `time_2f`, `past_3f`, `future_3f`, `window_1p` and `motion_1p`, whose edges are computed
-            from the tokens that enter the graph; the baselines `no_edges`, `shuffled_0_intra`,
+            from the tokens at the graph's input; the baselines `no_edges`, `shuffled_0_intra`,
             `shuffled_0_time`, `random_0_intra`, `random_0_time`, with any seeds; or a `Relation` of
             any edges. When not given, a token's frame, and its position in the three frames before
             and in the three after.
@@ -77,8 +77,8 @@ class TAGHead(nn.Module):
             offset from target to source in frames, rows and columns, and the distance in the frame.
             The head sets their `edge_dim`. They run through PyG.
         edge_dropout: Probability that an edge is dropped, drawn anew at every training step, layer
-            and relation. Training then runs through PyG; evaluation has all edges, and runs as
-            `engine` says.
+            and relation. Training then runs through PyG; evaluation uses all edges and the chosen
+            `engine`.
         readout: `mean`, as in the paper; `attention`, a learned weighted mean; or
             `frame_mean_max`, the maximum over the frames of the mean over each.
         engine: How operators run: `dense`, as tensor algebra on the grid; `pyg`, on edge lists; or
@@ -91,7 +91,7 @@ class TAGHead(nn.Module):
           `EdgeAttention` of all layers
 
     Raises:
-        ValueError: If an argument breaks its rule; the message names both.
+        ValueError: If an argument is invalid; the message names it and the rule.
     """
 
     def __init__(
@@ -143,7 +143,7 @@ class TAGHead(nn.Module):
         self.engine = engine
         self.edge_features = edge_features
         self.edge_dropout = edge_dropout
-        self.relations = combine(relations)
+        self.relations = as_relations(relations)
 
         self.projection = (
             nn.Identity() if channels == in_channels else nn.Linear(in_channels, channels)
@@ -244,9 +244,9 @@ class TAGHead(nn.Module):
 
         Args:
             x: The tokens.
-            grid: The grid that they lie on.
-            all_tokens: Whether the output has every token, or only what the readout needs: then
-                the last layers run on the means over each frame, where that is exact.
+            grid: The grid of the tokens.
+            all_tokens: Whether the output has every token; otherwise the last layers run on frame
+                means where the readout needs no more and the result is the same.
 
         Shapes:
             - **x** `[B, N, channels]`
@@ -276,15 +276,15 @@ class TAGHead(nn.Module):
         )
 
     def graph_model(self) -> GraphModel:
-        """All parts behind the Transformer as a PyG model that shares this head's parameters."""
+        """All parts after the Transformer as a PyG model that shares this head's parameters."""
         parts = self.layers, self.readout, self.classifier, self.grid
         return GraphModel(*parts, self.edge_features, self.edge_dropout)
 
     def config(self) -> dict[str, Any]:
-        """The arguments that rebuild this head, as JSON can hold them.
+        """The arguments that rebuild this head, as JSON-serialisable values.
 
         Raises:
-            ValueError: If the operator or a relation was given as a function, or the head is of a
+            ValueError: If the operator or a relation was given as a function, or the head is a
                 subclass: no file can hold them.
         """
         if type(self) is not TAGHead:

@@ -34,7 +34,7 @@ class TypedOperator(nn.Module):
 
     Args:
         channels: Width of every token.
-        operator: Makes an operator of given widths.
+        operator: Builds an operator of given widths.
         relations: The relations.
         mode: `per_relation`; `union`; or `edge_type`, the union with an operator that gets each
             edge's type.
@@ -46,7 +46,7 @@ class TypedOperator(nn.Module):
         - **output** `[..., channels]`
 
     Raises:
-        ValueError: If the mode and the operator do not fit each other.
+        ValueError: If the operator cannot run in the mode.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class TypedOperator(nn.Module):
                 _check_width(conv, channels, width, num_relations, edge_features)
 
     def commutes_with_means(self, grid: Grid) -> bool:
-        """Whether frame means of the output need frame means of the input alone."""
+        """Whether frame means of the output depend on frame means of the input alone."""
         if self.convs is None:
             return commutes_with_means(self.conv, grid, self.relations)
         return self.aggr != "max" and all(
@@ -173,7 +173,7 @@ class MessagePassingLayer(nn.Module):
         self.residual = residual
 
     def commutes_with_means(self, grid: Grid) -> bool:
-        """Whether frame means of the output need frame means of the input alone."""
+        """Whether frame means of the output depend on frame means of the input alone."""
         between = (self.pre_norm, self.activation, self.post_norm)
         is_plain = (
             all(class_of(module) is nn.Identity for module in between)

@@ -16,11 +16,11 @@ from taghead.graph.grid import Grid
 class PositionalEncoding(nn.Module):
     """A learnable 3D positional encoding, added to the tokens.
 
-    Resized by trilinear interpolation when the tokens lie on another grid than it was made for.
+    Resized by trilinear interpolation for tokens of another grid.
 
     Args:
         channels: Width of every token.
-        grid: The grid that it is made for.
+        grid: The grid of its parameters.
         kind: `full`, a vector for every node as in the paper, or `factorised`, the sum of one for
             the frame, one for the row and one for the column.
         std: Standard deviation of the initial values; the paper's is 1.

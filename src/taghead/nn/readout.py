@@ -21,7 +21,7 @@ from taghead.operators.kernel import class_of
 
 
 class Readout(nn.Module, ABC):
-    """From the tokens of a clip, by frame and position, to one vector.
+    """Base class of readouts: from the tokens of a clip to one vector.
 
     Args:
         channels: Width of every token.
@@ -32,7 +32,7 @@ class Readout(nn.Module, ABC):
     """
 
     uses_frame_means: ClassVar[bool] = False
-    """Whether the output depends on the tokens through their means over each frame alone."""
+    """Whether the output depends on frame means alone."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -46,9 +46,9 @@ class Readout(nn.Module, ABC):
 
     @abstractmethod
     def aggregation(self) -> Aggregation:
-        """The same as a PyG aggregation with the same parameters, for graphs of any size.
+        """The readout as a PyG aggregation with the same parameters, for graphs of any size.
 
-        A `FrameAggregation` gets each token's frame as well.
+        A `FrameAggregation` also takes each token's frame.
         """
 
 
@@ -77,7 +77,7 @@ class FrameMeanMaxReadout(Readout):
         return x.mean(dim=2).amax(dim=1)
 
     def weights(self, x: Tensor) -> Tensor:
-        """The share of channels whose maximum is in a token's frame, split over its positions."""
+        """The share of channels whose maximum is in a token's frame, divided by its positions."""
         best = x.mean(dim=2).argmax(dim=1)  # [B, C]
         counts = best.new_zeros(x.shape[:2]).scatter_add_(1, best, torch.ones_like(best))  # [B, T]
         of_frame = counts.to(x.dtype) / (x.size(2) * x.size(3))
@@ -117,7 +117,7 @@ class FrameMeanMaxAggregation(FrameAggregation):
     ) -> Tensor:
         self.assert_index_present(index)
         assert index is not None
-        # numbered without gaps: a frame without tokens has no mean
+        # indices without gaps: a frame without tokens has no mean
         frames, frame_index = torch.stack([index, frame]).unique(dim=1, return_inverse=True)
         return self.max(self.mean(x, frame_index), frames[0], dim_size=dim_size)
 
@@ -162,5 +162,5 @@ READOUTS: dict[ReadoutName, type[Readout]] = {
 
 
 def needs_frame_means_only(readout: nn.Module) -> bool:
-    """Whether a readout needs only the mean over each frame: its exact class must say so."""
+    """Whether a readout depends on frame means alone; its exact class must declare it."""
     return vars(class_of(readout)).get("uses_frame_means", False)

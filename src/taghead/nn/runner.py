@@ -1,4 +1,4 @@
-"""Runners: where the operators of a head run, on the tokens of a grid or on an edge list."""
+"""Runners: run the operators of a head on the tokens of a grid, or on an edge list."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class GridRunner:
     """Runs operators on the tokens of a grid, or on their means over each frame.
 
     Args:
-        grid: The grid that the tokens lie on.
+        grid: The grid of the tokens.
         engine: As in `operators.propagate`.
         edge_features: As in `operators.propagate`.
         edge_dropout: As in `operators.propagate`.
@@ -115,10 +115,10 @@ class EdgeListRunner:
                 raise ValueError("edge_features offset needs pos_dict, the tokens' (t, y, x)")
             arguments["edge_attr"] = operators.offsets(self.pos.to(x), arguments["edge_index"])
         dropout = self.edge_dropout if conv.training else 0.0
-        arguments = operators.without_some(arguments, dropout) | {"x_0": x_0, "batch": self.batch}
+        arguments = operators.drop_edges(arguments, dropout) | {"x_0": x_0, "batch": self.batch}
         if self.pos is not None:
             arguments["pos"] = self.pos
-        return operators.run(conv, x, **arguments)
+        return operators.run_operator(conv, x, **arguments)
 
     def _edges_of(self, relation: Relation) -> Tensor:
         if relation not in self.edge_index_dict:
@@ -134,7 +134,7 @@ def check_edge_options(engine: Engine, edge_features: EdgeFeatures, edge_dropout
     """Checks the engine, edge features and edge dropout of a head.
 
     Raises:
-        ValueError: If one breaks its rule, or the engine cannot have the others.
+        ValueError: If one is invalid, or the engine does not support the others.
     """
     check_choices(
         engine=(engine, get_args(Engine)), edge_features=(edge_features, get_args(EdgeFeatures))

@@ -10,21 +10,21 @@ from taghead.errors import check_counts
 def transformer(
     channels: int, layers: int, heads: int, feedforward: int, norm: str, dropout: float
 ) -> nn.Module:
-    """torch's Transformer encoder, or nothing when it has no layers.
+    """torch's Transformer encoder, or the identity without layers.
 
     Args:
         channels: Width of every token.
-        layers: How many layers.
-        heads: Attention heads of each.
+        layers: Number of layers.
+        heads: Attention heads of each layer.
         feedforward: Width of their feed-forward network.
-        norm: Whether the LayerNorm stands before (`pre`) or after (`post`) each block.
+        norm: Whether the LayerNorm comes before (`pre`) or after (`post`) each block.
         dropout: Dropout of the layers.
 
     Shapes:
         - **x**, **output** `[B, N, channels]`
 
     Raises:
-        ValueError: If an argument breaks its rule; the message calls it as the head does.
+        ValueError: If an argument is invalid; the message has its name in `TAGHead`.
     """
     if layers == 0:
         return nn.Identity()

@@ -1,7 +1,7 @@
-"""Message-passing operators on a grid: one function, through which every operator runs.
+"""Message-passing operators on a grid: `propagate` runs them, densely where it can.
 
-It holds the algebra of a grid, the verbs on a neighbourhood and the kernels of PyG's operators; it
-imports `taghead.graph`.
+It holds the algebra of a grid, the verbs on a neighbourhood (linear, reduce, attend, pairwise) and
+the kernels of PyG's operators; it imports `taghead.graph`.
 """
 
 from taghead.graph.edge_features import EdgeFeatures as EdgeFeatures
@@ -13,7 +13,7 @@ from taghead.operators.operator import as_operator as as_operator
 from taghead.operators.propagate import Engine as Engine
 from taghead.operators.propagate import attention_weights as attention_weights
 from taghead.operators.propagate import commutes_with_means as commutes_with_means
+from taghead.operators.propagate import drop_edges as drop_edges
 from taghead.operators.propagate import propagate as propagate
 from taghead.operators.propagate import propagate_means as propagate_means
-from taghead.operators.propagate import run as run
-from taghead.operators.propagate import without_some as without_some
+from taghead.operators.propagate import run_operator as run_operator

@@ -30,7 +30,7 @@ class Term:
     Args:
         sums: The matrix A, applied to the sums over each frame, `[T, T]`, target frame first.
         nodes: The matrix B, applied to each position, `[T, T]`.
-        windows: How often each radius' windows are summed, the tokens themselves included.
+        windows: The coefficient of each radius' window sum, which includes the token itself.
         left: A factor for each target, `[T, P]`, or `[T, 1]` if uniform over a frame.
         right: A factor for each source.
     """
@@ -69,7 +69,7 @@ class Term:
 
 @dataclass(frozen=True, eq=False)
 class GridMatrix:
-    """A linear map of a grid's tokens, in float64; as edges, their numbers, target first.
+    """A linear map of a grid's tokens, in float64: entry (i, j) is the weight of edge j -> i.
 
     Args:
         size: Frames, rows and columns of the grid.
@@ -86,7 +86,7 @@ class GridMatrix:
 
     @property
     def identity(self) -> GridMatrix:
-        """The identity on the same grid; as edges, the self-loops."""
+        """The identity on the same grid: the self-loops."""
         eye = np.eye(self.size[0])
         return replace(self, terms=(Term(0 * eye, eye),))
 
@@ -120,11 +120,11 @@ class GridMatrix:
         return replace(self, terms=tuple(term.scale_targets(factors) for term in self.terms))
 
     def scale_sources(self, factors: np.ndarray) -> GridMatrix:
-        """The map preceded by such factors."""
+        """The map preceded by one factor for each token, `[T, P]`, or each frame, `[T, 1]`."""
         return self.transposed.scale_targets(factors).transposed
 
     def degrees(self) -> np.ndarray:
-        """The sum of the weights that arrive at every token, `[T, P]`, or `[T, 1]` if uniform."""
+        """The weighted in-degree of every token, `[T, P]`, or `[T, 1]` if uniform over a frame."""
         total = np.zeros((self.size[0], 1))
         for term in self.terms:
             x = np.ones_like(total[:, :1]) if term.right is None else term.right
@@ -138,7 +138,7 @@ class GridMatrix:
         return total
 
     def mean(self) -> GridMatrix:
-        """Each token's sum over its edges, divided by their number; 0 where it has none."""
+        """The mean over each token's incoming edges; 0 where it has none."""
         return self.scale_targets(1 / np.maximum(self.degrees(), 1))
 
     def normalized(self, add_self_loops: bool = True) -> GridMatrix:
@@ -148,15 +148,15 @@ class GridMatrix:
         return edges.scale_targets(scale).scale_sources(scale)
 
     def of_frame_means(self) -> GridMatrix:
-        """What a map without windows does to the means over each frame: P is 1 then."""
+        """The same map on the means over each frame, for maps without windows: P is 1."""
         (term,) = self.terms
         nodes = self.num_positions * term.sums + term.nodes
         return GridMatrix((self.size[0], 1, 1), (Term(np.zeros_like(nodes), nodes),))
 
     def arrays(self) -> Arrays:
-        """What `apply` needs: rows of `ARRAYS_PER_ROW`, one for each term and radius.
+        """The arguments of `apply`: `ARRAYS_PER_ROW` arrays for each term and radius.
 
-        A matrix of zeros is None. B's diagonal stands in its place if it has nothing else.
+        A matrix of zeros is None. A diagonal B is stored as its diagonal.
         """
         found: list[np.ndarray | None] = []
         for term in self.terms:
@@ -180,12 +180,12 @@ def _pair(term: Term) -> Arrays:
 
 
 def inverse_root(degrees: np.ndarray) -> np.ndarray:
-    """1 over the root of the number of edges, 0 where there is none."""
+    """The inverse square root of degrees, 0 where a degree is 0."""
     return np.where(degrees > 0, degrees, np.inf) ** -0.5
 
 
 def band(size: int, radius: int) -> np.ndarray:
-    """Which of some rows or columns are at most `radius` apart, `[size, size]`."""
+    """A mask of the rows (or columns) that are at most `radius` apart, `[size, size]`."""
     index = np.arange(size)
     return (abs(index[:, None] - index) <= radius).astype(float)
 
@@ -193,7 +193,7 @@ def band(size: int, radius: int) -> np.ndarray:
 def apply(matrices: Sequence[Tensor | None], x: Tensor, size: tuple[int, int]) -> Tensor:
     """Applies a map, given as the tensors of `GridMatrix.arrays`, to tokens `[..., T, P, C]`.
 
-    Under autocast it keeps the type of x, as PyG's sums over edges do. A frame has the given size.
+    Under autocast it keeps the dtype of x, as PyG's sums over edges do. `size` is that of a frame.
     """
     device_type = x.device.type
     if torch.is_autocast_enabled(device_type):
@@ -225,11 +225,11 @@ def _apply_row(matrices: Sequence[Tensor | None], x: Tensor, size: tuple[int, in
 
 
 def zeros_from(x: Tensor) -> Tensor:
-    """Zeros like x that depend on it, as an empty sum over edges does."""
+    """Zeros like x that depend on x in the autograd graph, as an empty sum over edges does."""
     return x.masked_fill(x.new_ones((), dtype=torch.bool), 0.0)
 
 
 def add_up(terms: Iterable[Tensor]) -> Tensor:
-    """The sum of one tensor or more."""
+    """The sum of tensors."""
     first, *others = terms
     return sum(others, start=first)

@@ -1,4 +1,4 @@
-"""A dense kernel: what is known of one operator class, and what kernels share."""
+"""Dense kernels: the record that describes one operator class, and functions that kernels share."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from taghead.operators.neighbourhood import Neighbourhood
 
 
 class Tokens(NamedTuple):
-    """What an operator works on: tokens `[B, T, P, C]`, edge features `[R, D]` by relation."""
+    """The input of a kernel: tokens `[B, T, P, C]`, and edge features by relation `[R, D]`."""
 
     x: Tensor
     x_0: Tensor
@@ -24,14 +24,14 @@ class Tokens(NamedTuple):
 
 
 class Condition(NamedTuple):
-    """A condition for the dense kernel, as a sentence and as a test of an operator."""
+    """A condition of a dense kernel: its text, and its test of an operator."""
 
     text: str
     test: Callable[[Any], bool]
 
 
 class Attention(NamedTuple):
-    """Weights of all neighbours, and the values that they weigh.
+    """Attention weights of all neighbours, and the values that they multiply.
 
     Shapes:
         - **weights** `[B, T, H, P, K]`
@@ -48,18 +48,19 @@ Attend = Callable[[Any, Tokens, Neighbourhood], Attention]
 
 @dataclass(frozen=True)
 class Kernel:
-    """The dense kernel of one operator class, and all that is known of the class.
+    """The dense kernel of one operator class, and the properties of the class.
 
     Args:
         run: `(conv, tokens, neighbourhood)` -> `[B, T, P, C_out]`.
-        conditions: What must hold of the operator as it is set.
+        conditions: Conditions on the operator's options.
         edge_attr: Whether it takes edge features.
-        attention: For an operator that has attention weights, how it weighs its neighbours.
-        shown_attention: The weights that PyG shows for it, where those are others.
-        affine: For an operator that is affine in the tokens if all of its modules are, whether it
-            is so as it is set.
-        network_inputs: For an operator that takes a network `nn`, how many tokens' features one of
-            the network's inputs holds.
+        attention: For an attentive operator, computes its attention.
+        shown_attention: Computes the weights that PyG returns, where they differ from those that
+            multiply the messages.
+        affine: For an operator that is affine in the tokens if all of its modules are: whether it
+            is, with its present options.
+        network_inputs: For an operator that takes a network `nn`: the width of the network's input
+            as a multiple of the tokens' width.
     """
 
     run: Callable[[Any, Tokens, Neighbourhood], Tensor]
@@ -72,7 +73,7 @@ class Kernel:
 
 
 def class_of(module: Any) -> type:
-    """A module's exact class; in an export, of the module behind the stand-in of torch's tracer."""
+    """A module's exact class; under torch.export, that of the module behind the tracer's proxy."""
     if torch.compiler.is_exporting() and hasattr(type(module), "get_base"):
         return type(module.get_base())
     return type(module)
@@ -88,7 +89,7 @@ METHODS = frozenset(("forward", "message", "aggregate", "update", "edge_update")
 
 
 def has_hooks(module: nn.Module) -> bool:
-    """Whether something stands before, in or behind a module's `forward`, not its parts'."""
+    """Whether a module's own `forward` has hooks or is patched; submodules are not looked at."""
     if module._forward_hooks or module._forward_pre_hooks:
         return True
     if module._backward_hooks or module._backward_pre_hooks:
@@ -97,7 +98,7 @@ def has_hooks(module: nn.Module) -> bool:
 
 
 def is_plain(module: nn.Module) -> bool:
-    """Whether a module is as its class has it: without hooks, parametrizations and patches."""
+    """Whether a module has no hooks, parametrizations or patched methods."""
     is_patched = not METHODS.isdisjoint(module.__dict__)
     return not (is_patched or has_hooks(module) or "parametrizations" in module._modules)
 
@@ -110,7 +111,7 @@ UNOBSERVED = (
     Condition("it is not being explained", lambda conv: not conv.explain),
     Condition("decomposed_layers is 1", lambda conv: conv.decomposed_layers == 1),
 )
-"""What must hold of every operator: nothing stands between its `forward` and its messages."""
+"""Conditions of every kernel: nothing else observes or changes the operator's messages."""
 
 SUMS = (aggr.SumAggregation, aggr.MeanAggregation)
 SUM_OR_MEAN = Condition("aggr is sum or mean", lambda conv: class_of(conv.aggr_module) in SUMS)
@@ -123,10 +124,10 @@ def takes_mean(conv: Any) -> bool:
 
 
 def check_edge_attr(conv: nn.Module, expected: bool, edge_attr: Tensor | None) -> None:
-    """Refuses edge features that are missing, or that an operator was not built for.
+    """Checks that edge features are given exactly if the operator was built for them.
 
     Raises:
-        ValueError: If so; the message names the operator.
+        ValueError: If not; the message names the operator.
     """
     if expected and edge_attr is None:
         raise ValueError(f"{conv} was built for edge features: edge_attr must be given (got None)")
@@ -136,17 +137,17 @@ def check_edge_attr(conv: nn.Module, expected: bool, edge_attr: Tensor | None) -
 
 
 def always(conv: nn.Module) -> bool:
-    """The test that every operator passes."""
+    """A test that every operator passes."""
     return True
 
 
 def add_bias(out: Tensor, bias: Tensor | None) -> Tensor:
-    """Adds a bias that may be absent."""
+    """Adds an optional bias."""
     return out if bias is None else out + bias
 
 
 def apply_rowwise(module: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """Runs a network on rows `[M, C]`, as PyG does, whatever the dimensions of x."""
+    """Runs a network on x flattened to rows `[M, C]`, as PyG does."""
     return module(x.flatten(0, -2)).unflatten(0, x.shape[:-1])
 
 
@@ -154,12 +155,19 @@ LINEAR = (nn.Linear, Linear)
 
 
 def are_linear(*layers: Any) -> bool:
-    """Whether layers are Linear and nothing else, so that their weights tell what they do."""
+    """Whether layers are plain Linear ones, so that their weights define them."""
     return all(class_of(layer) in LINEAR for layer in layers)
 
 
 def split_linear(linear: Any, *inputs: int) -> list[Callable[[Tensor], Tensor]]:
-    """A linear layer of inputs of such widths, as one function of each; the first adds the bias."""
+    """Splits a linear layer of concatenated inputs into one function of each input.
+
+    The first function adds the bias.
+
+    Args:
+        linear: The layer.
+        inputs: The inputs' widths.
+    """
     weights = linear.weight.split(inputs, dim=-1)
     biases = [linear.bias] + [None] * (len(inputs) - 1)
     pairs = zip(weights, biases, strict=True)

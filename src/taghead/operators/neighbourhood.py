@@ -1,4 +1,4 @@
-"""The neighbourhood of every token of a grid, as dense tensors: what replaces an edge list."""
+"""The neighbourhood of every token of a grid, as dense tensors: the dense form of an edge list."""
 
 from __future__ import annotations
 
@@ -36,18 +36,18 @@ from taghead.operators.parts import (
 
 PAIRS_PER_SLOT = 6  # how many pairs of a frame cost as much as one slot of a window
 MatrixOf = Callable[..., GridMatrix]
-"""A grid matrix made from the sum over the edges and from plain options."""
+"""Builds a grid matrix from the adjacency matrix and plain options."""
 
 
 class Degrees(NamedTuple):
-    """Functions of the number of edges that arrive at each token.
+    """The in-degree of each token, and functions of it.
 
     Each is `[T, P, 1]`, with heads `[T, 1, P, 1]`; P is 1 if it is uniform over a frame.
     """
 
     number: Tensor
     present: Tensor  # 1 where there is an edge, else 0
-    inverse: Tensor  # of the number, 1 where there is no edge: what makes a mean of a sum
+    inverse: Tensor  # of the degree, 1 where there is no edge: turns a sum into a mean
     inverse_root: Tensor  # 0 where there is no edge
 
 
@@ -61,9 +61,9 @@ class Neighbourhood(TensorOwner):
     Args:
         size: Frames, rows and columns of the grid.
         parts: The parts that have edges.
-        is_transposed: Whether targets and sources are those of the relations exchanged.
-        of_means: Whether it acts on the means over each frame, `[B, T, 1, C]`: a linear map of
-            edges without windows commutes with that mean.
+        is_transposed: Whether edges run from the relations' targets to their sources.
+        of_means: Whether it acts on frame means, `[B, T, 1, C]`: a linear map of edges without
+            windows commutes with the mean over a frame.
     """
 
     size: Size
@@ -99,7 +99,7 @@ class Neighbourhood(TensorOwner):
 
     @property
     def transposed(self) -> Neighbourhood:
-        """The same with every edge turned around: what `flow="target_to_source"` works on."""
+        """The same with every edge reversed, for operators with `flow="target_to_source"`."""
         parts = [part.transposed for part in self.parts]
         return self._with(parts, is_transposed=not self.is_transposed)
 
@@ -122,7 +122,7 @@ class Neighbourhood(TensorOwner):
 
     @property
     def on_means(self) -> Neighbourhood:
-        """The same as it acts on the means over each frame."""
+        """The same, acting on frame means."""
         return self._with(self.parts, of_means=True)
 
     def with_self_loops(self, apart: bool = False) -> Neighbourhood:
@@ -145,19 +145,19 @@ class Neighbourhood(TensorOwner):
 
     @property
     def has_windows(self) -> bool:
-        """Whether the neighbourhood tells the positions of a frame apart."""
+        """Whether a part is a spatial window, so that edges depend on the position in the frame."""
         return any(part.window for part in self.parts)
 
     @property
     def reaches_all(self) -> bool:
-        """Whether at least one edge arrives at every token."""
+        """Whether every token has at least one incoming edge."""
         frames = range(self.size[0])
         return all(any(part.reaches(frame) for part in self.parts) for frame in frames)
 
-    # Linear: sums that treat all neighbours alike
+    # Linear: sums over neighbours with fixed weights
 
     def adjacency(self) -> GridMatrix:
-        """The sum over the edges, as a matrix."""
+        """The adjacency matrix: the sum over incoming edges."""
         eye = np.eye(self.size[0])
         sums, nodes = np.zeros_like(eye), np.zeros_like(eye)
         for part in self.parts:
@@ -180,14 +180,15 @@ class Neighbourhood(TensorOwner):
         *options: Any,
         polynomial: tuple[Any, ...] | None = None,
     ) -> Tensor:
-        """Applies a matrix made from the sum over the edges, or that sum itself.
+        """Applies the adjacency matrix, or a matrix built from it.
 
         Args:
             x: The tokens, `[..., T, P, C]`.
-            matrix: A function at module level that makes it, of the sum over the edges and options.
+            matrix: A module-level function that builds the matrix from the adjacency matrix and
+                `options`; the adjacency matrix itself if not given.
             options: Plain values.
-            polynomial: A function `(propagation, start, *numbers)` of matrices or tokens, and its
-                numbers: applied at once, with windows step by step.
+            polynomial: A function `(propagation, start, *numbers)` of matrices or of tokens, and
+                its numbers. It is applied as one matrix; with windows, step by step.
         """
         if polynomial is not None and self.has_windows:
             function, *numbers = polynomial
@@ -196,24 +197,24 @@ class Neighbourhood(TensorOwner):
         return apply(self.tensors(_matrix_arrays, *arguments), x, self.size[1:])
 
     def degrees(self, like: Tensor) -> Degrees:
-        """The number of edges that arrive at each token; like is `[B, T, P, C]`, or with heads."""
+        """The in-degree of each token; `like` is `[B, T, P, C]`, or with heads."""
         tensors = self.tensors(_degree_arrays, like.dtype, like.device, like.dim() - 4)
         return Degrees(*tensors)  # type: ignore[arg-type]
 
     def degrees_by_relation(self, num_relations: int, like: Tensor) -> Tensor:
-        """How many edges of each relation arrive at each token, `[T, P or 1, R]`."""
+        """The in-degree of each token by relation, `[T, P or 1, R]`."""
         (counts,) = self.tensors(_relation_arrays, like.dtype, like.device, num_relations)
         assert counts is not None
         return counts
 
-    # Attend: weights that differ from neighbour to neighbour
+    # Attend: weights computed for each neighbour
 
     def softmax(self, scores: Sequence[Tensor], values: Tensor | Sequence[Tensor]) -> Tensor:
-        """Scores of each part -> weights over all neighbours, 0 where there is none.
+        """Softmax of the scores over all neighbours of a target; 0 in slots without an edge.
 
         Shapes:
             - **scores** `[B, T, H, P, K]` for each part
-            - **values** as for `mix`: they give the shape if there is no part
+            - **values** as for `mix`; they determine the shape if there is no part
             - **output** `[B, T, H, P, K]`
         """
         if not scores:
@@ -225,7 +226,7 @@ class Neighbourhood(TensorOwner):
         return weights if self.reaches_all else weights * self.degrees(weights).present
 
     def mix(self, weights: Tensor, values: Tensor | Sequence[Tensor]) -> Tensor:
-        """The weighted sum of the values that each part sees.
+        """The sum of the neighbours' values, weighted.
 
         Shapes:
             - **weights** `[B, T, H, P, K]`
@@ -241,7 +242,7 @@ class Neighbourhood(TensorOwner):
         return add_up(part.mix(weight, value) for part, weight, value in triples)
 
     def in_edge_order(self, weights: Tensor) -> Tensor:
-        """Weights as PyG lists them: by clip, target and source; added self-loops at the end.
+        """Weights in PyG's order: by clip, target and source; added self-loops at the end.
 
         Shapes:
             - **weights** `[B, T, H, P, K]`
@@ -280,7 +281,7 @@ def _relation_arrays(hood: Neighbourhood, num_relations: int) -> tuple[np.ndarra
 
 
 def _slot_arrays(hood: Neighbourhood) -> Arrays:
-    """The slots `[N*K]` that hold edges, in order, and those that hold added self-loops.
+    """Indices of the slots `[N*K]` that hold edges, in order, and of those of added self-loops.
 
     The order is by target, source and relation as the relations have them.
     """
@@ -301,7 +302,7 @@ def _slot_arrays(hood: Neighbourhood) -> Arrays:
 def neighbourhood(grid: Grid, relations: tuple[Relation, ...]) -> Neighbourhood | None:
     """The neighbourhood of the relations' union, cached; None if one has no dense form."""
     if torch.compiler.is_compiling():
-        # a compiler may hold sizes as symbols; as indices they are numbers again
+        # a compiler may hold sizes as symbols; as indices they are integers again
         sizes = (index(size) for size in (grid.frames, grid.height, grid.width))
         return Neighbourhood.of(Grid(*sizes), relations)
     return _cached(grid, relations)
@@ -312,5 +313,5 @@ _cached = lru_cache(maxsize=256)(Neighbourhood.of)
 
 @lru_cache(maxsize=1024)
 def _interned(hood: Neighbourhood) -> Neighbourhood:
-    """The one of several equal neighbourhoods that owns the tensors of all."""
+    """The one instance, of several equal neighbourhoods, that owns the cached tensors."""
     return hood

@@ -1,4 +1,4 @@
-"""From an operator's class and options to an operator of a given width."""
+"""Operator: a PyG class with options, from which operators of any width are built."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 else:
 
     class OperatorFactory(Protocol):
-        """Makes an operator of the widths (in_channels, out_channels).
+        """Builds an operator of the widths (in_channels, out_channels).
 
         A `MessagePassing` class, a `functools.partial` of one with its options, or a function. The
-        command line reads this signature: it takes a class path, and as that class's options all
-        arguments but the ones named here, which the head fills in.
+        command line reads this signature: an option of this type takes a class path and the class's
+        arguments, except those named here, which the head fills in.
         """
 
         def __call__(
@@ -44,21 +44,21 @@ EDGE_OPTIONS: dict[type[MessagePassing], str | None] = {
 
 
 class Operator:
-    """A PyG operator's class with its options, awaiting the widths.
+    """A PyG operator's class with its options; called with the widths, it builds an operator.
 
-    It gives each class what it asks for: `in_channels` and `out_channels`; `channels`; nothing
+    The class gets the arguments that it takes: `in_channels` and `out_channels`; `channels`; none
     (APPNP, LGConv, SimpleConv, AGNNConv); a two-layer MLP as `nn` (GINConv, GINEConv, EdgeConv).
-    Heads that are concatenated share `out_channels` among them. Where edges have features, it also
-    gives their width (`edge_dim`, `in_edge_channels`, or `dim` for CGConv and GMMConv), and NNConv
-    the network that makes a matrix of them.
+    Concatenated heads share `out_channels` among them. With edge features, it also gets their width
+    (`edge_dim`, `in_edge_channels`, or `dim` for CGConv and GMMConv); NNConv gets a network that
+    maps them to a matrix.
 
     Args:
         cls: The operator's class, PyG's or your own.
         options: Its other arguments, by name.
 
     Raises:
-        ValueError: If an option is not one of the class, the heads do not divide the width, or the
-            width of an edge's features is another than it is.
+        ValueError: If the class has no such option, the heads do not divide the width, or an option
+            contradicts the width of the edge features.
     """
 
     def __init__(self, cls: type[MessagePassing], **options: Any) -> None:
@@ -104,7 +104,7 @@ class Operator:
             raise ValueError(f"{self.cls.__name__} cannot be built: {error}") from error
 
     def _of_edges(self, in_channels: int, out_channels: int, edge_channels: int) -> dict[str, Any]:
-        """The options that edge features ask for; a command line gives 0 or none for no width."""
+        """The options for edge features; a command line gives 0 or none for no width."""
         known = ("edge_dim", "in_edge_channels", EDGE_OPTIONS.get(self.cls))
         names = [name for name in self._parameters if name in known]
         for name in names:
@@ -115,7 +115,7 @@ class Operator:
                 )
         found: dict[str, Any] = dict.fromkeys(names, edge_channels)
         if self.cls is pyg.NNConv and "nn" not in self.options:
-            matrix = in_channels * out_channels  # a matrix from input to output for each edge
+            matrix = in_channels * out_channels  # from input to output, one for each edge
             found["nn"] = pyg.MLP([edge_channels, out_channels, matrix], norm=None)
         return found
 
@@ -137,7 +137,7 @@ class Operator:
         return f"Operator({self.cls.__name__}{options})"
 
     def to_config(self) -> dict[str, Any]:
-        """The class path and options, as in a YAML file."""
+        """The class path and options, as a YAML file holds them."""
         name = self.cls.__name__
         public = getattr(pyg, name, None) is self.cls
         module = "torch_geometric.nn" if public else self.cls.__module__
@@ -145,7 +145,7 @@ class Operator:
         return {"class_path": f"{module}.{name}", "init_args": options}
 
     def _is_default_module(self, name: str, value: Any) -> bool:
-        """Whether an option is a module such as the class has by default: no file can hold one."""
+        """Whether an option is a module equal to the class's default: no file can hold a module."""
         default = getattr(self._parameters.get(name), "default", None)
         return isinstance(default, nn.Module) and repr(value) == repr(default)
 
@@ -171,7 +171,7 @@ class Operator:
 
 
 class CustomOperator(Operator):
-    """A function of (in_channels, out_channels) that makes an operator; it cannot be saved."""
+    """An operator built by a function of (in_channels, out_channels); it cannot be saved."""
 
     def __init__(self, function: Callable[[int, int], MessagePassing]) -> None:
         self.function = function
@@ -192,7 +192,7 @@ class CustomOperator(Operator):
 
 
 def as_operator(conv: OperatorFactory | type[MessagePassing] | dict[str, Any]) -> Operator:
-    """The operator behind whatever names one: a class, a partial of it, a function, a config.
+    """Converts to an `Operator`: from a class, a partial of one, a function or a config.
 
     Raises:
         ValueError: If it is none of them.
@@ -228,10 +228,10 @@ def takes_edge_types(conv: MessagePassing) -> bool:
 
 
 def check_takes_edges(conv: MessagePassing) -> None:
-    """Refuses an operator that edge features would not reach.
+    """Checks that an operator takes edge features.
 
     Raises:
-        ValueError: If it takes none, with the names of those that do; or was built for none.
+        ValueError: If it takes none, with the names of those that do; or it was built without.
     """
     name = type(conv).__name__
     if "edge_attr" not in forward_arguments(conv.__class__)[0]:

@@ -1,7 +1,7 @@
-"""Functions of every pair of tokens of a frame that are more than an inner product.
+"""The verb `pairwise`: nonlinear functions of target and source, for all pairs of a frame.
 
-Written out they need a tensor `[B, T, P, P, C]`. In eager mode the functions here do without; a
-compiler fuses the written-out form, so that is what it gets.
+The plain form needs a tensor `[B, T, P, P, C]`. In eager mode the functions here avoid it; under
+compilation they use the plain form, which a compiler fuses.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from taghead.operators.neighbourhood import Neighbourhood
 from taghead.operators.parts import FramePart, Part
 from taghead.operators.reduce import SHIFTABLE
 
-CHUNK = 2**20  # numbers of a pairwise tensor that are held at a time
+CHUNK = 2**20  # elements of a pairwise tensor in memory at a time
 Pair = Callable[..., Tensor]
 """A message from the features of its target and those of its source, row by row."""
 
@@ -71,7 +71,7 @@ def reduce_pairs(
         function: The message.
         targets: Its first arguments, for each part, `[B, T, P, C]`.
         sources: Its other arguments, for each part, `[B, T, P, C]`.
-        like: Gives the output's shape where there is no part, `[B, T, P, C_out]`.
+        like: Has the output's shape, for a neighbourhood without parts, `[B, T, P, C_out]`.
     """
     kind = class_of(module)
     if not hood.parts:
@@ -101,7 +101,7 @@ def _reduce_frames(
     targets: Sequence[Tensor],
     sources: Sequence[Tensor],
 ) -> Tensor:
-    """Reduces over each frame's pairs, a few frames at a time, once more for gradients."""
+    """Reduces over each frame's pairs, a few frames at a time; recomputed in the backward pass."""
     num_targets = len(targets)
 
     def reduce(*features: Tensor) -> Tensor:
@@ -158,7 +158,7 @@ class _GatedSum(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
         keys, queries, values = ctx.saved_tensors
-        if torch.is_grad_enabled():  # a gradient that is derived again
+        if torch.is_grad_enabled():  # for second derivatives
             out = _gated_pairs(keys, queries, values)
             return torch.autograd.grad(out, (keys, queries, values), grad, create_graph=True)
         return _GatedSum.by_frame(grad, keys, queries, values)
@@ -193,11 +193,11 @@ class _GatedSum(torch.autograd.Function):
 
 
 def _frame_buffer(x: Tensor) -> Tensor:
-    """Space for all pairs of one frame, `[P, P, C]`."""
+    """An empty tensor for all pairs of one frame, `[P, P, C]`."""
     return x.new_empty(x.shape[1], *x.shape[1:])
 
 
 def _gated_pairs(keys: Tensor, queries: Tensor, values: Tensor) -> Tensor:
-    """The gated sums written out, for tensors `[..., P, C]`."""
+    """The gated sums in their plain form, for tensors `[..., P, C]`."""
     gates = torch.sigmoid(keys.unsqueeze(-2) + queries.unsqueeze(-3))
     return (gates * values.unsqueeze(-3)).sum(-2) - torch.sigmoid(keys + queries) * values

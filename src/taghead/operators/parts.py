@@ -1,6 +1,6 @@
-"""The parts of a dense neighbourhood: a token's own frame, and tokens at a distance.
+"""The parts of a dense neighbourhood: a token's own frame, and tokens at a fixed offset.
 
-Each part gives every token the same number of slots. A slot without an edge is hidden: a token's
+Each part gives every token the same number of slots. Slots without an edge are masked: a token's
 own slot in its frame, and the slots that would lie outside the grid.
 """
 
@@ -15,23 +15,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from taghead.graph.batched_edges import can_cache
+from taghead.graph.edge_index import can_cache
 from taghead.graph.edges import TimeEdges, WindowEdges, intra_frame_edges
 from taghead.graph.grid import Grid
 from taghead.graph.relations import Relation
+from taghead.operators.algebra import Arrays
 
-LOOP = -1  # stands for the relation of a self-loop that an operator adds
+LOOP = -1  # relation index of the self-loops that an operator adds
 
 MAX_CACHED = 128  # tuples of tensors of one owner: an option may change at every step
 
 Size = tuple[int, int, int]
 Tensors = tuple[Tensor | None, ...]
-Arrays = tuple[np.ndarray | None, ...]
 MakeArrays = Callable[..., Arrays]
 
 
 class TensorOwner:
-    """A value that owns tensors made from it alone, built once per dtype and device.
+    """A value that owns tensors computed from it alone, built once per dtype and device.
 
     A cached tensor must not come from a trace (it would be symbolic) nor from inference mode (no
     backward pass could use it).
@@ -39,15 +39,15 @@ class TensorOwner:
 
     @property
     def key(self) -> tuple:
-        """The value as its class and plain fields: a compiler can hold nothing else."""
+        """The value as a tuple of its class and plain fields, which a compiler can hold."""
         raise NotImplementedError
 
     def tensors(
         self, make: MakeArrays, dtype: torch.dtype, device: torch.device, *options: Any
     ) -> Tensors:
-        """The arrays that a function makes of this value and of plain options, as tensors.
+        """The arrays that a function computes from this value and plain options, as tensors.
 
-        The function must be at module level; boolean arrays keep their type.
+        The function must be at module level; boolean arrays keep their dtype.
         """
         if not can_cache(device):
             return _constants(self.key, make, dtype, device, options)
@@ -111,11 +111,11 @@ class FramePart(TensorOwner):
 
     @property
     def transposed(self) -> FramePart:
-        """The part with its edges turned around."""
+        """The part with its edges reversed."""
         return self
 
     def reaches(self, frame: int) -> bool:
-        """Whether edges of its relation arrive at every token of a frame."""
+        """Whether every token of a frame has an incoming edge of this part."""
         return True
 
     def sources(self) -> np.ndarray:
@@ -125,7 +125,7 @@ class FramePart(TensorOwner):
         return np.where(hidden, -1, nodes).reshape(-1, self.num_slots)
 
     def hide(self, scores: Tensor, value: float) -> Tensor:
-        """Writes a value where there is no edge; `scores` is `[..., P, P]`."""
+        """Fills slots without an edge with a value; `scores` is `[..., P, P]`."""
         if self.loops:
             return scores
         (hidden,) = self.tensors(_hidden_in_frame, scores.dtype, scores.device)
@@ -137,7 +137,7 @@ class FramePart(TensorOwner):
         return targets @ sources.transpose(-2, -1)
 
     def add(self, targets: Tensor, sources: Tensor) -> Tensor:
-        """Sums of a target's and a source's number: two `[B, T, H, P]` -> `[B, T, H, P, P]`."""
+        """Sums of a target's and a source's value: two `[B, T, H, P]` -> `[B, T, H, P, P]`."""
         return targets.unsqueeze(-1) + sources.unsqueeze(-2)
 
     def mix(self, weights: Tensor, values: Tensor) -> Tensor:
@@ -147,7 +147,7 @@ class FramePart(TensorOwner):
 
 @dataclass(frozen=True)
 class ShiftPart(TensorOwner):
-    """The token `offset` away in frames, rows and columns; with offset 0 the token itself.
+    """The token at an offset in frames, rows and columns; at offset 0 the token itself.
 
     Args:
         size: Frames, rows and columns of the grid.
@@ -188,7 +188,7 @@ class ShiftPart(TensorOwner):
         return np.where(inside, np.ravel_multi_index(found, self.size, mode="clip"), -1)[:, None]
 
     def hide(self, scores: Tensor, value: float) -> Tensor:
-        """Writes a value where there is no edge; `scores` is `[B, T, ..., P, C]`."""
+        """Fills slots without an edge with a value; `scores` is `[B, T, ..., P, C]`."""
         if not any(self.offset):
             return scores
         (outside,) = self.tensors(_outside_grid, scores.dtype, scores.device)
@@ -198,7 +198,7 @@ class ShiftPart(TensorOwner):
         return scores.masked_fill(outside.view(frames, *middle, positions, 1), value)
 
     def source(self, x: Tensor, outside: float = 0.0) -> Tensor:
-        """Every target's source, or a value where there is none; x is `[B, T, ..., P, C]`."""
+        """Shifts x `[B, T, ..., P, C]` so that every target has its source, or `outside`."""
         frame, row, column = self.offset
         if frame:
             padding = [0, 0] * (x.dim() - 2) + _padding(frame)
@@ -227,7 +227,7 @@ Part = FramePart | ShiftPart
 
 
 def _hidden_in_frame(part: FramePart) -> tuple[np.ndarray]:
-    """A token's own slot among its frame's, and those outside its window, `[P, P]`."""
+    """The mask of a token's own slot and of the slots outside its window, `[P, P]`."""
     _, height, width = part.size
     rows, columns = np.divmod(np.arange(height * width), width)
     distance = np.maximum(abs(rows[:, None] - rows), abs(columns[:, None] - columns))
@@ -236,7 +236,7 @@ def _hidden_in_frame(part: FramePart) -> tuple[np.ndarray]:
 
 
 def _outside_grid(part: ShiftPart) -> tuple[np.ndarray]:
-    """The tokens that have no source at the offset, `[T or 1, P or 1]`."""
+    """The mask of the tokens without a source at the offset, `[T or 1, P or 1]`."""
     outside = (part.sources() < 0).reshape(part.size[0], -1)
     frame, *in_frame = part.offset
     outside = outside if any(in_frame) else outside[:, :1]
@@ -244,7 +244,7 @@ def _outside_grid(part: ShiftPart) -> tuple[np.ndarray]:
 
 
 def _inside(x: Tensor, dim: int, offset: int) -> Tensor:
-    """What stays of x when its dimension is read an offset later."""
+    """The slice of x that is still inside the grid after a shift along a dimension."""
     return x.narrow(dim, max(offset, 0), x.size(dim) - abs(offset)) if offset else x
 
 
@@ -253,7 +253,7 @@ def _padding(offset: int) -> list[int]:
 
 
 def parts_of(grid: Grid, relation: Relation, index: int) -> list[Part] | None:
-    """The parts of the relation with an index, none without edges; None if it has no dense form."""
+    """The parts of a relation, an empty list without edges; None if it has no dense form."""
     frames, height, width = size = (grid.frames, grid.height, grid.width)
     rule = relation.edges
     if isinstance(rule, TimeEdges):

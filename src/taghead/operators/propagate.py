@@ -1,4 +1,4 @@
-"""Running a PyG operator on the tokens of a grid."""
+"""`propagate` runs a PyG operator on the tokens of a grid, densely or through PyG."""
 
 from __future__ import annotations
 
@@ -10,9 +10,14 @@ from torch import Tensor, nn
 from torch_geometric.nn import HEATConv, HGTConv, MessagePassing
 from torch_geometric.utils import dropout_edge
 
-from taghead.graph.batched_edges import batched_edges, batched_offsets
 from taghead.graph.edge_features import EdgeFeatures, offsets
-from taghead.graph.edge_index import any_dynamic, batch_edges, typed_clip_edges
+from taghead.graph.edge_index import (
+    any_dynamic,
+    batched_edges,
+    batched_offsets,
+    disjoint_union,
+    typed_clip_edges,
+)
 from taghead.graph.grid import Grid
 from taghead.graph.relations import NODE, Relation
 from taghead.operators.kernel import LINEAR, SUMS, Tokens, class_of
@@ -35,19 +40,19 @@ def propagate(
     edge_dropout: float = 0.0,
     engine: Engine = "auto",
 ) -> Tensor:
-    """Runs one operator on the union of the given relations, for a batch of clips.
+    """Runs one operator on the union of the relations' edges, for a batch of clips.
 
     Args:
         conv: Any PyG operator.
         x: The tokens.
-        grid: The grid that they lie on.
-        relations: The edge sets; an edge's `edge_type` is its relation's index here.
-        x_0: What went into the first layer, for operators that ask for it (GCN2Conv, FAConv).
+        grid: The grid of the tokens.
+        relations: The relations; an edge's `edge_type` is its relation's index in this sequence.
+        x_0: The input of the first layer, for operators that take it (GCN2Conv, FAConv).
         edge_attr: Edge features, one row for all edges of a relation.
-        edge_features: `offset` gives each edge its source minus its target, four numbers as
-            :func:`~taghead.graph.edge_features.offsets` has them. It runs through PyG.
-        edge_dropout: Probability that an edge leaves the graph, as in PyG's `dropout_edge`, while
-            the operator is training. Then it runs through PyG.
+        edge_features: With `offset`, the features of each edge are its source minus its target, as
+            :func:`~taghead.graph.edge_features.offsets` defines them. It runs through PyG.
+        edge_dropout: Probability that an edge is dropped in training, as in PyG's `dropout_edge`;
+            training then runs through PyG.
         engine: `dense`, tensor algebra on the grid; `pyg`, the operator's own `forward` on an edge
             list, which gets the arguments that it names; or `auto`, dense where it is supported.
 
@@ -58,7 +63,8 @@ def propagate(
 
     Raises:
         ValueError: If the operator needs an argument that a grid of tokens does not have, or
-            cannot run densely and `dense` was asked for; or if edges would have features twice.
+            has no dense kernel although `engine` is `dense`; or if both `edge_attr` and
+            `edge_features` are given.
     """
     if edge_attr is not None and edge_features != "none":
         raise ValueError(f"edge_attr must be None with edge_features {edge_features}")
@@ -89,24 +95,24 @@ def propagate(
     available = edge_arguments(x_0, grid, tuple(relations), edge_features)
     if edge_attr is not None:
         available["edge_attr"] = edge_attr[available["edge_type"]]
-    available = without_some(available, edge_dropout)
-    out = run(conv, x.flatten(0, 1), **available)
+    available = drop_edges(available, edge_dropout)
+    out = run_operator(conv, x.flatten(0, 1), **available)
     return out.unflatten(0, x.shape[:2])
 
 
 def edge_arguments(
     x_0: Tensor, grid: Grid, relations: tuple[Relation, ...], edge_features: EdgeFeatures = "none"
 ) -> dict[str, Tensor]:
-    """What an operator may ask for on an edge list, by name.
+    """The arguments that an operator's `forward` may take on an edge list, by name.
 
     Shapes:
-        - **x_0** `[B, N, C]`, what went into the first layer
+        - **x_0** `[B, N, C]`, the input of the first layer
     """
     is_dynamic, batch = any_dynamic(relations), x_0.size(0)
     edges = batched_edges(grid, () if is_dynamic else relations, batch, x_0.device)
     if is_dynamic:
         edge_index, edge_type = typed_clip_edges(x_0, grid, relations)
-        edge_index = batch_edges(edge_index, grid.num_nodes)
+        edge_index = disjoint_union(edge_index, grid.num_nodes)
         edges = edges._replace(edge_index=edge_index, edge_type=edge_type.flatten())
     available = edges._asdict() | {"x_0": x_0.flatten(0, 1)}
     if edge_features == "offset":
@@ -118,18 +124,18 @@ def edge_arguments(
     return available
 
 
-def without_some(available: dict[str, Tensor], edge_dropout: float) -> dict[str, Tensor]:
-    """An operator's arguments without those edges that leave the graph at random.
+def drop_edges(available: dict[str, Tensor], edge_dropout: float) -> dict[str, Tensor]:
+    """Drops edges at random from an operator's arguments.
 
     Args:
-        available: The arguments; of those named `edge_...`, each edge has its part.
-        edge_dropout: Probability that an edge leaves.
+        available: The arguments; `edge_index`, `edge_type` and `edge_attr` have an entry per edge.
+        edge_dropout: Probability that an edge is dropped.
     """
     if not edge_dropout:
         return available
-    edge_index, stays = dropout_edge(available["edge_index"], edge_dropout)
+    edge_index, mask = dropout_edge(available["edge_index"], edge_dropout)
     of_edges = {"edge_type", "edge_attr"} & available.keys()
-    return available | {"edge_index": edge_index} | {k: available[k][stays] for k in of_edges}
+    return available | {"edge_index": edge_index} | {k: available[k][mask] for k in of_edges}
 
 
 def attention_weights(
@@ -140,10 +146,10 @@ def attention_weights(
     *,
     edge_attr: Tensor | None = None,
 ) -> Tensor:
-    """The weights that an attentive operator gives to the edges, as PyG shows them in evaluation.
+    """An operator's attention weights of the edges, as PyG returns them in evaluation mode.
 
-    They come in the order of a batch of the grid's edges, sorted by target, then source; those of
-    the self-loops that an operator adds follow, one for every token.
+    They are in the order of a batch of the grid's edges, sorted by target, then source; then come
+    those of the self-loops that the operator adds, one for every token.
 
     Shapes:
         - **x** `[B, N, C]`
@@ -165,7 +171,7 @@ def attention_weights(
 def dense_neighbourhood(
     conv: MessagePassing, grid: Grid, relations: tuple[Relation, ...]
 ) -> tuple[Neighbourhood | None, str]:
-    """The neighbourhood to run an operator on, or the reason why there is none."""
+    """The neighbourhood for an operator's dense kernel, or the reason why it cannot run."""
     supported, reason = supports(conv)
     if not supported:
         return None, reason
@@ -180,7 +186,7 @@ AFFINE = (*LINEAR, *SUMS, nn.ModuleList)
 
 
 def commutes_with_means(conv: MessagePassing, grid: Grid, relations: Sequence[Relation]) -> bool:
-    r"""Whether frame means of an operator's output need frame means of its input alone.
+    r"""Whether frame means of an operator's output depend on frame means of its input alone.
 
     A matrix :math:`A \otimes J + B \otimes I` takes frame means to frame means, by the T x T
     matrix :math:`P A + B`; so does an operator made of such matrices, linear layers and biases.
@@ -201,14 +207,14 @@ def propagate_means(
     relations: Sequence[Relation],
     means_0: Tensor | None = None,
 ) -> Tensor:
-    """The frame means of what `propagate` gives, from the frame means of the tokens.
+    """The frame means of the output of `propagate`, from the frame means of the tokens.
 
     Args:
         conv: An operator that commutes with frame means.
         means: The mean over each frame of the tokens.
-        grid: The grid that the tokens lie on.
-        relations: The edge sets.
-        means_0: The frame means of what went into the first layer.
+        grid: The grid of the tokens.
+        relations: The relations.
+        means_0: The frame means of the first layer's input.
 
     Shapes:
         - **means**, **means_0** `[B, T, C]`
@@ -227,21 +233,21 @@ def propagate_means(
     return KERNELS[class_of(conv)].run(conv, tokens, hood.on_means).squeeze(2)
 
 
-def run(conv: MessagePassing, x: Tensor, **available: Tensor) -> Tensor:
-    """Calls an operator with those of the available arguments that its `forward` names.
+def run_operator(conv: MessagePassing, x: Tensor, **available: Tensor) -> Tensor:
+    """An operator's output tokens, from those of the available arguments that its `forward` takes.
 
     Raises:
-        ValueError: If it needs another one.
+        ValueError: If it needs an argument that is not available.
     """
-    out = call(conv, x, **available)
+    out = call_operator(conv, x, **available)
     if isinstance(out, dict):  # of node types
         return out[NODE]
-    return out[0] if isinstance(out, tuple) else out  # some add their attention or a graph filter
+    return out[0] if isinstance(out, tuple) else out  # without attention or a graph filter
 
 
-def call(conv: MessagePassing, x: Tensor, **available: Any) -> Any:
-    """What an operator returns, whatever that is; as `run` otherwise."""
-    available |= typed_inputs(conv, x, available)
+def call_operator(conv: MessagePassing, x: Tensor, **available: Any) -> Any:
+    """Everything that an operator returns; otherwise as `run_operator`."""
+    available |= hetero_arguments(conv, x, available)
     names, required = forward_arguments(conv.__class__)
     missing = [name for name in required if name != "x" and name not in available]
     if missing:
@@ -255,11 +261,11 @@ def call(conv: MessagePassing, x: Tensor, **available: Any) -> Any:
     return conv(**given) if "x_dict" in given else conv(x=x, **given)
 
 
-def typed_inputs(conv: MessagePassing, x: Tensor, available: dict[str, Any]) -> dict[str, Any]:
-    """Further arguments for an operator, made from those that every operator can have.
+def hetero_arguments(conv: MessagePassing, x: Tensor, available: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of heterogeneous operators, HGTConv and HEATConv, built from the available ones.
 
-    HGTConv gets dictionaries; the i-th relation is the i-th edge type of its `metadata`. HEATConv
-    gets tokens of one type, and as features of an edge its source minus its target in (t, y, x).
+    HGTConv takes dictionaries; the i-th relation is the i-th edge type of its `metadata`. HEATConv
+    takes node types, all 0 here, and as edge features the source minus the target in (t, y, x).
 
     Raises:
         ValueError: If HGTConv's metadata has too few edge types.

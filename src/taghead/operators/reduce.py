@@ -1,6 +1,6 @@
-"""PyG's aggregations over a neighbourhood, for messages that depend on the source alone.
+"""The verb `reduce`: PyG's aggregations of messages that depend on the source alone.
 
-A message may also depend on its edge's relation, and have a part that depends on the target alone:
+A message may also depend on its edge's relation, and have a term that depends on the target alone:
 
 .. math:: \\mathbf{y}_i = \\mathrm{aggr}_{j \\to i} (\\mathbf{u}_i + \\mathbf{v}^{r(j, i)}_j)
 
@@ -31,12 +31,12 @@ WEIGHTED = (aggr.SoftmaxAggregation, aggr.PowerMeanAggregation)
 
 @dataclass(frozen=True)
 class Messages:
-    """Messages to every token: the edges in groups, each with its sources' values.
+    """Messages to every token: groups of edges, each with its sources' values.
 
     Args:
         hood: All edges.
-        groups: Disjoint edges that make up all, and the sources' values on them, `[B, T, P, C]`.
-        targets: What is added to every message to a token, `[B, T, P, C]`.
+        groups: A partition of the edges, and the sources' values on each, `[B, T, P, C]`.
+        targets: The term of the target, added to every message, `[B, T, P, C]`.
     """
 
     hood: Neighbourhood
@@ -59,7 +59,7 @@ class Messages:
         return cls(hood, tuple((hood.of_relation(i), values(i)) for i in indices), targets)
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Messages:
-        """The sources' part of the messages, with a function applied."""
+        """Messages with a function applied to the sources' values, without targets."""
         return Messages(self.hood, tuple((hood, function(x)) for hood, x in self.groups))
 
     def parts(self) -> Iterable[tuple[Part, Tensor]]:
@@ -103,7 +103,7 @@ def reduce(module: aggr.Aggregation, messages: Messages) -> Tensor:
 
 
 def reducible(module: Any, with_targets: bool = False) -> bool:
-    """Whether `reduce` knows an aggregation, of messages with a part of their target if so."""
+    """Whether `reduce` has an aggregation, for messages with or without a target's term."""
     kind = class_of(module)
     if kind is aggr.MultiAggregation:
         return all(reducible(one, with_targets) for one in module.aggrs)
@@ -140,7 +140,7 @@ def maximum(messages: Messages) -> Tensor:
 
 
 def _largest(part: Part, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """For every target: the largest value, the sum of the values that equal it, their number.
+    """For every target: the largest value, the sum of its ties, and their number.
 
     Only the sum has a gradient. Without gradients only the first is computed.
     """
@@ -156,7 +156,7 @@ def _largest(part: Part, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     if part.loops:
         sums = x.masked_fill(~is_first, 0.0).sum(2, keepdim=True)
         return first.expand_as(x), sums.expand_as(x), count.to(x).expand_as(x)
-    # a token that is alone at the top sees the second largest value
+    # a token that alone has the largest value gets the second largest
     rest = values.masked_fill(is_first, -math.inf)
     second = rest.amax(2, keepdim=True)
     alone = is_first & (count == 1)
@@ -203,9 +203,9 @@ def _weighted(
 def softmax_sum(messages: Messages, t: Tensor | float, detach: bool) -> Tensor:
     """The sum of the messages weighted by their softmax, of temperature 1/t, in each channel.
 
-    The exponentials of a frame are summed once. Each part scales them by its own largest value, and
-    a token that is alone at the top of its frame by the second largest, so that no sum without the
-    token itself loses its digits. With `detach` the weights have no gradient.
+    The exponentials of a frame are summed once. Each part scales them by its largest value; for a
+    token that alone has its frame's largest value they are scaled by the second largest, so that
+    the sum without the token itself keeps its precision. With `detach`, weights have no gradient.
     """
     terms = []
     for part, values in messages.parts():

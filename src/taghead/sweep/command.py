@@ -87,7 +87,7 @@ def sweep(
                 _run(store, runs, pool, workers, folder, stop)
         except KeyboardInterrupt:
             store.write_tables(folder)
-            print("stopped; the same command goes on with what is left")
+            print("stopped; the same command resumes it")
             raise SystemExit(130) from None
     _report(store, runs, folder)
 

@@ -22,10 +22,10 @@ MEASUREMENTS = (
     *("top1", "mca", "val_top1", "num_train", "num_test"),
     *("parameters", "head_parameters", "head_gflop", "head_latency_ms", "train_sec", "epochs"),
 )
-"""Columns of the table of runs with what was measured."""
+"""Columns of measurements in the table of runs."""
 
 ORIGIN = ("data", "commit", "torch", "pyg", "started")
-"""Columns with what the measurements depend on beside the config."""
+"""Columns of what measurements depend on beside the config: data, code and libraries."""
 
 QUIET_RUN: Config = {
     "trainer.logger": False,
@@ -59,7 +59,7 @@ class Level:
 
 @dataclass(frozen=True)
 class RunSpec:
-    """What one run of a sweep is to do: a training, and a test of its last weights.
+    """The specification of one run of a sweep: a training, and a test of its last weights.
 
     Args:
         levels: The label of its level, for each factor that applies.
@@ -90,7 +90,7 @@ class RunSpec:
 
 
 class RunResult(NamedTuple):
-    """What one run gave.
+    """The result of one run.
 
     Args:
         values: Measurements and their origin by column, as JSON can hold them.

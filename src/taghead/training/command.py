@@ -24,7 +24,7 @@ class Options:
         seed_everything: Seed of all random numbers; `true` for any.
         trainer: Lightning's trainer.
         model: Backbone, head, loss and optimizer.
-        ckpt_path: A checkpoint to go on from, or to evaluate; `last` for the newest of all runs.
+        ckpt_path: A checkpoint to resume from, or to evaluate; `last` for the newest of all runs.
         weights_only: Whether nothing but tensors and plain values is read from a checkpoint; true
             if not given.
         optimizer: An optimizer by class path, in place of the model's.

@@ -19,7 +19,7 @@ from taghead.training.resume import run_loggers
 
 
 class TagheadCLI(LightningCLI):
-    """Lightning's command line, where the data say the classes and the size of clips."""
+    """Lightning's command line, where the data determine the classes and the size of clips."""
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         """A parser whose errors are raised: :func:`taghead.cli.main` tells them."""
@@ -85,7 +85,7 @@ class TagheadCLI(LightningCLI):
             raise DataError(reason or f"{where}: no space left on the disk") from error
 
     def _how_to_go_on(self, subcommand: str) -> list[str]:
-        """What is said to who stopped a training that has a checkpoint."""
+        """How to resume a stopped training, if it has a checkpoint."""
         last = Path(self.trainer.log_dir or "", "checkpoints", "last.ckpt")
         return [f"--ckpt_path={last} goes on"] if subcommand == "fit" and last.exists() else []
 
@@ -107,7 +107,7 @@ class TagheadCLI(LightningCLI):
 
 
 def mendable(error: Exception, checkpoint: str | None) -> str | None:
-    """What to tell the user of an error in training that an option mends; `None` of any other.
+    """The message for a training error that an option can mend; None for other errors.
 
     Args:
         error: What Lightning or torch raised.

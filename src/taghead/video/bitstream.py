@@ -1,4 +1,4 @@
-"""Bitstream headers of coded pictures: is one shown, a reference of others, a seek point?
+"""Bitstream headers of coded pictures: whether one is shown, a reference, or a seek point.
 
 Exact seeking rests on this: neither containers nor FFmpeg's keyframe flag tell whether a picture
 decodes without anything before it, whether a packet hides a picture, or whether others refer to it.

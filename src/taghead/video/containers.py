@@ -1,4 +1,4 @@
-"""Completeness of a file: whether it is as long, and its parts as large, as its container states.
+"""Completeness of video files: their sizes compared with those in the container's headers.
 
 Demuxers end without an error where a truncated file ends, and skip damaged parts of Matroska and
 AVI files, as if the video were shorter: frames would be numbered wrongly. Only the sizes that a
@@ -27,29 +27,29 @@ def check_complete(path: Path) -> None:
     """
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         try:
-            stated = _stated_length(data)
+            declared = _declared_length(data)
         except _DisjointedError as error:
             raise VideoError(f"{path}: damaged: the container breaks at byte {error}") from None
-        if stated > len(data):
-            raise VideoError(f"{path}: truncated: it has {len(data)} of {stated} bytes")
+        if declared > len(data):
+            raise VideoError(f"{path}: truncated: it has {len(data)} of {declared} bytes")
 
 
 class _DisjointedError(Exception):
-    """An element is no element, or passes the end of the one around it; says at which byte."""
+    """An element is invalid or exceeds the one around it; holds the byte offset."""
 
 
-def _stated_length(data: mmap.mmap) -> int:
+def _declared_length(data: mmap.mmap) -> int:
     if data[:4] == b"\x1a\x45\xdf\xa3":
-        return _stated_matroska(data)
+        return _declared_matroska(data)
     if data[:4] == b"RIFF" and data[8:12] == b"AVI ":
-        return _stated_avi(data)
+        return _declared_avi(data)
     if data[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"):
-        return _stated_mp4(data)
+        return _declared_mp4(data)
     return 0
 
 
-def _stated_mp4(data: mmap.mmap) -> int:
-    start = stated = 0
+def _declared_mp4(data: mmap.mmap) -> int:
+    start = declared = 0
     while start + 8 <= len(data):
         size, kind = int.from_bytes(data[start : start + 4], "big"), data[start + 4 : start + 8]
         if size == 1:  # a 64-bit size follows
@@ -58,15 +58,15 @@ def _stated_mp4(data: mmap.mmap) -> int:
             break
         start += size
         if kind in (b"mdat", b"moov", b"moof"):  # anything else may be rubbish at the end
-            stated = start
-    return stated
+            declared = start
+    return declared
 
 
-def _stated_avi(data: mmap.mmap) -> int:
-    stated = int.from_bytes(data[4:8], "little")  # some writers count the 8 bytes before it too
-    if stated <= len(data):
-        _walk_riff(data, 12, min(8 + stated, len(data)))
-    return stated
+def _declared_avi(data: mmap.mmap) -> int:
+    declared = int.from_bytes(data[4:8], "little")  # some writers count the 8 bytes before it too
+    if declared <= len(data):
+        _walk_riff(data, 12, min(8 + declared, len(data)))
+    return declared
 
 
 def _walk_riff(data: mmap.mmap, start: int, end: int) -> None:
@@ -80,7 +80,7 @@ def _walk_riff(data: mmap.mmap, start: int, end: int) -> None:
         start = after + size % 2
 
 
-def _stated_matroska(data: mmap.mmap) -> int:
+def _declared_matroska(data: mmap.mmap) -> int:
     for kind, start, end in _elements(data, 0, None):
         if kind != _SEGMENT:
             continue

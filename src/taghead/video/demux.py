@@ -1,4 +1,4 @@
-"""Demuxing: from a path to the packets of its video stream; what is no video is refused."""
+"""Demuxing: from a path to the packets of its video stream; errors for files without one."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

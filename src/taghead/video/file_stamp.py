@@ -1,4 +1,4 @@
-"""File stamps: whether a file is still the one that was read, without reading it again."""
+"""File stamps: detect that a file has changed, without reading it again."""
 
 import os
 import time

@@ -1,4 +1,4 @@
-"""Index of a stream's packets: timestamps of its frames, which are shown, where to seek.
+"""Index of a stream's packets: frame timestamps, shown frames and seek points.
 
 Pure functions of what packets state; the survey calls them once a file is read.
 """
@@ -9,7 +9,7 @@ import numpy as np
 
 
 class PacketInfo(NamedTuple):
-    """What the survey takes from a packet."""
+    """The properties of a packet that a survey needs."""
 
     timestamp: int | None
     num_shown: int  # pictures

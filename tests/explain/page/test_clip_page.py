@@ -85,7 +85,7 @@ def weights_of(
     head: int | None = None,
     relation: str | None = None,
 ) -> dict[int, float]:
-    """What a token listens to, from the JSON alone: the weight of each source."""
+    """A token's incoming edges, from the JSON alone: the weight of each source."""
     found: dict[int, float] = {}
     for name, edges in numbers["layers"][layer]["relations"].items():
         if relation in (None, name):
@@ -155,10 +155,10 @@ def test_hovering_a_patch_draws_the_numbers_of_the_json(page: Any, explained: An
         assert float(line.get_attribute("data-weight")) == pytest.approx(
             expected[strongest], abs=5.1e-5
         )
-        assert f"({t}, {position // 7}, {position % 7})" in page.inner_text("#listens-title")
+        assert f"({t}, {position // 7}, {position % 7})" in page.inner_text("#incoming-title")
     page.mouse.move(1, 1)
     assert drawn(page)[0] == {}  # let go: the heat of the clip again
-    assert page.inner_text("#listens-title") == "The strongest edges"
+    assert page.inner_text("#incoming-title") == "The strongest edges"
 
 
 def test_colours_follow_the_weights(page: Any, explained: Any) -> None:
@@ -205,7 +205,7 @@ def test_keys_reach_every_patch_and_the_reader_hears_it(page: Any, explained: An
     said = page.text_content("#said")
     expected = weights_of(explained.numbers, node, relation="intra_frame")
     assert f"{max(expected.values()):.4f}" in said
-    assert "In time, to t" in said
+    assert "In time: t" in said
     page.keyboard.press("PageDown" if first == 0 else "PageUp")
     moved = node + (POSITIONS if first == 0 else -POSITIONS)
     assert_drawn(page, explained.numbers, moved)
@@ -316,10 +316,10 @@ def test_other_heads(
     numbers = found.to_dict(tmp_path)
     write_page(found, numbers, Selection(), tmp_path / "page.html")
     page = opened(tmp_path / "page.html")
-    assert page.inner_text("#listens-title") == title
+    assert page.inner_text("#incoming-title") == title
     patch(page, 10).hover()
     t = token_frame(page)
-    assert f"({t}, 1, 3)" in page.inner_text("#listens-title")
+    assert f"({t}, 1, 3)" in page.inner_text("#incoming-title")
     if not numbers["layers"]:
         assert drawn(page)[0] == {}
         assert page.locator("#layer").is_hidden()

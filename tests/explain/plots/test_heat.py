@@ -61,7 +61,7 @@ def test_frames_that_do_not_go_with_the_tokens_are_refused(frames: Tensor) -> No
         token_heat(frames, torch.zeros(3, 2, 2))
     with pytest.raises(ValueError, match=r"uint8 of the shape .* \(got float32"):
         token_heat(frames.float(), torch.zeros(2, 2, 2))
-    with pytest.raises(ValueError, match="the same number of frames of tokens"):
+    with pytest.raises(ValueError, match="the same number of token frames"):
         compare_heat(
             [ClipHeat(frames, torch.zeros(2, 2, 2)), ClipHeat(frames, torch.zeros(4, 2, 2))]
         )

@@ -1,4 +1,4 @@
-"""Annotations of datasets: which clip lies where, and which class it shows.
+"""Annotations of datasets: the file, the segment and the class of each clip.
 
 It imports `taghead.video.segment` and nothing heavy: a format's library is imported when it reads.
 """

@@ -1,4 +1,4 @@
-"""Scan result: what reading a clip found out."""
+"""Scan result: the properties of a clip as decoded, or why it cannot be used."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ClipKey = tuple[str, str]
 
 @dataclass(frozen=True)
 class ScanResult:
-    """What a scan found out about a clip and its file.
+    """The result of scanning a clip and its file.
 
     Args:
         file: The video file: within the folder of videos, or absolute.

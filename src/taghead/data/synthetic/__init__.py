@@ -1,7 +1,9 @@
 r"""SynthGym: generated clips of a gymnast, as real H.264 files, for demos, tests and experiments.
 
 An articulated figure in 3D performs before a moving camera; what it does is the class, everything
-else (camera, clothing, background, body, timing, noise) varies with one ``level``. Two families:
+else (camera, clothing, background, body, timing, noise) varies with one ``level``. Only its data
+module imports `taghead.data.datamodule`; the generator imports `taghead.files` and what lies below.
+Two families:
 
 - ``somersault``: {forward, backward} x {tuck, pike, straight} x {0, 1, 2 half twists}. Length,
   take-off, landing, height, travel, arms and the framing of the camera are drawn independently

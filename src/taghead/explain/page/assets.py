@@ -1,4 +1,4 @@
-"""Parts of self-contained pages: templates, styles and scripts of this package, and pictures."""
+"""Assets of self-contained pages: templates, styles, scripts and embedded pictures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The interactive page of one clip: one self-contained HTML file, which loads nothing."""
+"""The interactive page of one clip: a self-contained HTML file."""
 
 from __future__ import annotations
 

@@ -43,11 +43,11 @@ async function readLayers() {
   }));
 }
 
-/** The weight at a place of `[heads, count]` numbers: one head's, or the mean over heads. */
-function weightAt(numbers, count, heads, head, place) {
-  if (head >= 0) return numbers[Math.min(head, heads - 1) * count + place] / UNIT;
+/** The weight at an index of `[heads, count]` numbers: of one head, or the mean over heads. */
+function weightAt(numbers, count, heads, head, index) {
+  if (head >= 0) return numbers[Math.min(head, heads - 1) * count + index] / UNIT;
   let total = 0;
-  for (let i = 0; i < heads; i++) total += numbers[i * count + place];
+  for (let i = 0; i < heads; i++) total += numbers[i * count + index];
   return total / heads / UNIT;
 }
 
@@ -67,7 +67,7 @@ function ofEach(rows, count) {
 }
 
 /** What a token takes its messages from, the largest weight first. */
-function listensTo(layer, node, head, only) {
+function incomingEdges(layer, node, head, only) {
   const rows = [];
   const looped = new Set();
   for (const [name, relation] of Object.entries(layer)) {
@@ -113,4 +113,4 @@ const rowOf = (node) => Math.floor(positionOf(node) / GRID.width);
 const columnOf = (node) => positionOf(node) % GRID.width;
 const valueAt = (values, node) =>
   values[frameOf(node)][rowOf(node)][columnOf(node)] ?? 0;
-const spoken = (name) => name.replaceAll("_", " ");
+const displayName = (name) => name.replaceAll("_", " ");

@@ -29,8 +29,8 @@ function make(tag, attributes = {}, ...children) {
 const percent = (share) => `${(100 * share).toFixed(1)}%`;
 const tokenFrame = () => DATA.frames.token_frame[state.frame];
 const activePosition = () => state.hovered ?? state.keyed ?? state.pinned;
-const placeOf = (node) => `(${frameOf(node)}, ${rowOf(node)}, ${columnOf(node)})`;
-const spokenPlace = (node) => `y ${rowOf(node)}, x ${columnOf(node)}`;
+const tokenLabel = (node) => `(${frameOf(node)}, ${rowOf(node)}, ${columnOf(node)})`;
+const positionLabel = (node) => `y ${rowOf(node)}, x ${columnOf(node)}`;
 const seconds = (frame) => `${(DATA.frames.seconds[frame] ?? 0).toFixed(2)} s`;
 
 /** The node whose neighbours are shown, if one is. */
@@ -41,7 +41,7 @@ function activeNode() {
 
 /** The weights to draw: of each source node, and what they span in its frame and in the others. */
 function drawnWeights(node) {
-  const rows = listensTo(layers[state.layer], node, state.head, state.relation);
+  const rows = incomingEdges(layers[state.layer], node, state.head, state.relation);
   const sums = new Map();
   for (const row of rows) sums.set(row.source, (sums.get(row.source) ?? 0) + row.weight);
   const parts = { here: [], elsewhere: [] };
@@ -68,9 +68,9 @@ function heatColour(share, isSigned) {
     const [r, g, b] = share < 0 ? [56, 132, 255] : [240, 74, 40];
     return `rgb(${r} ${g} ${b} / ${(0.85 * strength).toFixed(3)})`;
   }
-  const place = strength * (STOPS.length - 1);
-  const low = Math.min(Math.floor(place), STOPS.length - 2);
-  const [r, g, b] = STOPS[low].map((v, i) => Math.round(v + (STOPS[low + 1][i] - v) * (place - low)));
+  const stop = strength * (STOPS.length - 1);
+  const low = Math.min(Math.floor(stop), STOPS.length - 2);
+  const [r, g, b] = STOPS[low].map((v, i) => Math.round(v + (STOPS[low + 1][i] - v) * (stop - low)));
   return `rgb(${r} ${g} ${b} / ${(0.03 + 0.67 * strength ** 1.2).toFixed(3)})`;
 }
 
@@ -132,8 +132,8 @@ function drawPatches(node, shown) {
     const text = weight === undefined ? "" : weight.toFixed(4);
     if (cell.textContent !== text) cell.textContent = text;
     cell.dataset.weight = text;
-    const told = text && node !== null ? `, weight ${text}` : "";
-    cell.setAttribute("aria-label", `${spokenPlace(here)}${told}`);
+    const weightLabel = text && node !== null ? `, weight ${text}` : "";
+    cell.setAttribute("aria-label", `${positionLabel(here)}${weightLabel}`);
   });
 }
 
@@ -146,8 +146,8 @@ function drawLegend(shown) {
   if (!isSome) return;
   const ofRest = { rollout: (value) => `${(value * NODES).toFixed(1)}×`, saliency: (value) => value.toPrecision(2) };
   const text = shown ? (value) => value.toFixed(4) : ofRest[state.heat];
-  const told = { rollout: "times an even share", saliency: `for ${spoken(DATA.target)}` };
-  const what = shown ? "weight in its frame" : told[state.heat];
+  const units = { rollout: "times the uniform weight", saliency: `for ${displayName(DATA.target)}` };
+  const what = shown ? "weight in its frame" : units[state.heat];
   $("legend-low").textContent = text(span.low);
   $("legend-high").textContent = `${text(span.top)} ${what}`;
   const steps = Array.from({ length: 9 }, (_, i) => (span.isSigned ? i / 4 - 1 : i / 8));
@@ -169,10 +169,10 @@ function drawLines(node, shown) {
     const [overX, overY] = [(fromX + x) / 2 + (y - fromY) * bend, (fromY + y) / 2 - (x - fromX) * bend];
     const path = `M${fromX} ${fromY}Q${overX} ${overY} ${x} ${y}`;
     const width = 1 + 2.5 * strength; // pixels
-    const told = { "data-source": row.source, "data-weight": row.weight.toFixed(4) };
+    const attributes = { "data-source": row.source, "data-weight": row.weight.toFixed(4) };
     lines.append(
       make("path", { class: "halo", d: path, "stroke-width": width + 2 }),
-      make("path", { class: "line", d: path, "stroke-width": width, ...told }),
+      make("path", { class: "line", d: path, "stroke-width": width, ...attributes }),
       make("circle", { class: "dot", cx: fromX, cy: fromY, r: 0.5 + 0.6 * strength }),
     );
   }
@@ -217,17 +217,17 @@ function drawStrip(node, shown) {
     const weight = total === null ? "no weight" : text;
     thumb.button.setAttribute("aria-label", `Go to t = ${t}, ${seconds(thumb.frame)}; ${weight}`);
   });
-  const what = { rollout: "the part of the rollout", saliency: "the sum of the saliency", none: "" }[state.heat];
+  const what = { rollout: "the rollout", saliency: "the saliency", none: "" }[state.heat];
   $("strip-note").textContent = shown
-    ? "Under each frame, the weights that the patch gives to it: its own patch there, or others."
-    : what ? `Under each frame of tokens, ${what} that falls on it.` : "The frames of tokens.";
+    ? "Under each frame, the sum of the weights of the patch's edges from it."
+    : what ? `Under each token frame, the sum of ${what}.` : "The token frames.";
 }
 
 function drawPlayer() {
   $("scrub").value = state.frame;
-  const told = `${state.frame + 1} / ${images.length}`;
+  const frameNumber = `${state.frame + 1} / ${images.length}`;
   $("scrub").setAttribute("aria-valuetext", `frame ${state.frame + 1} of ${images.length}, ${seconds(state.frame)}`);
-  $("clock").textContent = `${told} · ${seconds(state.frame)}`;
+  $("clock").textContent = `${frameNumber} · ${seconds(state.frame)}`;
   $("play").setAttribute("aria-label", state.playing ? "Pause" : "Play");
   $("play").dataset.playing = String(state.playing);
   $("play").firstChild.firstChild.setAttribute("d", state.playing ? PAUSE : PLAY);
@@ -242,13 +242,13 @@ function say(node, shown) {
     if (node === null) { $("said").textContent = ""; return; }
     const part = (rows) => rows.slice(0, 3).map((row) => {
       const when = frameOf(row.source) === frameOf(node) ? "" : `t ${frameOf(row.source)}, `;
-      return `${when}${spokenPlace(row.source)}: ${row.weight.toFixed(4)}`;
+      return `${when}${positionLabel(row.source)}: ${row.weight.toFixed(4)}`;
     }).join("; ");
     const here = shown.rows.filter((row) => frameOf(row.source) === frameOf(node));
     const elsewhere = shown.rows.filter((row) => frameOf(row.source) !== frameOf(node));
-    const sentences = [`Patch t ${frameOf(node)}, ${spokenPlace(node)}.`];
-    if (here.length) sentences.push(`In its frame it listens most to ${part(here)}.`);
-    if (elsewhere.length) sentences.push(`In time, to ${part(elsewhere)}.`);
+    const sentences = [`Patch t ${frameOf(node)}, ${positionLabel(node)}.`];
+    if (here.length) sentences.push(`Largest weights in its frame: ${part(here)}.`);
+    if (elsewhere.length) sentences.push(`In time: ${part(elsewhere)}.`);
     $("said").textContent = sentences.join(" ");
   }, 250);
 }

@@ -1,32 +1,32 @@
-// What stands beside the clip: classes, the table of edges, what flows, whether it matters.
+// The side panel: classes, the table of edges, the flow by relation, deletion and insertion curves.
 
 function drawTable(node, shown) {
   const position = activePosition();
-  const title = $("listens-title");
-  const note = $("listens-note");
+  const title = $("incoming-title");
+  const note = $("incoming-note");
   if (position !== null) {
     const here = tokenFrame() * POSITIONS + position;
-    title.textContent = `Patch ${placeOf(here)}${layers.length ? " listens to" : ""}`;
+    title.textContent = `Patch ${tokenLabel(here)}${layers.length ? " receives from" : ""}`;
     const counts = (valueAt(DATA.rollout, here) * NODES).toFixed(2);
     const adds = valueAt(DATA.saliency, here).toPrecision(2);
-    const name = spoken(DATA.target);
+    const name = displayName(DATA.target);
     note.textContent =
-      `It counts ${counts} times an even share (rollout) and adds ${adds} to the logit of ${name} (saliency).`;
+      `It has ${counts} times the uniform weight (rollout) and adds ${adds} to the logit of ${name} (saliency).`;
   } else {
     title.textContent = layers.length ? "The strongest edges" : "No graph";
     note.textContent = layers.length
       ? "Of all patches, by relation. Choose a patch to see its own."
-      : "The model passes no messages: the heat is what its Transformer and readout make of each patch.";
+      : "The model passes no messages: the heatmap shows its Transformer and readout alone.";
   }
   const rows = tableRows(node, shown);
-  const places = node !== null ? ["From (t, y, x)"] : ["To (t, y, x)", "From (t, y, x)"];
-  const heads = [...places, "Weight"].map((text) => make("th", { scope: "col" }, text));
+  const ends = node !== null ? ["From (t, y, x)"] : ["To (t, y, x)", "From (t, y, x)"];
+  const heads = [...ends, "Weight"].map((text) => make("th", { scope: "col" }, text));
   $("edges-head").replaceChildren(...heads);
   const groups = new Map();
   for (const row of rows) groups.set(row.relation, [...(groups.get(row.relation) ?? []), row]);
   const lines = [...groups.values()].flatMap((group) => {
     const top = Math.max(...group.map((row) => Math.abs(row.weight))) || 1;
-    const width = places.length + 1;
+    const width = ends.length + 1;
     return [groupRow(group[0], width), ...group.map((row) => tableRow(row, node, Math.abs(row.weight) / top))];
   });
   $("edges").replaceChildren(...lines);
@@ -39,8 +39,8 @@ const colourOf = (relation) =>
 function groupRow(row, width) {
   const swatch = make("i", { class: "swatch" });
   swatch.style.background = colourOf(row.relation);
-  const name = make("th", { scope: "rowgroup", colspan: width }, swatch, spoken(row.relation));
-  const aside = "its only neighbour, so 1 whatever was learned";
+  const name = make("th", { scope: "rowgroup", colspan: width }, swatch, displayName(row.relation));
+  const aside = "its only neighbour, so always 1";
   if (row.alone) name.append(make("span", { class: "aside" }, aside));
   return make("tr", { class: "group" }, name);
 }
@@ -60,16 +60,16 @@ function tableRow(row, node, strength) {
   const weight = make("td", {}, make("div", { class: "weighed" },
     make("span", { class: "track" }, bar), make("span", { class: "value" }, row.weight.toFixed(4))));
   const attributes = { "data-source": row.source, "data-target": row.target, "data-relation": row.relation };
-  if (node !== null) return make("tr", attributes, make("td", {}, placeOf(row.source)), weight);
-  const named = { type: "button", "aria-label": `Show patch ${placeOf(row.target)}` };
-  const go = make("button", named, placeOf(row.target));
+  if (node !== null) return make("tr", attributes, make("td", {}, tokenLabel(row.source)), weight);
+  const named = { type: "button", "aria-label": `Show patch ${tokenLabel(row.target)}` };
+  const go = make("button", named, tokenLabel(row.target));
   go.addEventListener("click", () => {
     state.pinned = positionOf(row.target);
     goTo(frameOf(row.target));
     rove(state.pinned);
     cells[state.pinned].focus();
   });
-  return make("tr", attributes, make("td", {}, go), make("td", {}, placeOf(row.source)), weight);
+  return make("tr", attributes, make("td", {}, go), make("td", {}, tokenLabel(row.source)), weight);
 }
 
 function buildClasses() {
@@ -77,7 +77,7 @@ function buildClasses() {
   const target = DATA.classes.find((one) => one.class === DATA.target);
   if (!best.includes(target)) best.push(target);
   $("classes").replaceChildren(...best.map((one) => {
-    const name = make("span", { class: one === target ? "name target" : "name" }, spoken(one.class));
+    const name = make("span", { class: one === target ? "name target" : "name" }, displayName(one.class));
     if (one === target && best[0] !== target) name.append(" (explained)");
     const fill = make("div", { class: "fill" });
     fill.style.width = percent(one.probability);
@@ -92,18 +92,18 @@ function buildFlow() {
     const where = parts.length > 1 ? ` in layer ${i}` : "";
     const bar = make("div", { class: "shares", "aria-hidden": "true" });
     const legend = make("div", { class: "legend" });
-    rows.forEach((row, place) => {
+    rows.forEach((row, index) => {
       const [part, swatch] = [make("div"), make("i")];
       part.style.width = percent(row.share);
-      part.style.background = swatch.style.background = COLOURS[place % COLOURS.length];
+      part.style.background = swatch.style.background = COLOURS[index % COLOURS.length];
       bar.append(part);
-      legend.append(make("span", {}, swatch, `${spoken(row.relation)} ${percent(row.share)}`));
+      legend.append(make("span", {}, swatch, `${displayName(row.relation)} ${percent(row.share)}`));
     });
-    $("flow").append(make("p", { class: "note" }, `What flows along each relation${where}`), bar, legend);
+    $("flow").append(make("p", { class: "note" }, `The share of each relation in the messages${where}`), bar, legend);
   }
 }
 
-/** The target's probability as the edges with most weight go first, or come, beside random orders. */
+/** Deletion and insertion curves: the target's probability by attention's order and random ones. */
 function buildCurves() {
   if (!DATA.curves) return;
   const pair = make("div", { class: "pair" });
@@ -117,7 +117,7 @@ function buildCurves() {
     pair.append(make("figure", {}, chart(curve, `${name}, the strongest edges first: ${numbers}`),
       make("figcaption", {}, make("strong", {}, name), ` ${numbers}`)));
   }
-  const about = `Probability of ${spoken(DATA.target)} as edges are left out or put in, first those with most weight beside an even share.`;
+  const about = `Probability of ${displayName(DATA.target)} as edges are left out or put in, first those with the largest weight relative to uniform.`;
   $("curves").append(make("p", { class: "note" }, `${about} ${verdictOf(isBetter)}`), pair);
 }
 

@@ -106,7 +106,7 @@ function buildChoices() {
     const heads = Math.max(...layers.flatMap((layer) => Object.values(layer).map((r) => r.heads)));
     fill("layer", layers.map((_, i) => [i, String(i)]), state.layer);
     fill("head", [[-1, "Mean"], ...Array.from({ length: heads }, (_, i) => [i, String(i)])], state.head);
-    fill("relation", [["", "All"], ...relations.map((name) => [name, spoken(name)])], state.relation);
+    fill("relation", [["", "All"], ...relations.map((name) => [name, displayName(name)])], state.relation);
   }
   const choose = (id, read) => $(id).addEventListener("change", () => { state[id] = read($(id).value); draw(); });
   choose("layer", Number);
@@ -177,7 +177,7 @@ async function start() {
 }
 
 start().catch((error) => {
-  $("listens-title").textContent = "This page could not be shown";
-  $("listens-note").textContent = String(error);
+  $("incoming-title").textContent = "This page could not be shown";
+  $("incoming-note").textContent = String(error);
   throw error;
 });

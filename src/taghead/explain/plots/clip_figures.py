@@ -23,7 +23,7 @@ LABEL_WIDTH = 20  # characters of a line
 RANKED, RANDOM = "#B2182B", "#5B6472"
 
 
-def draw_clip(
+def write_figures(
     explanation: ClipExplanation, head: TAGHead, selection: Selection, folder: Path
 ) -> None:
     """Writes all figures of one clip.
@@ -46,8 +46,8 @@ def compare_clips(
     Args:
         explanations: The explanations.
         head: The head, for the saliency of the other clips' classes.
-        selection: The suffixes of the files.
-        path: The picture, without a suffix.
+        selection: The file formats.
+        path: The path of the picture, without suffix.
     """
     targets = list(dict.fromkeys(one.target for one in explanations))
     rows = [
@@ -68,8 +68,8 @@ def _figures(
         "rollout": token_heat(
             pictures,
             explanation.rollout * attention.grid.num_nodes,
-            title="Attention rollout: how much each token counts for the clip",
-            label="times an even share",
+            title="Attention rollout: the weight of each token in the clip's vector",
+            label="times the uniform weight",
         ),
         "saliency": token_heat(
             pictures,
@@ -119,7 +119,7 @@ def _saliency(explanation: ClipExplanation, head: TAGHead, target: int) -> Tenso
 
 
 def _strongest(explanation: ClipExplanation, selection: Selection) -> pd.DataFrame:
-    """The strongest edges of each relation: one with few neighbours would hide all others."""
+    """The strongest edges of each relation, as one with few neighbours would hide others."""
     relations = [r.name for r in explanation.attention.relations]
     tables = [
         explanation.attention.strongest(

@@ -1,4 +1,4 @@
-"""Panels of grey video frames, on which heat and edges are drawn, and the files of figures."""
+"""Panels of grey video frames, the background of heatmaps and edges; and saving of figures."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def show_frame(axis: Axes, image: np.ndarray, t: int | None) -> None:
 
 
 def middle_frames(frames: Frames, count: int) -> np.ndarray:
-    """The middle one of the video frames of each frame of tokens, in pale grey.
+    """The middle one of the video frames of each token frame, in pale grey.
 
     Args:
         frames: The clip's frames.
@@ -68,7 +68,7 @@ def middle_frames(frames: Frames, count: int) -> np.ndarray:
         )
     if not count or len(video) % count:
         raise ValueError(
-            f"frames must be a multiple of {count}, the frames of tokens (got {len(video)})"
+            f"frames must be a multiple of {count}, the token frames (got {len(video)})"
         )
     stride = len(video) // count
     chosen = video[stride // 2 :: stride]

@@ -48,7 +48,7 @@ class ClipHeat(NamedTuple):
 def token_heat(frames: Frames, values: Tensor, *, title: str = "", label: str = "weight") -> Figure:
     """Heatmap of a value for each token, over the clip's frames.
 
-    One panel shows one frame of tokens, over the middle one of its video frames. If a value is
+    One panel shows one token frame, over the middle one of its video frames. If a value is
     negative, values are blue below 0 and red above.
 
     Args:
@@ -71,16 +71,16 @@ def compare_heat(clips: Sequence[ClipHeat], *, title: str = "", label: str = "we
     """Heatmaps of several clips, or of one for several classes: a row for each, one colour scale.
 
     Args:
-        clips: The rows, with the same number of frames of tokens.
+        clips: The rows, with the same number of token frames.
         title: The figure's title.
         label: Label of the colour bar.
 
     Raises:
-        ValueError: If the numbers of frames of tokens differ.
+        ValueError: If the numbers of token frames differ.
     """
     lengths = [len(clip.values) for clip in clips]
     if len(set(lengths)) != 1:
-        raise ValueError(f"clips must have the same number of frames of tokens (got {lengths})")
+        raise ValueError(f"clips must have the same number of token frames (got {lengths})")
     return _heat(clips, title, label, lengths[0])
 
 
@@ -143,7 +143,7 @@ def _heat(clips: Sequence[ClipHeat], title: str, label: str, columns: int) -> Fi
 
 
 def _overlay(axis: Axes, scale: HeatScale, values: Tensor, size: tuple[int, ...]) -> None:
-    """Draws the values of one frame of tokens, resized to the panel."""
+    """Draws the values of one token frame, resized to the panel."""
     weights = values.detach().float().cpu()[None, None]
     resized = F.interpolate(weights, size=list(size), mode="bilinear", align_corners=False)
     axis.imshow(scale.rgba(resized[0, 0].numpy()))

@@ -29,7 +29,7 @@ class PartCosts:
         parameters: Number of parameters.
         flops: Floating-point operations for the batch; a multiplication and an addition are two.
             Message passing includes sums, scalings and comparisons; the other parts are products
-            alone, as is usual.
+            only, as is usual.
         latency: Wall time for the batch, milliseconds.
         peak_bytes: Peak memory beside weights and input.
     """

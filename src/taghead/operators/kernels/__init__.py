@@ -1,4 +1,4 @@
-"""The dense kernels of PyG's operators, one file for each family, and the registry of all rows.
+"""The dense kernels of PyG's operators, one file for each family, and `KERNELS`, their registry.
 
 It imports the verbs of `taghead.operators` (`neighbourhood`, `reduce`, `pairwise`), never
 `propagate`.
@@ -18,14 +18,14 @@ KERNELS: dict[type[MessagePassing], Kernel] = {
     **pairwise.KERNELS,
     **mixed.KERNELS,
 }
-"""The kernels by exact class: a subclass may mean something else, so it runs through PyG."""
+"""The kernels by exact class: a subclass may compute something else, so it runs through PyG."""
 
 
 def supports(conv: MessagePassing) -> tuple[bool, str]:
-    """Whether an operator, as it is set now, has a dense kernel; if not, why.
+    """Whether an operator with its present options has a dense kernel, and if not, why.
 
     Returns:
-        Whether it has, and the reason, empty if it has.
+        Whether it has one; and the reason if not, else an empty text.
     """
     kernel = KERNELS.get(class_of(conv))
     if kernel is None:

@@ -1,4 +1,4 @@
-"""Kernels of operators that weigh their neighbours: one softmax over all parts."""
+"""Kernels of attention operators: GATConv, TransformerConv, ...; the verb `attend`."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def join_heads(conv: Any, out: Tensor) -> Tensor:
 
 
 def attend(conv: Any, attention: Attention, dropout: float = 0.0) -> Tensor:
-    """The neighbours' values, weighted and summed or averaged, `[B, T, H, P, C]`."""
+    """The weighted sum or mean of the neighbours' values, `[B, T, H, P, C]`."""
     hood, weights, values = attention
     out = hood.mix(F.dropout(weights, dropout, conv.training), values)
     return out * hood.degrees(out).inverse if takes_mean(conv) else out
@@ -61,8 +61,8 @@ def with_loops(conv: Any, tokens: Tokens, hood: Neighbourhood) -> Neighbourhood:
 def edge_terms(conv: Any, hood: Neighbourhood, tokens: Tokens, fill: Any = None) -> list[Tensor]:
     """Each part's edge features as the operator projects them, `[T or 1, H, P or 1, C]`.
 
-    Self-loops, if any, must be a part of their own; `fill` gives their features as PyG takes it: a
-    number, a tensor, or how to aggregate the features of the edges that arrive at the token.
+    Self-loops, if any, must be a part of their own; `fill` is PyG's `fill_value`, their features: a
+    number, a tensor, or the aggregation of the token's incoming edges' features.
     """
     assert tokens.edge_attr is not None
     features = [
@@ -77,7 +77,7 @@ def edge_terms(conv: Any, hood: Neighbourhood, tokens: Tokens, fill: Any = None)
 def _loop_features(hood: Neighbourhood, edge_attr: Tensor, fill: Any) -> Tensor:
     """The features of each token's self-loop, `[T, P or 1, D]`, or of all, `[1, 1, D]`.
 
-    PyG aggregates what arrives at a token even where the flow is from target to source.
+    PyG aggregates incoming edges even where the flow is from target to source.
     """
     row = edge_attr[:1].unsqueeze(0)
     if fill is None:
@@ -202,7 +202,7 @@ def agnn_attention(conv: pyg.AGNNConv, tokens: Tokens, hood: Neighbourhood) -> A
 
 
 def fa_coefficients(conv: pyg.FAConv, tokens: Tokens, hood: Neighbourhood) -> Attention:
-    """Its weights before they are normalised, from -1 to 1: those that PyG shows."""
+    """Its weights before degree normalisation, from -1 to 1: those that PyG returns."""
     hood = with_loops(conv, tokens, hood)
     of_source, of_target = conv.att_l(tokens.x), conv.att_r(tokens.x)
     scores = [

@@ -1,4 +1,4 @@
-"""Kernels of operators that are linear in the tokens: one matrix of the grid, one application."""
+"""Kernels of operators that are linear in the tokens: GCNConv, SGConv, ...; the verb `linear`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from taghead.operators.neighbourhood import Neighbourhood
 
 
 def step(adjacency: GridMatrix, normalize: bool, loops: bool, mean: bool) -> GridMatrix:
-    """One propagation; with self-loops only if normalised, as in PyG."""
+    """The matrix of one propagation; with self-loops only if normalised, as in PyG."""
     one = adjacency.normalized(loops) if normalize else adjacency
     if not mean:
         return one
@@ -35,9 +35,9 @@ def step(adjacency: GridMatrix, normalize: bool, loops: bool, mean: bool) -> Gri
 
 
 def propagated(conv: Any, x: Tensor, hood: Neighbourhood, *polynomial: Any) -> Tensor:
-    """One propagation as the operator is set, or a polynomial of it and the polynomial's numbers.
+    """One propagation with the operator's options, or a polynomial of it.
 
-    An operator that has no choice normalises, without self-loops.
+    Operators without these options normalise and add no self-loops.
     """
     loops = getattr(conv, "add_self_loops", False)
     options = (getattr(conv, "normalize", True), loops, takes_mean(conv))
@@ -45,7 +45,7 @@ def propagated(conv: Any, x: Tensor, hood: Neighbourhood, *polynomial: Any) -> T
 
 
 def power(propagation: Callable, start: Any, steps: int) -> Any:
-    """Several propagations."""
+    """The power of a propagation."""
     result = start
     for _ in range(steps):
         result = propagation(result)
@@ -72,7 +72,7 @@ def average_of_powers(propagation: Callable, start: Any, steps: int, alpha: floa
 def scaled_laplacian(
     adjacency: GridMatrix, normalization: str | None, to_source: bool, mean: bool
 ) -> GridMatrix:
-    """ChebConv's Laplacian, scaled to [-1, 1]; PyG takes the degrees of edges' sources."""
+    """ChebConv's Laplacian, scaled to [-1, 1]; PyG normalises by the degrees of edges' sources."""
     degrees = adjacency.degrees() if to_source else adjacency.transposed.degrees()
     identity, largest = adjacency.identity, 1.0
     if normalization == "sym":
@@ -89,9 +89,9 @@ def scaled_laplacian(
 
 
 def cluster(adjacency: GridMatrix, diag_lambda: float, to_source: bool, mean: bool) -> GridMatrix:
-    """ClusterGCNConv's mean over the neighbours and, with more weight, the token.
+    """ClusterGCNConv's mean over the neighbours and the token, whose weight is raised.
 
-    PyG computes these weights in float32 whatever the tokens' type.
+    PyG computes these weights in float32 whatever the tokens' dtype.
     """
     degrees = adjacency.transposed.degrees() if to_source else adjacency.degrees()
     inverse = np.float32(1) / (degrees + 1).astype(np.float32)

@@ -41,10 +41,10 @@ def rgcn(conv: pyg.RGCNConv, tokens: Tokens, hood: Neighbourhood) -> Tensor:
 
 
 def known_relations(conv: pyg.RGCNConv | pyg.RGATConv, hood: Neighbourhood) -> list[int]:
-    """The relations' indices, for all of which the operator must have weights.
+    """The indices of the relations that have edges; the operator must have weights for all.
 
     Raises:
-        ValueError: If it has not.
+        ValueError: If it does not.
     """
     found = hood.relations
     if found and found[-1] >= conv.num_relations:
@@ -64,7 +64,7 @@ def transformed(x: Tensor, weight: Tensor) -> Tensor:
 
 
 def rgat_values(conv: pyg.RGATConv, x: Tensor, hood: Neighbourhood) -> dict[int, Tensor]:
-    """The tokens as each relation transforms them, `[B, T, P, H*C]`."""
+    """The tokens transformed by each relation's weights, `[B, T, P, H*C]`."""
     shared = conv.num_bases is not None
     weights = torch.einsum("rb,bio->rio", conv.att, conv.basis) if shared else conv.weight
     return {i: transformed(x, weights[i]) for i in known_relations(conv, hood) or [0]}
@@ -140,7 +140,7 @@ def _join_heads(conv: pyg.RGATConv, out: Tensor) -> Tensor:
 
 
 class Features(NamedTuple):
-    """What a message is the sum of.
+    """The summands of a message.
 
     Shapes:
         - **source**, **target** `[B, T, P, H*C]`, for attention `[B, T, H, P, C]`; no target if
@@ -202,7 +202,7 @@ def _additive(conv: pyg.GeneralConv, part: Part, features: Features) -> Tensor:
 
 
 def _dot_product(conv: pyg.GeneralConv, part: Part, features: Features) -> Tensor:
-    r"""The message from j to i times the one from i to j, their terms sorted by whom they need.
+    r"""The message from j to i times the one from i to j, expanded into terms.
 
     With source features m, target features n and edge features e it is
 

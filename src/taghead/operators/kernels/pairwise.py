@@ -1,4 +1,4 @@
-"""Kernels of operators whose messages are a nonlinear function of target and source."""
+"""Kernels of operators with nonlinear functions of target and source; the verb `pairwise`."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from taghead.operators.reduce import Messages, reduce
 
 
 def edge(conv: pyg.EdgeConv, tokens: Tokens, hood: Neighbourhood) -> Tensor:
-    """The first layer acts on target and source apart: W1 x_i + W2 (x_j - x_i)."""
+    """The first layer is split by target and source: W1 x_i + W2 (x_j - x_i)."""
     x = tokens.x
     first, *rest = steps_of(conv.nn) or []
     of_target, of_difference = split_linear(first, x.size(-1), x.size(-1))
@@ -100,7 +100,7 @@ def res_gated(conv: pyg.ResGatedGraphConv, tokens: Tokens, hood: Neighbourhood) 
 
 
 def _projected(linear: Any, tokens: Tokens, hood: Neighbourhood) -> list[Tensor]:
-    """A projection of tokens and edge features, for each part; one if there is no part."""
+    """The projection of tokens and edge features, for each part; one if there is no part."""
     if tokens.edge_attr is None:
         return [linear(tokens.x)] * max(len(hood.parts), 1)
     of_token, of_edge = split_linear(linear, tokens.x.size(-1), tokens.edge_attr.size(-1))
@@ -141,9 +141,9 @@ ROWWISE_CLASSES = (*LINEAR, *ACTIVATIONS, nn.Identity, nn.Dropout, nn.LayerNorm)
 
 
 def steps_of(network: Any) -> list[Step] | None:
-    """The steps of a network that treats every row alike, as it is set now; None for others.
+    """The layers of a network that acts on each row by itself; None for other networks.
 
-    A batch norm does so in evaluation alone. Dropout that drops nothing is left out.
+    A batch norm does so only in evaluation. Inactive dropout is left out.
     """
     if class_of(network) in (nn.Sequential, pyg.MLP):
         modules = network if class_of(network) is nn.Sequential else _modules_of(network)
@@ -158,7 +158,7 @@ def steps_of(network: Any) -> list[Step] | None:
 
 
 def _modules_of(mlp: pyg.MLP) -> list[nn.Module]:
-    """The modules of PyG's MLP, in order; its activation stands before or after the norm."""
+    """The modules of PyG's MLP, in order; its activation comes before or after the norm."""
     found: list[nn.Module] = []
     dropouts = [nn.Dropout(p).train(mlp.training) for p in mlp.dropout]
     for lin, norm, dropout in zip(mlp.lins, mlp.norms, dropouts, strict=False):
@@ -174,13 +174,13 @@ def run_steps(steps: Sequence[Step], x: Tensor) -> Tensor:
 
 
 def begins_linear(network: Any) -> bool:
-    """Whether a network treats every row alike, beginning with a linear layer."""
+    """Whether a network acts on each row by itself and begins with a linear layer."""
     steps = steps_of(network) or []
     return bool(steps) and are_linear(steps[0])
 
 
 ROWWISE = Condition(
-    "nn is a Linear, or a Sequential or MLP that begins with one and treats every row alike "
+    "nn is a Linear, or a Sequential or MLP that begins with one and acts on each row by itself "
     "(a batch norm does so in evaluation)",
     lambda conv: begins_linear(conv.nn),
 )

@@ -1,4 +1,4 @@
-"""Kernels of operators that aggregate messages of their sources, plus a part of the target."""
+"""Kernels of operators that aggregate messages of sources: SAGEConv, ...; the verb `reduce`."""
 
 from __future__ import annotations
 

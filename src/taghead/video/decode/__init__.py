@@ -1,4 +1,8 @@
-"""Decoding backends behind one interface."""
+"""Decoding backends behind one interface: PyAV, decord2 and torchcodec.
+
+It imports `taghead.video.survey` and what lies below it; a backend's library is imported when it is
+used.
+"""
 
 from typing import Literal, Protocol, get_args
 

@@ -1,4 +1,4 @@
-"""Allowlist of files for decoders that number frames themselves: where they do so rightly.
+"""Allowlist: files on which decord and torchcodec number frames correctly.
 
 The lists hold what was compared with PyAV frame by frame on files of every kind; nothing that a
 decoder says of itself tells where it numbers frames wrongly.

@@ -1,7 +1,7 @@
 """The annotation formats, one module each: `FORMATS` finds them.
 
 A module here holds a subclass of :class:`~taghead.data.annotations.AnnotationFormat` and an
-instance of it, `FORMAT`.
+instance of it, `FORMAT`; it imports `taghead.data.annotations` and `taghead.video.segment`.
 """
 
 from importlib import import_module
