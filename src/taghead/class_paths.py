@@ -74,7 +74,7 @@ def is_allowed(path: str, named: Iterable[str] = ()) -> bool:
 
 def refusal(path: str) -> str:
     """What is said of a class path that is not allowed."""
-    module, _, name = path.rpartition(".")
+    module = path.rpartition(".")[0]
     told = f"{path} is not allowed: classes come from {', '.join(PACKAGES)}"
     if module.partition(".")[0] in sys.stdlib_module_names:
         return f"{told} and modules of your own (--modules), none from Python's {module}"

@@ -126,7 +126,7 @@ class TestAClassOfOnesOwn:
             ("my_networks.Yours", "there is no class my_networks.Yours"),
             (
                 "no_such_module.Mine",
-                "no_such_module.Mine is not allowed: .*--modules=no_such_module",
+                "is not allowed: .*--modules=no_such_module",
             ),
             ("torch.nn.Linear", r"torch.nn.Linear must be a subclass of Backbone"),
             ("os.abort", r"os.abort is not allowed: classes come from taghead, torch, "),

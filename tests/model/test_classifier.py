@@ -70,7 +70,7 @@ def test_a_config_starts_no_code_but_operators(tmp_path: Path) -> None:
     config = json.loads((tmp_path / "config.json").read_text())
     config["head"]["conv"] = {"class_path": "subprocess.Popen", "init_args": {"args": "true"}}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(DataError, match="conv: subprocess.Popen is not allowed"):
+    with pytest.raises(DataError, match=r"conv: subprocess.Popen is not allowed"):
         VideoClassifier.from_pretrained(tmp_path)
 
 
@@ -117,7 +117,7 @@ def test_a_config_imports_no_module_that_was_not_named(
     config = json.loads((tmp_path / "config.json").read_text())
     config["head"]["conv"] = {"class_path": "stranger.Conv"}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(DataError, match="stranger.Conv is not allowed: .*--modules=stranger"):
+    with pytest.raises(DataError, match=r"stranger.Conv is not allowed: .*--modules=stranger"):
         VideoClassifier.from_pretrained(tmp_path)
 
 

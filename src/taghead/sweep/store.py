@@ -366,7 +366,7 @@ def _attributes(sweep: str, run: RunSpec) -> dict[str, Any]:
     }
 
 
-def _run_spec(trial: FrozenTrial) -> RunSpec:
+def _run_spec(trial: Trial | FrozenTrial) -> RunSpec:
     attributes = trial.user_attrs
     return RunSpec(attributes["levels"], attributes["seed"], json.loads(attributes["config"]))
 
