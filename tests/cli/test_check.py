@@ -302,7 +302,7 @@ def test_a_class_of_a_module_that_was_not_named(
         assert told in error
         assert error.count("\n") == 1
     for name in ("mine", "mine.ops", "[other, mine]"):
-        check = Check(COMMANDS["fit"], [*args, f"--modules={name}"])
+        check = Check(COMMANDS["fit"], [*args[1:], f"--modules={name}"])
         assert check.run() == args[1:]
         assert check.modules == name.strip("[]").split(", ")
     with pytest.raises(SystemExit):  # a module of the standard library leads to no --modules

@@ -182,6 +182,28 @@ def test_an_upload_is_one_call_and_comes_back(hub: Path) -> None:
         VideoClassifier.from_pretrained("user/other", revision="v1")
 
 
+def test_the_commit_of_a_download_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    commit = "0123456789abcdef" * 2 + "01234567"
+    model().save_pretrained(tmp_path / commit)
+    asked = []
+
+    def snapshot(name: str, revision: str | None, **options: Any) -> str:
+        asked.append(revision)
+        return str(tmp_path / commit)
+
+    monkeypatch.setattr("taghead.model.classifier.snapshot_download", snapshot)
+    VideoClassifier.from_pretrained("user/name")
+    assert caplog.messages == [
+        f"user/name: commit {commit} of the hub; revision='{commit}' pins it"
+    ]
+    caplog.clear()
+    VideoClassifier.from_pretrained("user/name", revision=commit)
+    assert asked == [None, commit]
+    assert caplog.messages == []
+
+
 def test_saving_may_upload_as_well(hub: Path, tmp_path: Path) -> None:
     where = model().save_pretrained(tmp_path / "gym", push_to_hub=True, private=True)
     assert where == "https://hub/gym"

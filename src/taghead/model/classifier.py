@@ -266,7 +266,9 @@ def _folder(name: str | Path, hub_options: dict[str, Any]) -> Path:
         raise DataError(
             f"{name}: no such folder, and no such model on the hub: {first_line(error)}"
         ) from error
-    log.warning("%s: commit %s of the hub; revision=%r keeps it", name, folder.name, folder.name)
+    commit = folder.name  # of the client's cache
+    if commit != hub_options.get("revision"):
+        log.warning("%s: commit %s of the hub; revision=%r pins it", name, commit, commit)
     return folder
 
 
