@@ -13,6 +13,7 @@ from taghead.backbones import (
     build_backbone,
 )
 from taghead.backbones.build import collect_specs
+from taghead.class_paths import allow_modules
 from taghead.model.classifier import VideoClassifier
 from taghead.nn.head import TAGHead
 from taghead.video import Preprocessing
@@ -90,6 +91,7 @@ class TestAClassOfOnesOwn:
             cls.__module__, cls.__qualname__ = "my_networks", cls.__name__
             setattr(module, cls.__name__, cls)
         monkeypatch.setitem(sys.modules, "my_networks", module)
+        allow_modules(["my_networks"])
         return module
 
     def test_its_path_names_it(self) -> None:
@@ -122,9 +124,12 @@ class TestAClassOfOnesOwn:
         ("path", "message"),
         [
             ("my_networks.Yours", "there is no class my_networks.Yours"),
-            ("no_such_module.Mine", "there is no class no_such_module.Mine"),
+            (
+                "no_such_module.Mine",
+                "is not allowed: .*--modules=no_such_module",
+            ),
             ("torch.nn.Linear", r"torch.nn.Linear must be a subclass of Backbone"),
-            ("os.abort", r"os.abort must be a subclass of Backbone"),
+            ("os.abort", r"os.abort is not allowed: classes come from taghead, torch, "),
         ],
     )
     def test_other_paths_are_refused(self, path: str, message: str) -> None:

@@ -16,6 +16,7 @@ from taghead.backbones import (
     build_backbone,
     r2plus1d_tiny,
 )
+from taghead.backbones.weights import SHA256
 from taghead.errors import DataError
 from taghead.video import Preprocessing
 
@@ -137,6 +138,21 @@ def test_a_download_whose_hash_differs_is_refused(
     with pytest.raises(DataError, match=r'invalid hash value \(expected "0123abcd"'):
         build_backbone("r2plus1d_tiny", "FIRST")
     assert not any((tmp_path / "cache/hub/checkpoints").iterdir())
+
+
+def test_a_known_checksum_is_compared_as_a_whole(
+    published: Callable[..., nn.Module], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    published(lambda state: state)
+    (file,) = tmp_path.glob("tiny-*.pth")
+    right = hashlib.sha256(file.read_bytes()).hexdigest()
+    wrong = right[:8] + "0" * 56  # the digits of the name are right
+    monkeypatch.setitem(SHA256, file.name, wrong)
+    with pytest.raises(DataError, match=rf'invalid hash value \(expected "{wrong}"'):
+        build_backbone("r2plus1d_tiny", "FIRST")
+    monkeypatch.setitem(SHA256, file.name, right)
+    build_backbone("r2plus1d_tiny", "FIRST")
+    assert all(len(d) == 64 and f"-{d[:8]}." in name for name, d in SHA256.items())
 
 
 def test_a_download_that_fails_says_where_from(

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from taghead import TAGHead, VideoClassifier
 from taghead.backbones import WrappedBackbone, build_backbone, wrap_backbone
+from taghead.class_paths import allow_modules
 from taghead.video import Preprocessing
 
 CLIPS = Preprocessing(num_frames=8, resize=32, crop=32)
@@ -173,6 +174,7 @@ class TestSaving:
         module = types.ModuleType("my_networks")
         module.Mine = Mine  # type: ignore[attr-defined]
         monkeypatch.setitem(sys.modules, "my_networks", module)
+        allow_modules(["my_networks"])
         return "my_networks.Mine"
 
     def test_a_class_of_ones_own_is_saved_by_its_path(self, mine: str, tmp_path: Path) -> None:

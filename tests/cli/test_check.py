@@ -10,6 +10,7 @@ import pytest
 from taghead.cli import main
 from taghead.cli.check import Check
 from taghead.cli.table import COMMANDS, HINTS
+from taghead.errors import UsageError
 
 ROOT = Path(__file__).parents[2]
 SLOW = {"torch", "lightning", "torch_geometric", "torchvision", "matplotlib", "pandas", "optuna"}
@@ -265,6 +266,71 @@ def test_a_wrong_config_is_told_with_file_and_key(
     error = capsys.readouterr().err
     assert error.startswith(f"error: {file}: {told}")
     assert error.count("\n") == 1
+
+
+STRANGE = (
+    "is not allowed: classes come from taghead, torch, torchvision, torch_geometric, lightning"
+)
+
+
+@pytest.mark.parametrize(
+    ("content", "key"),
+    [
+        ("model: {head: {class_path: taghead.TAGHead, init_args: {conv: mine.ops.Conv}}}", "conv"),
+        ("model: {head: {init_args: {conv: {class_path: mine.ops.Conv}}}}", "conv"),
+        ("model: {head: mine.ops.Conv}", "model.head"),
+        ("model: {backbone: mine.ops.Conv}", "model.backbone"),
+        ("data: {class_path: mine.ops.Conv}", "data"),
+        ("trainer: {callbacks: [{class_path: mine.ops.Conv}]}", "trainer.callbacks"),
+        ("trainer: {logger: {init_args: {x: [{y: {class_path: mine.ops.Conv}}]}}}", "x.y"),
+    ],
+)
+def test_a_class_of_a_module_that_was_not_named(
+    content: str, key: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text(content)
+    data = [] if content.startswith("data") else ["--data=taghead.data.SynthGym"]
+    args = ["fit", f"--config={file}", *data]
+    for named in ([], ["--modules=mine.opsy,other"], ["--modules", "mine.op"]):
+        with pytest.raises(SystemExit) as stop:
+            main([*args, *named])
+        assert stop.value.code == 2
+        error = capsys.readouterr().err
+        told = f"{key}: mine.ops.Conv {STRANGE} and modules that you name: --modules=mine.ops runs"
+        assert error.startswith(f"error: {file}: ")
+        assert told in error
+        assert error.count("\n") == 1
+    for name in ("mine", "mine.ops", "[other, mine]"):
+        check = Check(COMMANDS["fit"], [*args[1:], f"--modules={name}"])
+        assert check.run() == args[1:]
+        assert check.modules == name.strip("[]").split(", ")
+    with pytest.raises(SystemExit):  # a module of the standard library leads to no --modules
+        main(["fit", "--data=os.system"])
+    assert capsys.readouterr().err.endswith("(--modules), none from Python's os\n")
+
+
+def test_only_the_command_line_names_modules(tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text("modules: [os]")
+    with pytest.raises(UsageError, match="modules: only the command line names modules"):
+        Check(COMMANDS["fit"], [f"--config={file}", "--data=taghead.data.SynthGym"]).run()
+    with pytest.raises(UsageError, match=r"--modules needs names: .* \(got 'a,,b'\)"):
+        Check(COMMANDS["fit"], ["--modules=a,,b"])
+    takes = {name for name in COMMANDS if COMMANDS[name].takes_modules}
+    trained = {"fit", "validate", "test", "sweep", "extract"}
+    assert takes == trained | {"predict", "explain", "convert", "bench model"}
+    with pytest.raises(UsageError, match=r"mine.Net is not allowed: "):
+        Check(COMMANDS["bench model"], ["r2plus1d_tiny", "mine.Net"]).run()
+    with pytest.raises(UsageError, match="has no option --modules"):
+        Check(COMMANDS["index"], ["videos", "--modules=a"]).run()
+
+
+def test_the_help_says_what_is_code(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["fit", "--help"])
+    text = capsys.readouterr().out
+    assert "Give configs that you wrote, for a config is code." in text
+    assert "--modules TEXT" in text
 
 
 def test_a_config_that_cannot_be_read(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@ import json
 import shutil
 import sys
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
@@ -158,7 +157,9 @@ def test_without_a_graph(dataset: Path, folder: Path) -> None:
     assert not any("layers" in key for key in checkpoint["state_dict"] if "encoder" not in key)
 
 
-def test_an_operator_of_ones_own(dataset: Path, folder: Path, monkeypatch: Any) -> None:
+def test_an_operator_of_ones_own(
+    dataset: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (folder / "my_operators.py").write_text(
         "import torch\n"
         "from torch_geometric.nn import MessagePassing\n"
@@ -170,8 +171,12 @@ def test_an_operator_of_ones_own(dataset: Path, folder: Path, monkeypatch: Any) 
         "    def forward(self, x, edge_index):\n"
         "        return self.scale * self.propagate(edge_index, x=self.lin(x))\n"
     )
-    monkeypatch.syspath_prepend(folder)
-    fit(dataset, "--model.head.conv=my_operators.Sum", "--model.head.conv.scale=0.1")
+    given = ["--model.head.conv=my_operators.Sum", "--model.head.conv.scale=0.1"]
+    with pytest.raises(SystemExit):
+        fit(dataset, *given)
+    assert "my_operators.Sum is not allowed: " in capsys.readouterr().err
+    assert "my_operators" not in sys.modules
+    fit(dataset, *given, "--modules=my_operators")  # of the working folder
     run = folder / "runs/synthgym/version_0"
     checkpoint = torch.load(run / "checkpoints/last.ckpt", weights_only=True)
     conv = checkpoint["video_classifier"]["head"]["conv"]

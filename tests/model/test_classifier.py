@@ -70,7 +70,7 @@ def test_a_config_starts_no_code_but_operators(tmp_path: Path) -> None:
     config = json.loads((tmp_path / "config.json").read_text())
     config["head"]["conv"] = {"class_path": "subprocess.Popen", "init_args": {"args": "true"}}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(DataError, match="must be a MessagePassing class"):
+    with pytest.raises(DataError, match=r"conv: subprocess.Popen is not allowed"):
         VideoClassifier.from_pretrained(tmp_path)
 
 
@@ -108,7 +108,7 @@ def test_a_file_that_is_no_checkpoint_is_named(tmp_path: Path, content: bytes) -
     assert "\n" not in str(error.value)
 
 
-def test_a_config_imports_nothing_that_is_not_imported_already(
+def test_a_config_imports_no_module_that_was_not_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "stranger.py").write_text("raise SystemExit('this code must not run')")
@@ -117,7 +117,7 @@ def test_a_config_imports_nothing_that_is_not_imported_already(
     config = json.loads((tmp_path / "config.json").read_text())
     config["head"]["conv"] = {"class_path": "stranger.Conv"}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(DataError, match="import 'stranger' first"):
+    with pytest.raises(DataError, match=r"stranger.Conv is not allowed: .*--modules=stranger"):
         VideoClassifier.from_pretrained(tmp_path)
 
 
@@ -180,6 +180,28 @@ def test_an_upload_is_one_call_and_comes_back(hub: Path) -> None:
     assert (other.class_names, other.preprocessing) == (one.class_names, one.preprocessing)
     with pytest.raises(DataError, match=r"^user/other: no such folder, and no such .* at v1$"):
         VideoClassifier.from_pretrained("user/other", revision="v1")
+
+
+def test_the_commit_of_a_download_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    commit = "0123456789abcdef" * 2 + "01234567"
+    model().save_pretrained(tmp_path / commit)
+    asked = []
+
+    def snapshot(name: str, revision: str | None, **options: Any) -> str:
+        asked.append(revision)
+        return str(tmp_path / commit)
+
+    monkeypatch.setattr("taghead.model.classifier.snapshot_download", snapshot)
+    VideoClassifier.from_pretrained("user/name")
+    assert caplog.messages == [
+        f"user/name: commit {commit} of the hub; revision='{commit}' pins it"
+    ]
+    caplog.clear()
+    VideoClassifier.from_pretrained("user/name", revision=commit)
+    assert asked == [None, commit]
+    assert caplog.messages == []
 
 
 def test_saving_may_upload_as_well(hub: Path, tmp_path: Path) -> None:

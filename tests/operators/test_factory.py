@@ -6,6 +6,7 @@ import torch_geometric.nn as pyg
 from torch import Tensor
 from torch_geometric.nn import MessagePassing
 
+from taghead.class_paths import allow_modules
 from taghead.operators import Operator, as_operator
 
 
@@ -73,6 +74,7 @@ def test_a_config_leads_back_to_the_operator() -> None:
     assert config == {"class_path": "torch_geometric.nn.GATv2Conv", "init_args": {"heads": 2}}
     again = Operator.from_config(config)
     assert (again.cls, again.options) == (operator.cls, operator.options)
+    allow_modules([__name__])
     own = Operator(MeanOfNeighbours, scale=3.0)
     assert Operator.from_config(own.to_config())(2, 2).scale == 3.0
 
@@ -96,9 +98,25 @@ def test_a_function_cannot_be_written_to_a_file() -> None:
         (lambda: as_operator(3), r"conv must be .*\(got 3\)"),
         (
             lambda: Operator.from_config({"class_path": "os.path.join"}),
-            "must be a MessagePassing class",
+            "conv: os.path.join is not allowed: classes come from .* none from Python's os.path",
         ),
-        (lambda: Operator.from_config({"class_path": "no.such.Conv"}), "import 'no.such' first"),
+        (
+            lambda: Operator.from_config({"class_path": "no.such.Conv"}),
+            "no.such.Conv is not allowed: .* that you name: --modules=no.such runs its code",
+        ),
+        (
+            lambda: Operator.from_config({"class_path": "torch_geometric.data.Data"}),
+            "conv: torch_geometric.data.Data must be a subclass of MessagePassing",
+        ),
+        (
+            lambda: Operator.from_config(
+                {
+                    "class_path": "torch_geometric.nn.NNConv",
+                    "init_args": {"nn": {"class_path": "torch.nn.Linear"}},
+                }
+            ),
+            "conv: option nn must be a plain value, not a class",
+        ),
         (
             lambda: Operator.from_config({"class_path": "torch_geometric.nn.NoConv"}),
             "no class torch_geo",

@@ -244,6 +244,47 @@ def test_runs_may_only_be_added(store: Store, runs: list[RunSpec], write: Write)
         assert "\n" not in str(told.value)
 
 
+def test_a_config_that_was_changed_is_not_done(
+    store: Store, sweep: SweepSpec, runs: list[RunSpec]
+) -> None:
+    enqueue(store, runs[:2])
+    changed = {**runs[0].config, "seed_everything": 7}
+    with sqlite3.connect("study.db") as database:
+        query = "UPDATE trial_user_attributes SET value_json = ? WHERE value_json = ?"
+        texts = [json.dumps(json.dumps(config)) for config in (changed, runs[0].config)]
+        assert database.execute(query, texts).rowcount == 1
+    with pytest.raises(DataError, match="was changed in the store: seed_everything is 7, in the "):
+        store.check(sweep, runs)
+    done: list[dict[str, Any]] = []
+
+    def do(config: dict[str, Any]) -> RunResult:
+        done.append(config)
+        return result(1.0)
+
+    known = {run.id: run.config for run in runs}
+    while store.run_next("a", do, {}, known):
+        pass
+    assert done == [runs[1].config]
+    assert "was changed in the store" in store.current()[runs[0].id].user_attrs["error"]
+
+
+def test_a_run_that_the_sweep_file_does_not_have_is_left_to_others(
+    store: Store, runs: list[RunSpec]
+) -> None:
+    enqueue(store, runs)
+    known = {run.id: run.config for run in runs[3:]}
+    for _ in known:
+        while not store.run_next("a", lambda config: result(1.0), {}, known):
+            pass
+    assert not store.run_next("a", lambda config: result(1.0), {}, known)
+    current = store.current()
+    assert {run for run, trial in current.items() if is_ended(trial)} == set(known)
+    assert {t.state for run, t in current.items() if run not in known} == {TrialState.WAITING}
+    while complete(store):
+        pass
+    assert all(map(is_ended, store.current().values()))
+
+
 def test_the_tables_come_from_the_store_alone(
     store: Store, runs: list[RunSpec], folder: Path
 ) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from torch import nn
 from taghead import backbones
 from taghead.backbones.backbone import Backbone, BackboneSpec
 from taghead.backbones.weights import download, load_features
+from taghead.class_paths import import_class
 from taghead.files import read_tensors, state_dict_in
 from taghead.video.preprocessing import Preprocessing
 
@@ -44,7 +44,8 @@ def build_backbone(name: str, weights: str | Path | None = None) -> Backbone:
     """A backbone by name.
 
     Args:
-        name: One of `BACKBONES`, or the class path of a `Backbone` of your own.
+        name: One of `BACKBONES`, or the class path of a `Backbone` of your own, in a module that
+            was named (:func:`~taghead.class_paths.allow_modules`).
         weights: Pretrained weights: a file with a state dict, or the name of published weights,
             such as `DEFAULT`, which are downloaded once into torch.hub's folder; random weights
             when not given. A classifier's weights are ignored. A class of your own gets this as its
@@ -80,15 +81,11 @@ def build_backbone(name: str, weights: str | Path | None = None) -> Backbone:
 def backbone_from_config(name: str) -> Backbone:
     """The backbone of a saved model's config, with random weights.
 
-    A config may come from anywhere, and importing a module runs its code: the class of a backbone
-    of your own must be imported already.
-
     Raises:
-        ValueError: If there is no such backbone.
+        ValueError: If there is no such backbone, or its class path is not allowed.
     """
-    module, _, cls = name.rpartition(".")
-    if module and module not in sys.modules:
-        raise ValueError(f"backbone: import {module!r} first: {cls} is none of this package's")
+    if not isinstance(name, str):
+        raise ValueError(f"backbone must be a name or a class path (got {name!r})")
     return build_backbone(name)
 
 
@@ -120,14 +117,10 @@ def _load(
 
 def _own_backbone(path: str, weights: str | Path | None) -> Backbone:
     """A backbone of a user's own class."""
-    module, _, name = path.rpartition(".")
     try:
-        cls: Any = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"backbone: there is no class {path}: {error}") from error
-    is_backbone = inspect.isclass(cls) and issubclass(cls, Backbone)
-    if not is_backbone:
-        raise ValueError(f"backbone: {path} must be a subclass of Backbone (got {cls!r})")
+        cls: Any = import_class(path, Backbone)
+    except ValueError as error:
+        raise ValueError(f"backbone: {error}") from error
     options = {} if weights is None else {"weights": weights}
     try:
         inspect.signature(cls).bind(**options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import sys
 from collections.abc import Mapping
 from contextlib import redirect_stdout
@@ -15,24 +16,38 @@ from torch import Tensor, nn
 
 from taghead.errors import DataError, first_line
 
+log = logging.getLogger(__name__)
+
+
+SHA256 = {
+    "mc3_18-a90a0ba3.pth": "a90a0ba35ca1242d15b77511ff28bfb29cc596988b5ea36081042f8e2f54212b",
+    "mvit_v2_s-ae3be167.pth": "ae3be16733081f6d1cd40e4ab980ca23d6df6dc6486d15ada05a5e8ab8c9b975",
+    "r2plus1d_18-91a641e6.pth": "91a641e6c2ab531d1aca5f4321b4d802ec5c3babc15df855cdb6e39c6a1107c8",
+    "r3d_18-b3b3357e.pth": "b3b3357ead25631ec9c57362ff2128a92d0427e01e2cd184951a44380c3f2e9d",
+    "swin3d_t-7615ae03.pth": "7615ae035996b65eb38dad437ae533d2dfcd36f9f89d28c0f0fa7bfb8e6b3130",
+}
+"""The whole checksums that are known; of other files, the digits in the name are checked."""
+
 
 def download(url: str) -> Any:
     """The content of a published file, downloaded once into torch.hub's folder.
 
-    That folder is below `TORCH_HOME`. torch.hub writes a file atomically, and refuses one whose
-    SHA-256 does not begin with the digits in its name; a name without digits is not checked. A
-    cached file that was damaged is downloaded again.
+    That folder is below `TORCH_HOME`. A file is written atomically, and refused if its SHA-256 is
+    not the known one, or does not begin with the digits in its name. Where neither is known, the
+    checksum is logged. A cached file that was damaged is downloaded again.
 
     Raises:
         DataError: If it cannot be downloaded or read.
     """
     cached = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(url).path).name
+    digits = torch.hub.HASH_REGEX.search(cached.name)
+    expected = SHA256.get(cached.name) or (digits[1] if digits else None)
     try:
-        _remove_damaged(cached)
-        with redirect_stdout(sys.stderr):  # torch.hub prints to stdout
-            return torch.hub.load_state_dict_from_url(
-                url, map_location="cpu", check_hash=True, weights_only=True
-            )
+        if expected and cached.is_file() and not _sha256(cached).startswith(expected):
+            cached.unlink()  # torch.hub checks only what it downloads
+        if not cached.is_file():
+            _fetch(url, cached, expected)
+        return torch.load(cached, map_location="cpu", weights_only=True)
     except Exception as error:  # urllib, pickle, zip files and torch raise types of their own
         hint = f" (to download it again, remove {cached})" if cached.exists() else ""
         raise DataError(
@@ -40,15 +55,18 @@ def download(url: str) -> Any:
         ) from error
 
 
-def _remove_damaged(cached: Path) -> None:
-    """Removes a cached file whose SHA-256 is not that of its name; torch.hub checks only once."""
-    digits = torch.hub.HASH_REGEX.search(cached.name)
-    if digits is None or not cached.is_file():
-        return
-    with open(cached, "rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if not found.startswith(digits[1]):
-        cached.unlink()
+def _fetch(url: str, cached: Path, expected: str | None) -> None:
+    cached.parent.mkdir(parents=True, exist_ok=True)
+    log.warning("downloading %s to %s", url, cached)
+    with redirect_stdout(sys.stderr):  # torch.hub prints to stdout
+        torch.hub.download_url_to_file(url, str(cached), expected)
+    if not expected:
+        log.warning("%s: its publisher gives no checksum; SHA-256 %s", cached, _sha256(cached))
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def load_features(

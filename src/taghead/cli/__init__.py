@@ -72,7 +72,8 @@ def _run(args: list[str]) -> None:
         from taghead.cli.check import Check
         from taghead.cli.live import run
 
-        run(command, Check(command, rest).run())
+        check = Check(command, rest)
+        run(command, check.run(), check.modules)
 
 
 def _command(args: list[str]) -> tuple[Command, list[str]]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from taghead.class_paths import is_allowed, refusal
 from taghead.cli.messages import missing_class, missing_files, near_option, unknown_option
 from taghead.cli.options import UnknownOptionError, command_options, plain
 from taghead.cli.signature import Argument, signature
@@ -51,6 +52,7 @@ class Check:
         self.options = command_options(command)
         self.positional = {n: self.options.root.arguments[n] for n in command.positional}
         self.values: dict[str, Any] = {}
+        self.modules: list[str] = []  # those of `--modules`
         self._groups: set[str] = set()  # options that have a value, or one below them
         self.line = self._split(args)
 
@@ -61,6 +63,8 @@ class Check:
             UsageError: If an option, a value or a class path is wrong, or one is missing.
             DataError: If a file is missing, or a config cannot be read.
         """
+        for name in self.line.positional if "backbones" in self.positional else []:
+            self._allow(name, name)
         for key, value in self.line.given:
             self._choose(key, value, f"--{key}={value}")
         for key, value in self.line.given:
@@ -94,7 +98,10 @@ class Check:
             name, equals, value = arg[2:].partition("=")
             name = name.replace("-", "_")
             key = name.removesuffix("+")
-            if equals:
+            if key == "modules" and self.command.takes_modules:
+                value = value if equals or not rest else rest.pop(0)
+                self.modules += module_names(value)
+            elif equals:
                 line.args.append(f"--{name}={value}")
             elif self._is_flag(key) and (not rest or rest[0].lower() not in BOOLEAN):
                 value = "true"
@@ -105,7 +112,8 @@ class Check:
             else:
                 self._find(key, f"--{key}")
                 raise UsageError(f"--{key} needs a value: --{key}=VALUE")
-            line.given.append((key, value))
+            if key != "modules" or not self.command.takes_modules:
+                line.given.append((key, value))
         return line
 
     def _is_flag(self, key: str) -> bool:
@@ -123,12 +131,16 @@ class Check:
         if self.command.config:  # of what it takes, the classes' arguments are checked
             known = self.options.root.arguments
             content = {k: v for k, v in content.items() if k in known and known[k].takes_file}
+        for key, class_path in class_paths(content, within):
+            self._allow(class_path, f"{path}: {key}")
         for key, value in content.items():
             self._entry(f"{within}.{key}".lstrip("."), value, path)
 
     def _entry(self, key: str, value: Any, file: str) -> None:
         """Checks a key of a config, and those below it."""
         where = f"{file}: {key}"
+        if key == "modules" and self.command.takes_modules:
+            raise UsageError(f"{where}: only the command line names modules: --modules=NAME")
         self._groups.add(key.partition(".")[0])
         if isinstance(value, dict) and isinstance(value.get("class_path"), str):
             self._choose(key, value["class_path"], where)
@@ -173,13 +185,24 @@ class Check:
             argument = self.options.find(key)
         except UnknownOptionError:
             return  # it is told where all options are checked
+        if key.rpartition(".")[2] == "backbone":  # a name, or the class path of one's own
+            self._allow(value, where)
         if argument is None or not argument.kinds.classes:
             return
         is_path = CLASS_PATH.fullmatch(value) and "str" not in argument.kinds.scalars
+        if is_path:
+            self._allow(value, where)
         try:
             self.options.choose(key, value if is_path else "")
         except MissingNameError as error:
             raise UsageError(missing_class(error, where)) from None
+
+    def _allow(self, path: str, where: str) -> None:
+        """Refuses a class path that is not allowed, before anything of it is imported."""
+        is_file = path.endswith((".yaml", ".yml", ".json"))
+        if CLASS_PATH.fullmatch(path) and not is_file and not is_allowed(path, self.modules):
+            name = where.removesuffix(f"={path}").removesuffix(path)
+            raise UsageError(f"{name}: {refusal(path)}".removeprefix(": "))
 
     def _find(self, key: str, where: str) -> Argument | None:
         """The argument of a key; raises a UsageError if there is none."""
@@ -249,6 +272,31 @@ class Check:
         raise UsageError(
             f"{self._name} needs {name}{about}\nexample: {self.command.example}"
         ) from None
+
+
+def module_names(value: str) -> list[str]:
+    """The modules of a `--modules`: `one`, `one,two` or `[one, two]`.
+
+    Raises:
+        UsageError: If it names none.
+    """
+    names = [name.strip(" '\"") for name in value.strip().strip("[]").split(",")]
+    if not all(names):
+        raise UsageError(f"--modules needs names: --modules=my_operators,my_data (got {value!r})")
+    return names
+
+
+def class_paths(value: Any, key: str) -> Iterator[tuple[str, str]]:
+    """All class paths in a config, each with the key that it is given for."""
+    if isinstance(value, dict):
+        path = value.get("class_path")
+        if isinstance(path, str):
+            yield key, path
+        for name, inner in value.items():
+            yield from class_paths(inner, f"{key}.{name}".lstrip("."))
+    elif isinstance(value, list):
+        for each in value:
+            yield from class_paths(each, key)
 
 
 def read_config(path: str) -> dict[str, Any]:

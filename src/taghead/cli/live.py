@@ -6,22 +6,24 @@ import importlib
 import logging
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
+from taghead.class_paths import allow_modules, refused_path, restrict_parser
 from taghead.cli.table import Command
 from taghead.errors import DataError, UsageError, is_disk_full, one_line
 
 OUTPUTS = ("output", "root")  # arguments that say where a command writes
 
 
-def run(command: Command, args: list[str]) -> None:
+def run(command: Command, args: list[str], modules: Sequence[str] = ()) -> None:
     """Runs a command.
 
     Args:
         command: The command.
         args: What stands behind its name, as :class:`~taghead.cli.check.Check` gives it.
+        modules: The modules that `--modules` names.
 
     Raises:
         UsageError: If a value has not the option's type.
@@ -31,16 +33,19 @@ def run(command: Command, args: list[str]) -> None:
 
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_no_farewell)
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # torch's profiler announces itself
-    function = load(command.function)
     values: dict[str, Any] = {}
     try:
+        if modules:
+            allow_modules(modules)
+        function = load(command.function)
+        restrict_parser()
         if command.options:
             function(args)
         else:
             values = _values(command, function, args)
             function(**values)
     except ArgumentError as error:
-        raise UsageError(condensed(str(error))) from error
+        raise UsageError(refused_path(str(error)) or condensed(str(error))) from error
     except UsageError:
         raise
     except ValueError as error:

@@ -7,12 +7,13 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
 
+from taghead.class_paths import ADDRESS
 from taghead.cli.options import Options, UnknownOptionError
 from taghead.cli.source import MissingNameError
 from taghead.cli.table import HINTS
 from taghead.errors import did_you_mean
 
-NO_FILE = re.compile(r"last|hpc|registry.*|.*://.*")  # values of --ckpt_path that are no paths
+NO_FILE = re.compile(r"last|hpc")  # values of --ckpt_path that are no paths
 SHOWN = 12  # names that are listed where none is near
 
 
@@ -56,10 +57,17 @@ def near_option(error: UnknownOptionError, options: Options, wrong: str, dashes:
 def missing_files(paths: Iterable[str], noun: str, root: str = "runs") -> list[str]:
     """The error message for each missing file."""
     return [
-        f"{path}: no such {noun}{near_file(path, noun, root)}"
+        address(path, noun)
+        if ADDRESS.fullmatch(path)
+        else f"{path}: no such {noun}{near_file(path, noun, root)}"
         for path in paths
         if path and not Path(path).exists() and not (noun == "checkpoint" and NO_FILE.match(path))
     ]
+
+
+def address(path: str, noun: str) -> str:
+    """What is said of an address that is given for a file."""
+    return f"{path}: an address, and none is fetched: download the {noun} and give its path"
 
 
 def near_file(path: str, noun: str, root: str) -> str:

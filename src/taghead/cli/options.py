@@ -18,6 +18,10 @@ from taghead.cli.signature import (
 from taghead.cli.source import Definition, find, resolve
 from taghead.cli.table import Command
 
+MODULES = (
+    "Modules of your own, such as my_operators,my_data, whose classes the config or the model may "
+    "name: they are imported, installed or from the working folder. No other module is."
+)
 IN_A_CONFIG = ("class_path", "init_args")
 DEPTH = 4  # model.head.conv.heads
 
@@ -137,4 +141,7 @@ def command_options(command: Command) -> Options:
         about = "A config of `fit`, of which data and backbone are taken."
         config = Argument("config", OPTIONAL_TEXT, NONE, definition, about)
         root |= Signature({"config": config})
+    if command.takes_modules and definition is not None:
+        modules = Argument("modules", OPTIONAL_TEXT, NONE, definition, MODULES)
+        root = Signature({"modules": modules}) | root
     return Options(root, (*command.hidden, *command.positional))

@@ -21,6 +21,7 @@ class Command:
             takes the command line as it is.
         hidden: Dotted keys of arguments that are no options: the command sets them itself.
         config: What turns the file of `--config` into values of options, as `module:function`.
+        takes_modules: Whether it may run classes of one's own, of modules that `--modules` names.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Command:
     options: str | None = None
     hidden: tuple[str, ...] = ()
     config: str | None = None
+    takes_modules: bool = False
 
 
 def _lightning(name: str, about: str, example: str, options: str) -> Command:
@@ -43,6 +45,7 @@ def _lightning(name: str, about: str, example: str, options: str) -> Command:
         files={"config": "config", "ckpt_path": "checkpoint"},
         options=f"taghead.training.command:{options}",
         hidden=("model.class_names", "model.preprocessing", "model.features"),  # the data's
+        takes_modules=True,
     )
 
 
@@ -78,6 +81,7 @@ COMMANDS = {
             f"taghead predict clip.mp4 --model {MODEL}",
             ("videos",),
             {"videos": "video file", "model": "model"},
+            takes_modules=True,
         ),
         Command(
             "explain",
@@ -86,6 +90,7 @@ COMMANDS = {
             f"taghead explain clip.mp4 --model {MODEL}",
             ("videos",),
             {"videos": "video file", "model": "model"},
+            takes_modules=True,
         ),
         Command(
             "index",
@@ -103,6 +108,7 @@ COMMANDS = {
             ("output",),
             {"config": "config", "model": "model"},
             config="taghead.features.extract:options_from_fit",
+            takes_modules=True,
         ),
         Command(
             "sweep",
@@ -111,6 +117,7 @@ COMMANDS = {
             "taghead sweep experiments/operators/order.yaml --workers 2",
             ("file",),
             {"file": "sweep file"},
+            takes_modules=True,
         ),
         Command(
             "compare",
@@ -127,6 +134,7 @@ COMMANDS = {
             f"taghead convert {MODEL} shared/demo",
             ("source", "output"),
             {"source": "model"},
+            takes_modules=True,
         ),
         Command(
             "bench model",
@@ -134,6 +142,7 @@ COMMANDS = {
             "taghead.model.costs.command:bench_model",
             "taghead bench model r2plus1d_34 --precision bf16-mixed",
             ("backbones",),
+            takes_modules=True,
         ),
         Command(
             "generate",

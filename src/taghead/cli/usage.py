@@ -13,6 +13,11 @@ from taghead.cli.source import Definition, find
 from taghead.cli.table import COMMANDS, Command
 
 EXAMPLES = ("demo", "predict", "fit", "test", "explain")
+TRUST = (
+    "Give configs that you wrote, for a config is code. Checkpoints, model folders, caches,\n"
+    "annotations and stores are data: a class of theirs, or of a config, comes from an installed\n"
+    "package of this field or from --modules, and no address is fetched (SECURITY.md)."
+)
 ROLE = re.compile(r":\w+:`(?:~[\w.]*\.)?([^`]*)`")  # of Sphinx
 STATED_DEFAULT = re.compile(r"\s*\(default: [^)]*\)")  # in docstrings of PyG
 TYPES = {"int": "INTEGER", "float": "NUMBER", "bool": "true|false", "str": "TEXT", "None": "null"}
@@ -58,6 +63,8 @@ def command_help(command: Command) -> str:
     for name, argument in shown.items():
         _add_inner(parser, options, name, argument)
     parser.epilog = f"example: {command.example}"
+    if command.takes_modules:
+        parser.epilog += f"\n\n{TRUST}"
     if any(argument.kinds.classes for argument in shown.values()):
         parser.epilog += (
             "\n\nThe options of any class that is given for one: "

@@ -110,6 +110,15 @@ class VideoDataModule(LightningDataModule):
         self.surveys: dict[Path, str] = {}
         self.order_seed: int | None = None
 
+    @classmethod
+    def load_from_checkpoint(cls, *args: Any, **kwargs: Any) -> VideoDataModule:
+        """Refused: Lightning would build what the file's hyper-parameters name.
+
+        Raises:
+            ValueError: In any case.
+        """
+        raise ValueError(f"a checkpoint holds no data: make {cls.__name__} of its arguments")
+
     @cached_property
     def annotations(self) -> Annotations:
         """What the annotation files list; read once."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import importlib
 import json
 import re
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from rich.text import Text
 from torch_geometric.nn import MessagePassing
 
 from taghead.attention.weights import check_attentive
+from taghead.class_paths import allow_modules
 from taghead.errors import DataError, VideoError, raise_failed
 from taghead.explain.clip_explanation import ClipExplanation, explain_clip
 from taghead.explain.clip_view import load_view
@@ -73,8 +73,7 @@ def explain(
         DataError: If the model or a video cannot be read; all other videos are explained first.
     """
     device = as_device(device)
-    for module in modules or []:
-        importlib.import_module(module)
+    allow_modules(modules or [])
     classifier = load_model(model).to(device)
     _check_attention(classifier, model)
     selection = Selection(layer, head, relation, edges, tuple(formats or ("png", "pdf")))

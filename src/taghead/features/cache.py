@@ -55,8 +55,8 @@ class FeatureCache:
         """The backbone that computed the feature maps, with its weights.
 
         Args:
-            built: One of its name to load the weights into. Without it one is built, for which a
-                class of your own must be imported already: a cache may come from anywhere.
+            built: One of its name to load the weights into. Without it one is built; a class of
+                your own is taken only from a module that you named: a cache may come from anywhere.
 
         Raises:
             ValueError: If there is no such backbone.

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
 
+from taghead.class_paths import allow_modules
 from taghead.data.annotations import read_classes
 from taghead.data.annotations.class_list import class_names
 from taghead.data.annotations.formats.reference_csv import read_reference
@@ -39,8 +39,7 @@ def convert(
         ValueError: If an argument breaks its rule.
         DataError: If a file is missing or of another kind.
     """
-    for module in modules or []:
-        importlib.import_module(module)
+    allow_modules(modules or [])
     model = load_model(source) if preset is None else VideoClassifier.from_reference(source, preset)
     if classes is not None:
         model.class_names = _class_names(classes, model.head.num_classes)

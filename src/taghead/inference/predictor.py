@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from taghead.class_paths import allow_modules
 from taghead.errors import VideoError, raise_failed
 from taghead.model.classifier import VideoClassifier
 from taghead.model.pretrained import as_device, load_model
@@ -104,8 +104,7 @@ def predict(
     if output:
         Path(output).parent.mkdir(parents=True, exist_ok=True)
         Path(output).touch()
-    for module in modules or []:
-        importlib.import_module(module)
+    allow_modules(modules or [])
     predictions = []
     for prediction in predict_videos(load_model(model), videos, top, device):
         predictions.append(prediction)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -21,6 +22,8 @@ from taghead.model.card import CARD, is_generated, model_card
 from taghead.model.released import Preset, is_released, preset_preprocessing, read_released
 from taghead.nn.head import TAGHead
 from taghead.video.preprocessing import Preprocessing
+
+log = logging.getLogger(__name__)
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
@@ -108,8 +111,8 @@ class VideoClassifier(nn.Module, ModelHubMixin, library_name="taghead"):
     def from_config(cls, config: dict[str, Any]) -> VideoClassifier:
         """The model of a config, with random weights.
 
-        No module is imported for it, since a config may come from anywhere: classes of your own
-        must be imported already.
+        A config may come from anywhere: classes of your own are taken only from modules that you
+        named (:func:`~taghead.class_paths.allow_modules`).
         """
         preprocessing = config.get("preprocessing")
         return cls(
@@ -170,18 +173,23 @@ class VideoClassifier(nn.Module, ModelHubMixin, library_name="taghead"):
 
     @classmethod
     def from_pretrained(
-        cls, pretrained_model_name_or_path: str | Path, **hub_options: Any
+        cls,
+        pretrained_model_name_or_path: str | Path,
+        revision: str | None = None,
+        **hub_options: Any,
     ) -> VideoClassifier:
         """The model of a folder of `save_pretrained` or of the Hugging Face hub, in evaluation.
 
         Args:
             pretrained_model_name_or_path: A folder, or a model on the Hugging Face hub.
-            hub_options: Arguments of `huggingface_hub.snapshot_download`, such as `revision`.
+            revision: The commit, tag or branch on the hub. A commit's 40 digits give the same files
+                each time; the commit that was downloaded is logged.
+            hub_options: Other arguments of `huggingface_hub.snapshot_download`, such as `token`.
 
         Raises:
             DataError: If there is no such model, or one of its files is damaged.
         """
-        folder = _folder(pretrained_model_name_or_path, hub_options)
+        folder = _folder(pretrained_model_name_or_path, {"revision": revision, **hub_options})
         config_file, weights_file = folder / CONFIG, folder / WEIGHTS
         try:
             model = cls.from_config(json.loads(config_file.read_text()))
@@ -253,11 +261,15 @@ def _folder(name: str | Path, hub_options: dict[str, Any]) -> Path:
         raise DataError(f"{name}: a file, not a folder with a model; see `taghead convert`")
     try:
         files = [CONFIG, WEIGHTS]
-        return Path(snapshot_download(str(name), allow_patterns=files, **hub_options))
+        folder = Path(snapshot_download(str(name), allow_patterns=files, **hub_options))
     except (ValueError, OSError) as error:  # of the hub's client, offline too
         raise DataError(
             f"{name}: no such folder, and no such model on the hub: {first_line(error)}"
         ) from error
+    commit = folder.name  # of the client's cache
+    if commit != hub_options.get("revision"):
+        log.warning("%s: commit %s of the hub; revision=%r pins it", name, commit, commit)
+    return folder
 
 
 def _check_statistics(backbone: Backbone, preprocessing: Preprocessing | None) -> None:

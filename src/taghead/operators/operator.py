@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
-import sys
 from collections.abc import Callable
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -13,6 +11,7 @@ from torch import nn
 from torch_geometric import nn as pyg
 from torch_geometric.nn import MessagePassing
 
+from taghead.class_paths import check_plain_options, import_class
 from taghead.graph.edge_features import NUM_OFFSETS
 from taghead.operators.kernels import KERNELS
 
@@ -32,6 +31,8 @@ else:
             self, in_channels: int, out_channels: int, channels: int, nn: nn.Module
         ) -> MessagePassing: ...
 
+
+PACKAGES = ("torch_geometric", "taghead")  # where operators lie, beside modules of one's own
 
 # Operators without a kernel that take features of edges, and what they call the features' width.
 EDGE_OPTIONS: dict[type[MessagePassing], str | None] = {
@@ -153,21 +154,20 @@ class Operator:
     def from_config(cls, config: dict[str, Any]) -> Operator:
         """The operator of a class path and options.
 
-        A config may come from anywhere, and importing a module runs it: only PyG's modules and
-        those that are imported already are looked into.
+        A config may come from anywhere: nothing but a `MessagePassing` class is called, and only
+        PyG's modules, this package's and those that were named are imported
+        (:func:`~taghead.class_paths.allow_modules`). An option that is a class path is refused.
 
         Raises:
-            ValueError: If the path does not lead to a `MessagePassing` class.
+            ValueError: If the path is not allowed or leads to another class, or an option is not a
+                plain value.
         """
-        module, _, name = config["class_path"].rpartition(".")
-        if module.split(".")[0] != "torch_geometric" and module not in sys.modules:
-            raise ValueError(f"conv: import {module!r} first: {name} is not one of PyG's operators")
         try:
-            found = getattr(importlib.import_module(module), name)
-        except (ImportError, AttributeError, ValueError) as error:
-            path = config["class_path"]
-            raise ValueError(f"conv: there is no class {path}: {error}") from error
-        return cls(found, **(config.get("init_args") or {}))
+            found = import_class(config["class_path"], MessagePassing, PACKAGES)
+            options = check_plain_options(config.get("init_args") or {})
+        except ValueError as error:
+            raise ValueError(f"conv: {error}") from error
+        return cls(found, **options)
 
 
 class CustomOperator(Operator):

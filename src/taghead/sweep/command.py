@@ -14,7 +14,7 @@ import sys
 import time
 import uuid
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Event
@@ -23,9 +23,10 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress
 
+from taghead.class_paths import allow_modules, allowed_modules
 from taghead.errors import DataError, check_counts
 from taghead.processes import end_with_parent
-from taghead.sweep.spec import RunSpec, SweepSpec, read_sweep
+from taghead.sweep.spec import Config, RunSpec, SweepSpec, read_sweep
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -83,7 +84,7 @@ def sweep(
             _check(spec, [run for run in runs if run.id not in known])
             with _stop_requests() as stop:
                 store.enqueue(list(spec.factors), runs, retry_failed)
-                pool = Workers(store, folder / "logs", threads, limit)
+                pool = Workers(store, folder / "logs", threads, limit, runs)
                 _run(store, runs, pool, workers, folder, stop)
         except KeyboardInterrupt:
             store.write_tables(folder)
@@ -216,9 +217,13 @@ class Workers:
         logs: The folder of their logs.
         threads: Threads that each computes with.
         limit: How many runs they may begin together; any number if None.
+        runs: The runs of the sweep file: they do no others.
     """
 
-    def __init__(self, store: Store, logs: Path, threads: int, limit: int | None) -> None:
+    def __init__(
+        self, store: Store, logs: Path, threads: int, limit: int | None, runs: Sequence[RunSpec]
+    ) -> None:
+        self._runs = {run.id: run.config for run in runs}
         self._logs = logs
         self._store = store
         self._threads = threads
@@ -275,9 +280,8 @@ class Workers:
     def _start(self, number: int) -> None:
         name = f"{socket.gethostname()} {uuid.uuid4().hex}"
         options = (self._store.url, self._store.name, self._log(number), self._threads)
-        process = self._context.Process(
-            target=work, args=(*options, _gpu(number), self._stop, self._permits), name=name
-        )
+        shared = (_gpu(number), self._stop, self._permits, self._runs, allowed_modules())
+        process = self._context.Process(target=work, args=(*options, *shared), name=name)
         process.start()
         self._processes[number] = process
 
@@ -295,7 +299,15 @@ def _gpu(number: int) -> str | None:
 
 
 def work(
-    url: str, sweep_name: str, log: Path, threads: int, gpu: str | None, stop: Any, permits: Any
+    url: str,
+    sweep_name: str,
+    log: Path,
+    threads: int,
+    gpu: str | None,
+    stop: Any,
+    permits: Any,
+    runs: Mapping[str, Config],
+    modules: Sequence[str],
 ) -> None:
     """Does runs in a worker process, one after the other.
 
@@ -307,6 +319,8 @@ def work(
         gpu: The one GPU that it sees; all if None.
         stop: An event: begin no other run.
         permits: A semaphore: how many runs all workers may still begin together.
+        runs: The configs of the sweep file by id: no other is done.
+        modules: Modules of one's own that the configs may name classes of.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the command that started it decides
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -325,10 +339,11 @@ def work(
         warnings.filterwarnings("ignore", message=message)
     _quiet_lightning()
     torch.set_num_threads(threads)
+    allow_modules(modules)
     name = multiprocessing.current_process().name
     store, origin = Store(url, sweep_name), versions()
     while not stop.is_set() and permits.acquire(block=False):
-        if not store.run_next(name, train_and_test, origin):
+        if not store.run_next(name, train_and_test, origin, runs):
             permits.release()
             time.sleep(POLL_SEC)
 

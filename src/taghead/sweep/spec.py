@@ -41,6 +41,7 @@ QUIET_RUN: Config = {
 
 FILE_KEYS = ("base", "factors", "name", "seeds", "set")
 DOTTED_KEY = re.compile(r"(trainer|model|data)(\.[A-Za-z_]\w*)+")
+NAME = re.compile(r"\w[\w .+=,-]*")  # of a folder: no separator, not `..`
 CLASS_KEYS = ("class_path", "init_args", "dict_kwargs")
 
 
@@ -245,8 +246,11 @@ def read_sweep(path: str | Path) -> SweepSpec:
     try:
         factors = _mapping("factors", content["factors"])
         name = content.get("name", path.stem)
-        if not isinstance(name, str) or not name:
-            raise ValueError(f"name must be text (got {name!r})")
+        if not isinstance(name, str) or not NAME.fullmatch(name):
+            raise ValueError(
+                f"name must be letters, digits, spaces and any of . _ + = , -, and begin with a "
+                f"letter or digit: it is a folder's name (got {name!r})"
+            )
         overrides = _overrides("set", content.get("set") or {})
         seeds = _seeds(content.get("seeds", [0]))
         levels = {factor: _levels(factors, factor) for factor in factors}

@@ -156,6 +156,9 @@ class Store:
         by_name = {str(run): run for run in runs}
         for trial in self.trials():
             stored, run_id = _run_spec(trial), trial.user_attrs["run"]
+            if stored.id != run_id:
+                known = by_id[run_id].config if run_id in by_id else None
+                raise DataError(f"{self.url}: {_changed(stored, run_id, known)}")
             run = by_id.get(run_id)
             if run is not None and (run.levels, run.seed) == (stored.levels, stored.seed):
                 continue
@@ -193,36 +196,52 @@ class Store:
         return count
 
     def run_next(
-        self, worker: str, function: Callable[[Config], RunResult], origin: Mapping[str, str]
+        self,
+        worker: str,
+        function: Callable[[Config], RunResult],
+        origin: Mapping[str, str],
+        runs: Mapping[str, Config] | None = None,
     ) -> bool:
         """Does the run that waits longest, and records its result or its error.
+
+        A store may be shared, and a config is code: one that is not the config of its run's id is
+        not done, and recorded as an error.
 
         Args:
             worker: The name of the process that does it.
             function: Does a run, from its config.
             origin: What a result depends on beside the config; recorded with an error.
+            runs: The configs of the sweep file by id. Runs that it does not have are left to other
+                machines. With None, all are done.
 
         Returns:
             Whether a run was begun.
         """
         begun = False
 
+        def is_left(trial: Trial | FrozenTrial) -> bool:
+            return runs is not None and trial.user_attrs["run"] not in runs
+
         def objective(trial: Trial) -> float:
             nonlocal begun
             if self._is_superfluous(trial):
                 raise optuna.TrialPruned
+            if is_left(trial):
+                self._add(TrialState.WAITING, trial.user_attrs)
+                raise optuna.TrialPruned
             begun = True
             print(f"run {trial.user_attrs['run']}: {trial.user_attrs['levels']}", flush=True)
             trial.set_user_attr("worker", worker)
+            known = None if runs is None else runs[trial.user_attrs["run"]]
             try:
-                return self._record(trial, function(json.loads(trial.user_attrs["config"])))
+                return self._record(trial, function(_config(trial, known)))
             except Exception as error:
                 traceback.print_exc()
                 trial.set_user_attr("result", dict(origin))
                 trial.set_user_attr("error", f"{type(error).__name__}: {one_line(error)}"[:2000])
                 raise
 
-        if self.trials(TrialState.WAITING):
+        if not all(map(is_left, self.trials(TrialState.WAITING))):
             # an error that is not the run's: the database was busy, or the trial was given up
             # meanwhile and its run is another's now
             with suppress(StorageInternalError, ValueError), warnings.catch_warnings():
@@ -347,9 +366,31 @@ def _attributes(sweep: str, run: RunSpec) -> dict[str, Any]:
     }
 
 
-def _run_spec(trial: FrozenTrial) -> RunSpec:
+def _run_spec(trial: Trial | FrozenTrial) -> RunSpec:
     attributes = trial.user_attrs
     return RunSpec(attributes["levels"], attributes["seed"], json.loads(attributes["config"]))
+
+
+def _config(trial: Trial, known: Config | None) -> Config:
+    """The config of a run: the sweep file's, where that is given.
+
+    Raises:
+        DataError: If the one in the store is not the one of the run's id.
+    """
+    stored, run_id = _run_spec(trial), trial.user_attrs["run"]
+    if stored.id != run_id:
+        raise DataError(_changed(stored, run_id, known))
+    return stored.config if known is None else known
+
+
+def _changed(stored: RunSpec, run_id: str, known: Config | None) -> str:
+    """What is said of a run whose config in the store is not the one of its id."""
+    found = next(config_differences(stored.config, known), None) if known else None
+    where = f": {found[0]} is {found[1]!r}, in the sweep file {found[2]!r}" if found else ""
+    return (
+        f"the config of the run {stored} ({run_id}) was changed in the store{where}; "
+        f"it is not done: choose another --output or --storage"
+    )
 
 
 def _row(trial: FrozenTrial) -> dict[str, Any]:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import re
 import signal
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import Namespace
+import torch
+from jsonargparse import ArgumentError, Namespace
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import OutOfMemoryError, nn
 
-from taghead.errors import DataError, did_you_mean, is_disk_full, one_line
+from taghead.class_paths import ADDRESS, refuse_address, refused_path, restrict_parser
+from taghead.errors import DataError, UsageError, did_you_mean, is_disk_full, one_line
 from taghead.training.checkpoints import check_checkpoint, last_checkpoint
 from taghead.training.resume import run_loggers
 
@@ -23,6 +26,7 @@ class TagheadCLI(LightningCLI):
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         """A parser whose errors are raised: :func:`taghead.cli.main` tells them."""
+        restrict_parser()
         return super().init_parser(**{"exit_on_error": False, **kwargs})
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -30,15 +34,21 @@ class TagheadCLI(LightningCLI):
             parser.link_arguments(f"data.{name}", f"model.{name}", apply_on="instantiate")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        super().parse_arguments(parser, args)
+        restrict_parser()  # modules may have been named since the parser was built
+        try:
+            super().parse_arguments(parser, args)
+        except ArgumentError as error:
+            if reason := refused_path(str(error)):
+                raise UsageError(reason) from error
+            raise
         leave_out_modules(self.config)
 
     def _parse_ckpt_path(self) -> None:
-        try:
-            super()._parse_ckpt_path()
-        except Exception as error:  # pickle, zip files and torch raise types of their own
-            path = self.config[self.config.subcommand].ckpt_path
-            raise DataError(f"{path}: not a checkpoint: {one_line(error)}") from error
+        """Leaves a checkpoint's hyper-parameters alone.
+
+        Lightning would make options of them, and build the classes that they name. A checkpoint
+        gives weights and states; the options are those of the config and the command line.
+        """
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
@@ -90,6 +100,8 @@ class TagheadCLI(LightningCLI):
         return [f"--ckpt_path={last} goes on"] if subcommand == "fit" and last.exists() else []
 
     def instantiate_classes(self) -> None:
+        if subcommand := self.config.get("subcommand"):
+            refuse_address("ckpt_path", self.config[subcommand].get("ckpt_path"))
         try:
             super().instantiate_classes()
         except (ValueError, MisconfigurationException) as error:  # an argument breaks its rule
@@ -97,6 +109,7 @@ class TagheadCLI(LightningCLI):
         options = self._options
         if options.get("ckpt_path") not in (None, "best", "hpc"):
             check_checkpoint(options["ckpt_path"], self.model)
+            check_states(options["ckpt_path"])
         if options.get("weights_only") is None:
             options["weights_only"] = True  # a checkpoint may come from anywhere
 
@@ -137,6 +150,31 @@ def mendable(error: Exception, checkpoint: str | None) -> str | None:
             "--trainer.precision=16-mixed needs less"
         )
     return one_line(error) if isinstance(error, MisconfigurationException) else None
+
+
+def check_states(path: str | Path) -> None:
+    """Checks that the states of a checkpoint's callbacks hold no address.
+
+    Lightning's `ModelCheckpoint` takes the names of older files from its state, to remove them.
+
+    Raises:
+        DataError: If they hold one.
+    """
+    states = torch.load(path, map_location="cpu", weights_only=True, mmap=True).get("callbacks")
+    for text in _texts(states):
+        if ADDRESS.fullmatch(text):
+            raise DataError(f"{path}: the state of a callback holds an address: {text}")
+
+
+def _texts(value: object) -> Iterator[str]:
+    """All text in nested mappings and sequences."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from _texts([*value.keys(), *value.values()])
+    elif isinstance(value, list | tuple | set):
+        for each in value:
+            yield from _texts(each)
 
 
 def leave_out_modules(config: Namespace) -> None:

@@ -17,9 +17,11 @@ from torch.optim.lr_scheduler import LambdaLR
 from taghead.backbones import Backbone, build_backbone
 from taghead.errors import DataError
 from taghead.features.cache import FeatureCache
+from taghead.files import read_tensors
 from taghead.model.classifier import VideoClassifier
 from taghead.model.head_factory import HeadFactory
 from taghead.nn.head import TAGHead
+from taghead.training.checkpoints import check_checkpoint
 from taghead.training.evaluation import Batch, EvaluationModule
 from taghead.training.finetuning import batch_norms, set_norms
 from taghead.training.finite import check_loss_finite
@@ -155,6 +157,29 @@ class ClassificationTask(EvaluationModule):
         self.mixing = Mixing(len(class_names), mixup, cutmix)
         self.groups = self._groups_by_name()
         self.class_counts: list[int] | None = None
+
+    @classmethod
+    def load_from_checkpoint(
+        cls, checkpoint_path: Any, map_location: Any = None, *args: Any, **kwargs: Any
+    ) -> ClassificationTask:
+        """The task of the arguments that are given, with the weights of a training checkpoint.
+
+        Lightning would build what the file's hyper-parameters name; here they are not read.
+
+        Args:
+            checkpoint_path: The file.
+            map_location: The device of the task; the CPU when not given.
+            args: Nothing: arguments are given by name.
+            kwargs: The arguments of the task.
+
+        Raises:
+            DataError: If the file is no checkpoint of such a task.
+        """
+        options = ("hparams_file", "strict", "weights_only")  # Lightning's
+        task = cls(*args, **{name: value for name, value in kwargs.items() if name not in options})
+        check_checkpoint(checkpoint_path, task)
+        task.load_state_dict(read_tensors(checkpoint_path)["state_dict"])
+        return task.to(map_location or "cpu")
 
     def _groups_by_name(self) -> list[dict[str, Any]]:
         """Parameter groups by name: FSDP's sharded parameters have lost their dimensions."""
