@@ -59,6 +59,7 @@ class VideoDataModule(LightningDataModule):
         manifest: The `manifest.parquet` that `taghead index` wrote. It has which clips cannot be
             read, and the survey of each file; only files that have changed since, by size or time,
             are read again.
+        outside_root: Whether annotations may name videos outside `root`.
 
     Raises:
         DataError: If an annotation file or, with `on_error` raise, a clip cannot be used.
@@ -83,6 +84,7 @@ class VideoDataModule(LightningDataModule):
         classes: str | None = None,
         times: str | None = None,
         manifest: str | None = None,
+        outside_root: bool = False,
     ) -> None:
         super().__init__()
         if not 0 <= class_balance <= 1:
@@ -100,6 +102,7 @@ class VideoDataModule(LightningDataModule):
         self.classes = classes
         self.times = times
         self.manifest = manifest
+        self.outside_root = outside_root
         self.preprocessing = preprocessing
         self.batch_size = batch_size
         self.num_workers = num_workers
@@ -114,7 +117,12 @@ class VideoDataModule(LightningDataModule):
     def annotations(self) -> Annotations:
         """What the annotation files list; read once."""
         return read_annotations(
-            self.root, **self.files, format=self.format, classes=self.classes, times=self.times
+            self.root,
+            **self.files,
+            format=self.format,
+            classes=self.classes,
+            times=self.times,
+            outside_root=self.outside_root,
         )
 
     @cached_property

@@ -43,6 +43,7 @@ def index(
     num_workers: int | None = None,
     timeout_sec: float = 300.0,
     rescan: bool = False,
+    outside_root: bool = False,
 ) -> None:
     """Checks a dataset: reads every frame of every clip, and reports what is wrong with it.
 
@@ -65,6 +66,7 @@ def index(
             process, where a crash is not caught.
         timeout_sec: How long reading a clip may take.
         rescan: Whether to read all clips again.
+        outside_root: Whether annotations may name videos outside `root`.
 
     Raises:
         DataError: If the dataset cannot be listed, or `output` is of another one.
@@ -75,7 +77,7 @@ def index(
         num_workers = usable_cores()
     elif num_workers < 0:
         raise ValueError(f"num_workers must be at least 0 (got {num_workers})")
-    annotations = read_annotations(root, train, val, test, format, classes, times)
+    annotations = read_annotations(root, train, val, test, format, classes, times, outside_root)
     folder = Path(output)
     known = _earlier_results(folder / MANIFEST, root)
     folder.mkdir(parents=True, exist_ok=True)
