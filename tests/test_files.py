@@ -10,7 +10,9 @@ from taghead.files import (
     atomic_file,
     atomic_folder,
     config_differences,
+    name_to_text,
     remove_unfinished,
+    text_to_name,
 )
 
 
@@ -78,6 +80,28 @@ def test_unfinished_files_are_removed(tmp_path: Path) -> None:
     assert new.exists()
     remove_unfinished(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["c", "x"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        (b"a b/\xc3\xa9.mp4", "a b/é.mp4"),
+        (rb"c\d\x.mp4", r"c\d\x.mp4"),
+        (b"caf\xe9.mp4", r"caf\xe9.mp4"),
+        (rb"caf\xe9.mp4", r"caf\x5cxe9.mp4"),
+        (b"\xff\\\x80\xc3\xa9", r"\xff\x5c\x80é"),
+        (rb"\x5c\n", r"\x5cx5c\x5cn"),
+    ],
+)
+def test_any_name_of_a_file_is_text_and_back(name: bytes, text: str) -> None:
+    path = Path(os.fsdecode(name))
+    assert name_to_text(path) == text
+    assert os.fsencode(text_to_name(text)) == name
+    assert text.encode().decode() == text
+
+
+def test_names_of_no_file_are_text_too() -> None:
+    assert name_to_text("a\ud800.mp4") == r"a\xed\xa0\x80.mp4"
 
 
 def test_differences_of_configs() -> None:

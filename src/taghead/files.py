@@ -1,11 +1,12 @@
-"""Files: state dicts from anywhere, atomic writes, differences of configs."""
+"""Files: state dicts from anywhere, atomic writes, differences of configs, names as text."""
 
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 UNFINISHED = ".unfinished-"  # how names of files begin that are still being written
+_ESCAPED = re.compile(rb"\\x([0-9a-f]{2})")
 NESTED_UNDER = ("model_state_dict", "model_state", "state_dict")
 
 
@@ -86,6 +88,36 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
 
 
 @contextmanager
+def line_writer(path: str | Path) -> Iterator[Callable[[str], object]]:
+    """A function that writes a line of a text file, which takes its place when it is finished.
+
+    Until then the lines are in `<path>.partial-<process id>`, each whole as soon as it is made.
+    After an error, or when the process is killed, they stay there, and the file of before stays.
+
+    Args:
+        path: The file; its folder is created. A pipe or a device is written itself.
+    """
+    path = Path(path).absolute()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    replaced = path.is_file() or not path.exists()
+    partial = Path(f"{path.resolve()}.partial-{os.getpid()}") if replaced else path
+    try:
+        with partial.open("w", encoding="utf-8", buffering=1) as file:  # flushed at each line
+            yield lambda line: file.write(f"{line}\n")
+        if replaced:
+            _sync(partial)
+            os.replace(partial, path.resolve())
+    except BaseException as error:
+        if replaced and partial.is_file() and partial.stat().st_size == 0:
+            partial.unlink()
+        if isinstance(error, OSError) and error.filename is None:  # of a write to an open file
+            error.filename = os.fspath(partial)
+        if isinstance(error, KeyboardInterrupt) and partial.is_file():
+            raise KeyboardInterrupt(f"{partial} has the lines so far") from None
+        raise
+
+
+@contextmanager
 def atomic_folder(folder: str | Path) -> Iterator[Path]:
     """A hidden folder to write files into; at the end they take their places in `folder`.
 
@@ -104,6 +136,34 @@ def atomic_folder(folder: str | Path) -> Iterator[Path]:
             error.filename = os.fspath(folder)
         raise
     _sync(folder)
+
+
+def name_to_text(name: str | os.PathLike[str]) -> str:
+    r"""A file name as valid text: a byte that is no UTF-8 stands as `\xe9`.
+
+    Most names stay as they are. :func:`text_to_name` is the inverse, whatever the name.
+    """
+    try:
+        octets = os.fspath(name).encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # half of a character, as JSON may have it: the name of no file
+        octets = os.fspath(name).encode("utf-8", "surrogatepass")
+    if _ESCAPED.search(octets) or not _is_utf8(octets):
+        octets = octets.replace(b"\\", rb"\x5c")
+    return octets.decode("utf-8", "backslashreplace")
+
+
+def text_to_name(text: str) -> str:
+    """The file name that a text stands for: the inverse of :func:`name_to_text`."""
+    octets = _ESCAPED.sub(lambda match: bytes([int(match[1], 16)]), text.encode())
+    return octets.decode("utf-8", "surrogateescape")
+
+
+def _is_utf8(octets: bytes) -> bool:
+    try:
+        octets.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def config_differences(one: Any, other: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:

@@ -29,6 +29,7 @@ from taghead.data.annotations import Split
 from taghead.data.index.scan_result import clip_key
 from taghead.errors import DataError, one_line
 from taghead.features.feature_spec import MANIFEST
+from taghead.files import name_to_text
 from taghead.metrics import Predictions, accuracies
 from taghead.model.classifier import VideoClassifier
 from taghead.model.costs import head_flops, latency
@@ -228,7 +229,8 @@ def _clip_names(data: VideoDataModule, split: Split) -> list[str]:
     """
     folders = {str(clip.path.absolute().parent) for clips in data.listed.values() for clip in clips}
     root = os.path.commonpath(folders)
-    return [replace(clip, path=Path(clip_key(clip, root)[0])).id for clip in data.clips[split]]
+    clips = [replace(clip, path=Path(clip_key(clip, root)[0])) for clip in data.clips[split]]
+    return [name_to_text(clip.id) for clip in clips]
 
 
 def _data_digest(data: VideoDataModule) -> str:

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from taghead.errors import DataError
+from taghead.files import name_to_text
 
 log = logging.getLogger(__name__)
 
@@ -28,12 +29,12 @@ def class_folders(root: Path) -> dict[str, list[Path]]:
     loose = [path for path in videos_in(root) if path not in folders]
     if loose:
         log.warning("%s: left aside: it is in no class folder (1 of %d)", loose[0], len(loose))
-    found = {folder.name: videos_in(folder) for folder in folders}
+    found = {name_to_text(folder.name): videos_in(folder) for folder in folders}
     for folder in folders:
-        if not found[folder.name]:
+        if not found[name_to_text(folder.name)]:
             log.warning("%s: no video in this class folder: it is not among the classes", folder)
         for below in folders_in(folder):
-            if below not in found[folder.name] and holds_videos(below):
+            if below not in found[name_to_text(folder.name)] and holds_videos(below):
                 raise DataError(f"{below}: holds videos, but lies below a class folder")
     if not any(found.values()):
         raise DataError(f"{folders[0]}: no video in this class folder, nor in another")

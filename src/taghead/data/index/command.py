@@ -19,6 +19,7 @@ from taghead.data.index.report import draw_classes, write_report
 from taghead.data.index.scan import scan
 from taghead.data.index.scan_result import ClipKey, ScanResult, written_by
 from taghead.errors import DataError
+from taghead.files import atomic_file, name_to_text
 from taghead.processes import usable_cores
 
 MANIFEST, EXCLUDED, REPORT, PICTURE, PARTIAL = (
@@ -103,13 +104,14 @@ def index(
         ]
     )
     write_manifest(folder / MANIFEST, root, annotations, entries)
-    _excluded(entries).to_csv(folder / EXCLUDED, index=False)
+    with atomic_file(folder / EXCLUDED) as partial:
+        _excluded(entries).to_csv(partial, index=False)
     journal.path.unlink(missing_ok=True)
     _check_counts(folder, annotations)
     draw_classes(annotations, entries, folder / PICTURE)
     write_report(folder / REPORT, root, annotations, entries, min_frames)
     print((folder / REPORT).read_text(encoding="utf-8"), end="")
-    print(f"\nWritten to {folder}: {MANIFEST}, {EXCLUDED}, {REPORT}, {PICTURE}")
+    print(f"\nWritten to {name_to_text(folder)}: {MANIFEST}, {EXCLUDED}, {REPORT}, {PICTURE}")
 
 
 def with_duplicates(entries: Sequence[ManifestEntry]) -> list[ManifestEntry]:
