@@ -237,9 +237,13 @@ def _data_digest(data: VideoDataModule) -> str:
     """A digest of the data that a run saw.
 
     For a feature cache, that of its backbone's weights and of its manifest, which has the SHA-256
-    of every file; for videos, that of the list of clips.
+    of every shard, as this process has found it; for videos, that of the list of clips.
+
+    Raises:
+        DataError: If a shard is not the one that the manifest names.
     """
     if data.features is not None:
+        data.features.verify()
         weights = data.features.spec.weights_sha256
         manifest = hashlib.sha256((data.features.root / MANIFEST).read_bytes()).hexdigest()
         return f"features:{weights[:DIGEST_LENGTH]}:{manifest[:DIGEST_LENGTH]}"
