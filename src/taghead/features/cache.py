@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -123,11 +124,9 @@ class FeatureSplit:
     ) -> None:
         self.shards: list[ShardReader] = []
         for shard in shards:
-            path = root / shard["file"]
-            if Path(shard["file"]).name != shard["file"]:
-                raise DataError(
-                    f"{root / MANIFEST}: {shard['file']!r} is not in the cache's folder"
-                )
+            name, path = shard["file"], root / shard["file"]
+            if Path(name).name != name:
+                raise DataError(f"{root / MANIFEST}: {name!r} is not in the cache's folder")
             size = path.stat().st_size if path.is_file() else None
             if size != shard["num_bytes"]:
                 raise DataError(

@@ -178,12 +178,13 @@ class ShardReader:
 
     def views(self, index: int) -> Tensor:
         """The feature maps of a clip's views `[views, C, T, H, W]`."""
-        octets = bytearray(prod(self.shape[1:]) * self.dtype.itemsize)
+        maps = torch.empty(self.shape[1:], dtype=self.dtype)
+        octets = maps.reshape(-1).view(torch.uint8).numpy()  # the same memory
         with self._opened() as (file, begin):
             file.seek(begin + index * len(octets))
-            if file.readinto(octets) != len(octets):
+            if file.readinto(octets.data) != len(octets):
                 raise DataError(f"{self.path}: not a whole shard: it ends within clip {index}")
-        return torch.frombuffer(octets, dtype=self.dtype).reshape(self.shape[1:])
+        return maps
 
     def verify(self) -> None:
         """Computes the checksum, unless this process has of the file as it is.
