@@ -134,6 +134,7 @@ class FeatureSplit:
                 )
             shape = (shard["num_clips"], spec.views(split), *spec.feature_shape)
             self.shards.append(ShardReader(path, shard["sha256"], shape, DTYPES[spec.dtype]))
+        self.num_views = spec.views(split)
         self.listed = list(spec.clips[split])
         reasons = {int(i): why for shard in shards for i, why in shard["excluded"].items()}
         self.clips = [clip for i, clip in enumerate(self.listed) if i not in reasons]
@@ -145,14 +146,18 @@ class FeatureSplit:
     def __len__(self) -> int:
         return len(self.clips)
 
-    def views(self, index: int) -> Tensor:
+    def views(self, index: int, views: slice = slice(None)) -> Tensor:
         """The feature maps of a clip's views `[views, C, T, H, W]`, in the stored type.
+
+        Args:
+            index: The clip's number among those used.
+            views: Which ones, consecutive; all when not given.
 
         Raises:
             DataError: If their shard is not the one that the manifest names.
         """
-        shard = bisect_right(self.first, index) - 1
-        return self.shards[shard].views(index - self.first[shard])
+        number = bisect_right(self.first, index) - 1
+        return self.shards[number].views(index - self.first[number], views)
 
 
 class FeatureDataset(LabelledDataset):
@@ -176,9 +181,9 @@ class FeatureDataset(LabelledDataset):
 
     def __getitem__(self, key: int | SampleKey) -> tuple[Tensor, int, int]:
         index, randomness = index_and_randomness(key)
-        views, label = self.split.views(index), self.split.clips[index].label
-        if self.views and len(views) > 1:
-            return views, label, index
+        num_views, label = self.split.num_views, self.split.clips[index].label
+        if self.views and num_views > 1:
+            return self.split.views(index), label, index
         with randomness:
-            view = int(torch.randint(len(views), ())) if self.train else 0
-        return views[view], label, index
+            view = int(torch.randint(num_views, ())) if self.train else 0
+        return self.split.views(index, slice(view, view + 1))[0], label, index
