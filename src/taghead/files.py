@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import platform
 import re
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 
 UNFINISHED = ".unfinished-"  # how names of files begin that are still being written
 _ESCAPED = re.compile(rb"\\x([0-9a-f]{2})")
+_CLEARED: set[Path] = set()  # folders from which this process has removed what dead ones left
 NESTED_UNDER = ("model_state_dict", "model_state", "state_dict")
 
 
@@ -74,9 +77,11 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path).absolute()
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{UNFINISHED}{os.getpid()}-{path.name}")
+    _remove_of_dead(path.parent)
+    partial = path.with_name(f"{UNFINISHED}{_process()}-{path.name}")
     try:
         yield partial
+        _make_readable(partial)
         _sync(partial)
         os.replace(partial, path)
     except BaseException as error:
@@ -125,10 +130,13 @@ def atomic_folder(folder: str | Path) -> Iterator[Path]:
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    _remove_of_dead(folder)
     try:
-        with tempfile.TemporaryDirectory(prefix=UNFINISHED, dir=folder) as stage:
+        prefix = f"{UNFINISHED}{_process()}-"
+        with tempfile.TemporaryDirectory(prefix=prefix, dir=folder) as stage:
             yield Path(stage)
             for file in sorted(Path(stage).iterdir()):
+                _make_readable(file)
                 _sync(file)
                 os.replace(file, folder / file.name)
     except OSError as error:
@@ -190,7 +198,7 @@ def config_differences(one: Any, other: Any, key: str = "") -> Iterator[tuple[st
 
 
 def remove_unfinished(folder: Path, min_age_sec: float = 0.0) -> None:
-    """Removes the files in a folder, and below it, that killed processes left half-written.
+    """Removes what killed processes left half-written in a folder, and below it.
 
     Args:
         folder: The folder.
@@ -199,8 +207,52 @@ def remove_unfinished(folder: Path, min_age_sec: float = 0.0) -> None:
     """
     for left in folder.rglob(f"{UNFINISHED}*"):
         with suppress(FileNotFoundError):  # its process has finished it, or another one removed it
-            if left.is_file() and time.time() - left.stat().st_mtime >= min_age_sec:
-                left.unlink()
+            if time.time() - left.stat().st_mtime >= min_age_sec:
+                _remove(left)
+
+
+def _process() -> str:
+    """This process and its machine, for names of unfinished files."""
+    return f"{re.sub('[^A-Za-z0-9.]', '_', platform.node())}-{os.getpid()}"
+
+
+def _remove_of_dead(folder: Path) -> None:
+    """Removes what dead processes of this machine left unfinished in a folder; once for each."""
+    if folder in _CLEARED:
+        return
+    _CLEARED.add(folder)
+    machine = re.escape(_process().rpartition("-")[0])
+    for left in folder.glob(f"{UNFINISHED}*"):
+        match = re.match(rf"{re.escape(UNFINISHED)}{machine}-(\d+)-", left.name)
+        if match and not _is_alive(int(match[1])):
+            _remove(left)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):  # of another user
+        return True
+    return True
+
+
+def _remove(path: Path) -> None:
+    """Removes a file or a folder, unless another process has, or owns it."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+        return
+    with suppress(FileNotFoundError, PermissionError):
+        path.unlink()
+
+
+def _make_readable(path: Path) -> None:
+    """Gives a file the mode of any new one: some libraries write theirs for their owner alone."""
+    if path.is_file():
+        mask = os.umask(0)
+        os.umask(mask)
+        path.chmod(0o666 & ~mask)
 
 
 def _sync(path: Path) -> None:

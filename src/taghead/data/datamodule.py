@@ -60,6 +60,8 @@ class VideoDataModule(LightningDataModule):
             read, and the survey of each file; only files that have changed since, by size or time,
             are read again.
         outside_root: Whether annotations may name videos outside `root`.
+        timeout_sec: How long a batch may be waited for, lest a process that has stopped, or a
+            disk that hangs, stops training without a word; 0 waits for ever.
 
     Raises:
         DataError: If an annotation file or, with `on_error` raise, a clip cannot be used.
@@ -85,10 +87,13 @@ class VideoDataModule(LightningDataModule):
         times: str | None = None,
         manifest: str | None = None,
         outside_root: bool = False,
+        timeout_sec: float = 600.0,
     ) -> None:
         super().__init__()
         if not 0 <= class_balance <= 1:
             raise ValueError(f"class_balance must be from 0 to 1 (got {class_balance})")
+        if not 0 <= timeout_sec < float("inf"):
+            raise ValueError(f"timeout_sec must be 0 or more (got {timeout_sec})")
         if on_error not in ("raise", "exclude"):
             raise ValueError(f"on_error must be raise or exclude (got {on_error!r})")
         if batch_size < 1 or num_workers < 0:
@@ -103,6 +108,7 @@ class VideoDataModule(LightningDataModule):
         self.times = times
         self.manifest = manifest
         self.outside_root = outside_root
+        self.timeout_sec = timeout_sec
         self.preprocessing = preprocessing
         self.batch_size = batch_size
         self.num_workers = num_workers
@@ -191,6 +197,7 @@ class VideoDataModule(LightningDataModule):
             "num_workers": self.num_workers,
             "persistent_workers": self.num_workers > 0,
             "worker_init_fn": start_worker,
+            "timeout": self.timeout_sec if self.num_workers > 0 else 0,
         }
         if split != "train":
             return DataLoader(dataset, **options)
