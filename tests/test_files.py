@@ -1,5 +1,9 @@
 import multiprocessing
 import os
+import platform
+import re
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -10,7 +14,9 @@ from taghead.files import (
     atomic_file,
     atomic_folder,
     config_differences,
+    name_to_text,
     remove_unfinished,
+    text_to_name,
 )
 
 
@@ -78,6 +84,78 @@ def test_unfinished_files_are_removed(tmp_path: Path) -> None:
     assert new.exists()
     remove_unfinished(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["c", "x"]
+
+
+KILLED = """
+import os, sys, signal
+from pathlib import Path
+from taghead.files import atomic_file, atomic_folder
+folder = Path(sys.argv[1])
+with atomic_file(folder / "a") as partial, atomic_folder(folder) as stage:
+    partial.write_text("half")
+    (stage / "b").write_text("half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize("write", ["file", "folder"])
+def test_what_dead_processes_left_is_removed(tmp_path: Path, write: str) -> None:
+    run = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], check=False)
+    assert run.returncode == -9
+    assert len(list(tmp_path.glob(f"{UNFINISHED}*"))) == 2
+    machine = re.sub("[^A-Za-z0-9.]", "_", platform.node())
+    alive = tmp_path / f"{UNFINISHED}{machine}-{os.getppid()}-a"
+    other = tmp_path / f"{UNFINISHED}other_machine-1-a"
+    alive.touch()
+    other.touch()
+    if write == "file":
+        with atomic_file(tmp_path / "c") as partial:
+            partial.touch()
+    else:
+        with atomic_folder(tmp_path) as stage:
+            (stage / "c").touch()
+    assert {path.name for path in tmp_path.iterdir()} == {"c", other.name, alive.name}
+
+
+def test_files_are_readable_by_others(tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        with atomic_file(tmp_path / "a") as partial:
+            os.close(os.open(partial, os.O_CREAT | os.O_WRONLY, 0o600))
+        with atomic_folder(tmp_path) as stage:
+            os.close(os.open(stage / "b", os.O_CREAT | os.O_WRONLY, 0o600))
+    finally:
+        os.umask(before)
+    assert [oct((tmp_path / name).stat().st_mode & 0o777) for name in "ab"] == ["0o644"] * 2
+
+
+def test_unfinished_folders_are_removed(tmp_path: Path) -> None:
+    (tmp_path / f"{UNFINISHED}1-x").mkdir()
+    (tmp_path / f"{UNFINISHED}1-x" / "a").touch()
+    remove_unfinished(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        (b"a b/\xc3\xa9.mp4", "a b/é.mp4"),
+        (rb"c\d\x.mp4", r"c\d\x.mp4"),
+        (b"caf\xe9.mp4", r"caf\xe9.mp4"),
+        (rb"caf\xe9.mp4", r"caf\x5cxe9.mp4"),
+        (b"\xff\\\x80\xc3\xa9", r"\xff\x5c\x80é"),
+        (rb"\x5c\n", r"\x5cx5c\x5cn"),
+    ],
+)
+def test_any_name_of_a_file_is_text_and_back(name: bytes, text: str) -> None:
+    path = Path(os.fsdecode(name))
+    assert name_to_text(path) == text
+    assert os.fsencode(text_to_name(text)) == name
+    assert text.encode().decode() == text
+
+
+def test_names_of_no_file_are_text_too() -> None:
+    assert name_to_text("a\ud800.mp4") == r"a\xed\xa0\x80.mp4"
 
 
 def test_differences_of_configs() -> None:

@@ -1,11 +1,14 @@
-"""Files: state dicts from anywhere, atomic writes, differences of configs."""
+"""Files: state dicts from anywhere, atomic writes, differences of configs, names as text."""
 
 from __future__ import annotations
 
 import os
+import platform
+import re
+import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +19,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 UNFINISHED = ".unfinished-"  # how names of files begin that are still being written
+_ESCAPED = re.compile(rb"\\x([0-9a-f]{2})")
+_CLEARED: set[Path] = set()  # folders from which this process has removed what dead ones left
 NESTED_UNDER = ("model_state_dict", "model_state", "state_dict")
 
 
@@ -72,9 +77,11 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path).absolute()
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{UNFINISHED}{os.getpid()}-{path.name}")
+    _remove_of_dead(path.parent)
+    partial = path.with_name(f"{UNFINISHED}{_process()}-{path.name}")
     try:
         yield partial
+        _make_readable(partial)
         _sync(partial)
         os.replace(partial, path)
     except BaseException as error:
@@ -85,6 +92,36 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
 
 
 @contextmanager
+def line_writer(path: str | Path) -> Iterator[Callable[[str], object]]:
+    """A function that writes a line of a text file, which takes its place when it is finished.
+
+    Until then the lines are in `<path>.partial-<process id>`, each whole as soon as it is made.
+    After an error, or when the process is killed, they stay there, and the file of before stays.
+
+    Args:
+        path: The file; its folder is created. A pipe or a device is written itself.
+    """
+    path = Path(path).absolute()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    replaced = path.is_file() or not path.exists()
+    partial = Path(f"{path.resolve()}.partial-{os.getpid()}") if replaced else path
+    try:
+        with partial.open("w", encoding="utf-8", buffering=1) as file:  # flushed at each line
+            yield lambda line: file.write(f"{line}\n")
+        if replaced:
+            _sync(partial)
+            os.replace(partial, path.resolve())
+    except BaseException as error:
+        if replaced and partial.is_file() and partial.stat().st_size == 0:
+            partial.unlink()
+        if isinstance(error, OSError) and error.filename is None:  # of a write to an open file
+            error.filename = os.fspath(partial)
+        if isinstance(error, KeyboardInterrupt) and partial.is_file():
+            raise KeyboardInterrupt(f"{partial} has the lines so far") from None
+        raise
+
+
+@contextmanager
 def atomic_folder(folder: str | Path) -> Iterator[Path]:
     """A hidden folder to write files into; at the end they take their places in `folder`.
 
@@ -92,16 +129,47 @@ def atomic_folder(folder: str | Path) -> Iterator[Path]:
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    _remove_of_dead(folder)
     try:
-        with tempfile.TemporaryDirectory(prefix=UNFINISHED, dir=folder) as stage:
+        prefix = f"{UNFINISHED}{_process()}-"
+        with tempfile.TemporaryDirectory(prefix=prefix, dir=folder) as stage:
             yield Path(stage)
             for file in sorted(Path(stage).iterdir()):
+                _make_readable(file)
                 _sync(file)
                 os.replace(file, folder / file.name)
     except OSError as error:
         _name_file(error, folder)
         raise
     _sync(folder)
+
+
+def name_to_text(name: str | os.PathLike[str]) -> str:
+    r"""A file name as valid text: a byte that is no UTF-8 stands as `\xe9`.
+
+    Most names stay as they are. :func:`text_to_name` is the inverse, whatever the name.
+    """
+    try:
+        octets = os.fspath(name).encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # half of a character, as JSON may have it: the name of no file
+        octets = os.fspath(name).encode("utf-8", "surrogatepass")
+    if _ESCAPED.search(octets) or not _is_utf8(octets):
+        octets = octets.replace(b"\\", rb"\x5c")
+    return octets.decode("utf-8", "backslashreplace")
+
+
+def text_to_name(text: str) -> str:
+    """The file name that a text stands for: the inverse of :func:`name_to_text`."""
+    octets = _ESCAPED.sub(lambda match: bytes([int(match[1], 16)]), text.encode())
+    return octets.decode("utf-8", "surrogateescape")
+
+
+def _is_utf8(octets: bytes) -> bool:
+    try:
+        octets.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def config_differences(one: Any, other: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
@@ -128,7 +196,7 @@ def config_differences(one: Any, other: Any, key: str = "") -> Iterator[tuple[st
 
 
 def remove_unfinished(folder: Path, min_age_sec: float = 0.0) -> None:
-    """Removes the files in a folder, and below it, that killed processes left half-written.
+    """Removes what killed processes left half-written in a folder, and below it.
 
     Args:
         folder: The folder.
@@ -137,8 +205,52 @@ def remove_unfinished(folder: Path, min_age_sec: float = 0.0) -> None:
     """
     for left in folder.rglob(f"{UNFINISHED}*"):
         with suppress(FileNotFoundError):  # its process has finished it, or another one removed it
-            if left.is_file() and time.time() - left.stat().st_mtime >= min_age_sec:
-                left.unlink()
+            if time.time() - left.stat().st_mtime >= min_age_sec:
+                _remove(left)
+
+
+def _process() -> str:
+    """This process and its machine, for names of unfinished files."""
+    return f"{re.sub('[^A-Za-z0-9.]', '_', platform.node())}-{os.getpid()}"
+
+
+def _remove_of_dead(folder: Path) -> None:
+    """Removes what dead processes of this machine left unfinished in a folder; once for each."""
+    if folder in _CLEARED:
+        return
+    _CLEARED.add(folder)
+    machine = re.escape(_process().rpartition("-")[0])
+    for left in folder.glob(f"{UNFINISHED}*"):
+        match = re.match(rf"{re.escape(UNFINISHED)}{machine}-(\d+)-", left.name)
+        if match and not _is_alive(int(match[1])):
+            _remove(left)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):  # of another user
+        return True
+    return True
+
+
+def _remove(path: Path) -> None:
+    """Removes a file or a folder, unless another process has, or owns it."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+        return
+    with suppress(FileNotFoundError, PermissionError):
+        path.unlink()
+
+
+def _make_readable(path: Path) -> None:
+    """Gives a file the mode of any new one: some libraries write theirs for their owner alone."""
+    if path.is_file():
+        mask = os.umask(0)
+        os.umask(mask)
+        path.chmod(0o666 & ~mask)
 
 
 def _name_file(error: BaseException, path: Path) -> None:

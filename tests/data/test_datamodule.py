@@ -1,4 +1,8 @@
+import multiprocessing
+import os
 import shutil
+import signal
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -48,6 +52,35 @@ def test_every_clip_once_in_the_order_of_the_file(dataset: Path) -> None:
     assert torch.cat([label for _, label, _ in batches]).tolist() == table["ClassEncoded"].tolist()
     assert [data.class_names[i] for i in table["ClassEncoded"]] == table["Class"].tolist()
     assert data.counts("test") == (18, 18)
+
+
+class Stopped(torch.utils.data.Dataset):
+    """Clips of which the first stops the process that reads it."""
+
+    def __len__(self) -> int:
+        return 8
+
+    def __getitem__(self, key: int) -> int:
+        os.kill(os.getpid(), signal.SIGSTOP)
+        return key
+
+
+def test_a_process_that_stops_is_an_error_in_bounded_time(
+    dataset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = module(dataset, num_workers=1, timeout_sec=2)
+    data.setup("test")
+    monkeypatch.setattr(data, "dataset", lambda split: Stopped())
+    start = time.monotonic()
+    loader = iter(data.test_dataloader())
+    with pytest.raises(RuntimeError, match="timed out after 2 seconds"):
+        next(loader)
+    assert time.monotonic() - start < 30
+    for process in multiprocessing.active_children():
+        process.kill()
+    assert module(dataset, num_workers=2).timeout_sec == 600
+    with pytest.raises(ValueError, match=r"timeout_sec must be 0 or more \(got -1\)"):
+        module(dataset, timeout_sec=-1)
 
 
 def test_training_draws_every_clip_in_another_order_each_time(dataset: Path) -> None:

@@ -1,7 +1,10 @@
 """What a cache holds is what the backbone makes of the clips, view by view."""
 
+import hashlib
 import json
+import os
 import pickle
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -119,7 +122,7 @@ def test_every_clip_comes_once_an_epoch_in_an_order_over_all_files(
     assert data.class_names == stored.spec.class_names
 
 
-def test_another_process_maps_the_files_itself(stored: FeatureCache) -> None:
+def test_another_process_reads_the_files_itself(stored: FeatureCache) -> None:
     dataset = FeatureDataset(stored.splits["train"])
     expected = dataset[3][0]
     data = pickle.dumps(dataset)
@@ -184,3 +187,105 @@ def test_a_clip_that_breaks_is_told_and_one_that_is_known_to_be_broken_not_tried
     assert (key, good.shape) == (("train", 0), (2, 3, 8, 32, 32))  # type: ignore[union-attr]
     assert str(views["train", 1][1]).startswith("cannot be opened as a video")
     assert views["train", 2] == (("train", 2), "it hangs")
+
+
+@pytest.fixture
+def copied(stored: FeatureCache, tmp_path: Path) -> Path:
+    return shutil.copytree(stored.root, tmp_path / "features")
+
+
+def spoil(path: Path, change: Callable[[bytearray], object]) -> None:
+    """Changes a file's bytes, and gives it the times of before."""
+    stat = path.stat()
+    data = bytearray(path.read_bytes())
+    change(data)
+    path.write_bytes(data)
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
+def flip(position: int) -> Callable[[bytearray], None]:
+    def change(data: bytearray) -> None:
+        data[position] ^= 1
+
+    return change
+
+
+def swap_clips(data: bytearray) -> None:
+    size = 128 * 2 * 4 * 4 * 2  # bytes of a feature map
+    data[-2 * size : -size], data[-size:] = data[-size:], data[-2 * size : -size]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (flip(-1), "its bytes are not those that manifest.json names"),
+        (swap_clips, "its bytes are not those that manifest.json names"),
+        (flip(9), "not a whole shard"),
+        (lambda data: data.__setitem__(slice(8), b"\xff" * 8), "not a whole shard"),
+        (
+            lambda data: data.__setitem__(slice(None), data.replace(b"F16", b"I16")),
+            r"must hold feature maps \[18, 1, 128, 2, 4, 4\] in torch.float16 and nothing else",
+        ),
+    ],
+)
+def test_damaged_and_swapped_feature_maps_are_refused_at_the_first_read(
+    copied: Path, change: Callable[[bytearray], object], message: str
+) -> None:
+    shard = copied / "val-0000000.safetensors"
+    spoil(shard, change)
+    found = FeatureCache(copied)
+    for read in (lambda: found.splits["val"].views(0), found.verify):
+        with pytest.raises(DataError, match=rf"^{shard}: {message}"):
+            read()
+    found.splits["train"].views(0)
+
+
+def test_a_shard_in_place_of_another_is_refused(copied: Path) -> None:
+    shutil.copy(copied / "val-0000000.safetensors", copied / "test-0000000.safetensors")
+    data = FeatureDataModule(str(copied), num_workers=1)
+    data.setup("test")
+    with pytest.raises(DataError, match=r"test-0000000.safetensors: its bytes are not those"):
+        list(data.test_dataloader())
+
+
+def test_a_checksum_is_computed_once(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    computed: list[str] = []
+    whole = hashlib.file_digest
+    monkeypatch.setattr(
+        hashlib, "file_digest", lambda file, name: computed.append(file.name) or whole(file, name)
+    )
+    for _ in range(2):
+        found = FeatureCache(copied)
+        for index in range(18):
+            found.splits["val"].views(index)
+        found.splits["test"].views(3)
+    assert sorted(Path(name).name for name in map(str, computed)) == [
+        "test-0000000.safetensors",
+        "val-0000000.safetensors",
+    ]
+
+
+def test_a_shard_that_is_cut_while_it_is_used_is_an_error(copied: Path) -> None:
+    part = FeatureCache(copied).splits["val"]
+    part.views(17)
+    os.truncate(part.shards[0].path, 5000)
+    with pytest.raises(DataError, match=r"val-0000000.safetensors: (must hold|not a whole shard)"):
+        part.views(17)
+    part.shards[0].path.unlink()
+    with pytest.raises(DataError, match=r"val-0000000.safetensors: .*No such file"):
+        part.views(17)
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "backbone.safetensors"])
+def test_pipes_in_a_cache_are_refused(copied: Path, name: str) -> None:
+    (copied / name).unlink()
+    os.mkfifo(copied / name)
+    with pytest.raises(DataError, match=f"{copied / name}: not a regular file"):
+        FeatureCache(copied).backbone()
+
+
+def test_a_shard_outside_the_folder_is_refused(copied: Path) -> None:
+    path = copied / "manifest.json"
+    path.write_text(changed(path.read_text(), '"val-0000000', '"../val-0000000'))
+    with pytest.raises(DataError, match=r"manifest.json: '../val-.*' is not in the cache's folder"):
+        FeatureCache(copied)

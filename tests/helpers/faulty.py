@@ -120,6 +120,22 @@ def crash_or_read(job: ScanJob) -> list[ScanResult]:
     return scan_file(job)
 
 
+def killed_or_read(job: ScanJob) -> list[ScanResult]:
+    """What reading does where the system kills processes, or gives no memory; `once` if so."""
+    mark = job.path.with_suffix(".tried")
+    if not ("once" in job.path.name and mark.exists()):
+        mark.touch()
+        if "kill" in job.path.name:
+            signal.raise_signal(signal.SIGKILL)
+        if "memory" in job.path.name:
+            return [
+                ScanResult(
+                    job.file, "", "MemoryError: no memory", job.state.size, job.state.mtime_ns
+                )
+            ]
+    return scan_file(job)
+
+
 def copy_clip(source: Path, target: Path) -> Path:
     """A copy that keeps the time of change."""
     target.parent.mkdir(parents=True, exist_ok=True)

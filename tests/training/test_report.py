@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import numpy as np
@@ -6,6 +7,7 @@ import pytest
 from PIL import Image
 
 from taghead.data import Clip
+from taghead.files import text_to_name
 from taghead.inference.predictor import Prediction, print_table
 from taghead.metrics import Predictions, long_tail_groups
 from taghead.training.report import (
@@ -59,6 +61,17 @@ def test_the_contact_sheet_shows_parts_of_videos_and_survives_those_that_are_gon
     assert asked == [[5, 6, 7, 8]]
     assert "the contact sheet lacks a clip: gone.mp4: no such file" in caplog.text
     assert (tmp_path / "sheet.png").is_file()
+
+
+def test_a_clip_is_found_again_by_the_name_in_the_table(tmp_path: Path) -> None:
+    clips = [Clip(Path(os.fsdecode(b"x/caf\xe9.mp4")), 0, "x", Segment(1.0, 2.0))]
+    table = predictions_table(
+        clips, ["x"], Predictions(np.arange(1), np.arange(1), np.ones((1, 1)))
+    )
+    table.to_csv(tmp_path / "predictions.csv", index=False)
+    (row,) = pd.read_csv(tmp_path / "predictions.csv").to_dict("records")
+    assert os.fsencode(text_to_name(row["path"])) == b"x/caf\xe9.mp4"
+    assert row["clip"] == r"x/caf\xe9.mp4 [1.0..2.0 sec]"
 
 
 def test_long_paths_are_printed_whole(capsys: pytest.CaptureFixture[str]) -> None:

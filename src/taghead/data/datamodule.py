@@ -59,6 +59,9 @@ class VideoDataModule(LightningDataModule):
         manifest: The `manifest.parquet` that `taghead index` wrote. It has which clips cannot be
             read, and the survey of each file; only files that have changed since, by size or time,
             are read again.
+        outside_root: Whether annotations may name videos outside `root`.
+        timeout_sec: How long a batch may be waited for, lest a process that has stopped, or a
+            disk that hangs, stops training without a word; 0 waits for ever.
 
     Raises:
         DataError: If an annotation file or, with `on_error` raise, a clip cannot be used.
@@ -83,10 +86,14 @@ class VideoDataModule(LightningDataModule):
         classes: str | None = None,
         times: str | None = None,
         manifest: str | None = None,
+        outside_root: bool = False,
+        timeout_sec: float = 600.0,
     ) -> None:
         super().__init__()
         if not 0 <= class_balance <= 1:
             raise ValueError(f"class_balance must be from 0 to 1 (got {class_balance})")
+        if not 0 <= timeout_sec < float("inf"):
+            raise ValueError(f"timeout_sec must be 0 or more (got {timeout_sec})")
         if on_error not in ("raise", "exclude"):
             raise ValueError(f"on_error must be raise or exclude (got {on_error!r})")
         if batch_size < 1 or num_workers < 0:
@@ -100,6 +107,8 @@ class VideoDataModule(LightningDataModule):
         self.classes = classes
         self.times = times
         self.manifest = manifest
+        self.outside_root = outside_root
+        self.timeout_sec = timeout_sec
         self.preprocessing = preprocessing
         self.batch_size = batch_size
         self.num_workers = num_workers
@@ -123,7 +132,12 @@ class VideoDataModule(LightningDataModule):
     def annotations(self) -> Annotations:
         """What the annotation files list; read once."""
         return read_annotations(
-            self.root, **self.files, format=self.format, classes=self.classes, times=self.times
+            self.root,
+            **self.files,
+            format=self.format,
+            classes=self.classes,
+            times=self.times,
+            outside_root=self.outside_root,
         )
 
     @cached_property
@@ -192,6 +206,7 @@ class VideoDataModule(LightningDataModule):
             "num_workers": self.num_workers,
             "persistent_workers": self.num_workers > 0,
             "worker_init_fn": start_worker,
+            "timeout": self.timeout_sec if self.num_workers > 0 else 0,
         }
         if split != "train":
             return DataLoader(dataset, **options)

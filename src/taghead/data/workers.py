@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import resource
 import signal
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Generic, TypeVar
 
 from pebble import ProcessExpired, ProcessPool
@@ -23,9 +27,17 @@ POLL_SEC = 1.0  # how often a pool is checked for having ended without a result
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a job has no result, such as `took longer than 3 s`."""
+    """What a job did instead of giving a result, such as `took longer than 3 s`.
+
+    Args:
+        reason: What it did.
+        died: Whether its process died, or had no memory, which need not be the job's fault.
+        stopped: Whether its process was ended from outside, as the system does without memory.
+    """
 
     reason: str
+    died: bool = field(default=False, compare=False)
+    stopped: bool = field(default=False, compare=False)
 
 
 def run_isolated(
@@ -114,7 +126,10 @@ class _Worker(Generic[T, R]):
         except ProcessExpired as error:
             code = error.exitcode
             how = _signal_name(-code) if code and code < 0 else f"exit code {code}"
-            return Failure(f"ended the process ({how})")
+            outside = code in (-signal.SIGKILL, -signal.SIGTERM)
+            return Failure(f"ended the process ({how})", died=True, stopped=outside)
+        except MemoryError:
+            return Failure("had no memory left", died=True, stopped=True)
 
     def _submit(self) -> None:
         self.attempts += 1
@@ -128,6 +143,16 @@ class _Worker(Generic[T, R]):
     def _new_pool(self) -> ProcessPool:
         context = multiprocessing.get_context("spawn")
         return ProcessPool(1, initializer=start_worker, context=context)
+
+
+def memory_limit() -> int:
+    """Bytes of memory that this process may use: of the machine, its container or its user."""
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    limits += [one for one in resource.getrlimit(resource.RLIMIT_AS) if one > 0]
+    for file in ("memory.max", "memory/memory.limit_in_bytes"):  # of cgroups 2 and 1
+        with suppress(OSError, ValueError):
+            limits.append(int(Path("/sys/fs/cgroup", file).read_text()))
+    return min(limits)
 
 
 def _signal_name(number: int) -> str:

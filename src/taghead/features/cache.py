@@ -1,9 +1,9 @@
-"""Feature cache: feature maps by clip and view, memory-mapped from disk."""
+"""Feature cache: feature maps by clip and view, read from disk as they are asked for."""
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from taghead.backbones import Backbone
 from taghead.backbones.build import backbone_from_config
-from taghead.data.annotations import Clip
+from taghead.data.annotations import Split
 from taghead.data.dataset import LabelledDataset
 from taghead.data.index.excluded import ExcludedClip
 from taghead.data.seeding import SampleKey, index_and_randomness
@@ -21,11 +21,12 @@ from taghead.errors import DataError, first_line
 from taghead.features.feature_spec import (
     BACKBONE,
     MANIFEST,
+    FeatureSpec,
     read_cache_manifest,
     spec_of,
     weights_digest,
 )
-from taghead.features.shards import open_shard
+from taghead.features.shards import DTYPES, ShardReader
 from taghead.video.preprocessing import Preprocessing
 
 
@@ -46,10 +47,23 @@ class FeatureCache:
         if not manifest.get("shards"):
             raise DataError(f"{self.root}: not finished: the same `taghead extract` resumes it")
         self.preprocessing = Preprocessing.from_dict(self.spec.preprocessing)
-        self.splits = {
-            split: FeatureSplit(self.root, self.spec.clips[split], shards)
-            for split, shards in manifest["shards"].items()
-        }
+        try:
+            self.splits = {
+                split: FeatureSplit(self.root, self.spec, split, shards)
+                for split, shards in manifest["shards"].items()
+            }
+        except (KeyError, TypeError, AttributeError, IndexError) as error:
+            raise DataError(f"{self.root / MANIFEST}: not a whole manifest: {error!r}") from error
+
+    def verify(self) -> None:
+        """Computes the checksum of every shard, unless this process has.
+
+        Raises:
+            DataError: If a shard is not the one that the manifest names.
+        """
+        for part in self.splits.values():
+            for shard in part.shards:
+                shard.verify()
 
     def backbone(self, built: Backbone | None = None) -> Backbone:
         """The backbone that computed the feature maps, with its weights.
@@ -63,6 +77,8 @@ class FeatureCache:
             DataError: If its weights are not those that the manifest names.
         """
         path = self.root / BACKBONE
+        if path.exists() and not path.is_file():  # a pipe or a device need not end
+            raise DataError(f"{path}: not a regular file")
         backbone = built or backbone_from_config(self.spec.backbone)
         try:
             backbone.load_state_dict(load_file(path))
@@ -95,42 +111,53 @@ class FeatureSplit:
 
     Args:
         root: The cache's folder.
-        listed: All clips that the split lists.
+        spec: The cache's spec.
+        split: The split.
         shards: What the manifest says of its shards.
 
     Raises:
-        DataError: If a shard is missing or has another size.
+        DataError: If a shard is missing, has another size, or is not in the cache's folder.
     """
 
-    def __init__(self, root: Path, listed: Sequence[Clip], shards: list[Mapping[str, Any]]) -> None:
-        self.paths = [root / shard["file"] for shard in shards]
-        for path, shard in zip(self.paths, shards, strict=True):
+    def __init__(
+        self, root: Path, spec: FeatureSpec, split: Split, shards: list[Mapping[str, Any]]
+    ) -> None:
+        self.shards: list[ShardReader] = []
+        for shard in shards:
+            name, path = shard["file"], root / shard["file"]
+            if Path(name).name != name:
+                raise DataError(f"{root / MANIFEST}: {name!r} is not in the cache's folder")
             size = path.stat().st_size if path.is_file() else None
             if size != shard["num_bytes"]:
                 raise DataError(
                     f"{path}: must have {shard['num_bytes']} bytes, as {MANIFEST} says (got {size})"
                 )
-        self.listed = list(listed)
+            shape = (shard["num_clips"], spec.views(split), *spec.feature_shape)
+            self.shards.append(ShardReader(path, shard["sha256"], shape, DTYPES[spec.dtype]))
+        self.num_views = spec.views(split)
+        self.listed = list(spec.clips[split])
         reasons = {int(i): why for shard in shards for i, why in shard["excluded"].items()}
         self.clips = [clip for i, clip in enumerate(self.listed) if i not in reasons]
         self.excluded = [ExcludedClip.of(self.listed[i], why) for i, why in reasons.items()]
         self.first = [0]  # index, among the used clips, of each shard's first clip
         for shard in shards[:-1]:
             self.first.append(self.first[-1] + shard["num_clips"])
-        self._open: dict[int, Tensor] = {}
 
     def __len__(self) -> int:
         return len(self.clips)
 
-    def views(self, index: int) -> Tensor:
-        """The feature maps of a clip's views `[views, C, T, H, W]`, in the stored type."""
-        shard = bisect_right(self.first, index) - 1
-        if shard not in self._open:
-            self._open[shard] = open_shard(self.paths[shard])
-        return self._open[shard][index - self.first[shard]]
+    def views(self, index: int, views: slice = slice(None)) -> Tensor:
+        """The feature maps of a clip's views `[views, C, T, H, W]`, in the stored type.
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_open": {}}  # another process maps the files itself
+        Args:
+            index: The clip's number among those used.
+            views: Which ones, consecutive; all when not given.
+
+        Raises:
+            DataError: If their shard is not the one that the manifest names.
+        """
+        number = bisect_right(self.first, index) - 1
+        return self.shards[number].views(index - self.first[number], views)
 
 
 class FeatureDataset(LabelledDataset):
@@ -154,9 +181,9 @@ class FeatureDataset(LabelledDataset):
 
     def __getitem__(self, key: int | SampleKey) -> tuple[Tensor, int, int]:
         index, randomness = index_and_randomness(key)
-        views, label = self.split.views(index), self.split.clips[index].label
-        if self.views and len(views) > 1:
-            return views, label, index
+        num_views, label = self.split.num_views, self.split.clips[index].label
+        if self.views and num_views > 1:
+            return self.split.views(index), label, index
         with randomness:
-            view = int(torch.randint(len(views), ())) if self.train else 0
-        return views[view], label, index
+            view = int(torch.randint(num_views, ())) if self.train else 0
+        return self.split.views(index, slice(view, view + 1))[0], label, index

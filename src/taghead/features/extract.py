@@ -169,7 +169,7 @@ def _fill(
         spec.clips, data.preprocessing, spec.num_views, spec.seed, unreadable, data.surveys
     )
     pin = frozen.device.type == "cuda"
-    loader = view_loader(dataset, missing, data.batch_size, data.num_workers, pin)
+    loader = view_loader(dataset, missing, data.batch_size, data.num_workers, pin, data.timeout_sec)
     columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as bar:
         task = bar.add_task("Extracting", total=sum(shard.num_maps for shard in missing))

@@ -116,6 +116,8 @@ def read_cache_manifest(root: Path) -> dict[str, Any]:
         DataError: If there is none, or it is invalid.
     """
     path = root / MANIFEST
+    if path.exists() and not path.is_file():  # a pipe or a device need not end
+        raise DataError(f"{path}: not a regular file")
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BufferedReader
 from math import prod
 from pathlib import Path
 
@@ -16,11 +19,14 @@ from torch import Tensor
 
 from taghead.data.annotations import Split
 from taghead.errors import DataError
-from taghead.features.feature_spec import FeatureSpec
+from taghead.features.feature_spec import MANIFEST, FeatureSpec
 from taghead.files import atomic_file
 
 KEY = "feature_maps"
 METADATA_KEY = "shard"  # one key: safetensors writes several in no fixed order
+DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
+_DTYPES = {"F16": torch.float16, "BF16": torch.bfloat16}  # as safetensors names them
+_VERIFIED: dict[tuple[Path, str, int, int, int], int] = {}  # files as they were: where maps begin
 
 
 @dataclass(frozen=True)
@@ -147,17 +153,89 @@ def check_shard(root: Path, shard: Shard, spec_digest: str, shape: tuple[int, ..
     return finished
 
 
-def open_shard(path: Path) -> Tensor:
-    """The feature maps of a shard `[clips, views, C, T, H, W]`, memory-mapped.
+class ShardReader:
+    """A shard whose bytes are those that the manifest names.
+
+    They are read, not memory-mapped: a file that is cut meanwhile is an error, where a map would
+    end the process. The checksum is computed at the first read of a file in a process, and again
+    if the file changes.
+
+    Args:
+        path: The file.
+        sha256: Digest of the bytes of its feature maps.
+        shape: Its shape (clips, views, C, T, H, W).
+        dtype: What its feature maps are stored in.
 
     Raises:
-        DataError: If the file cannot be opened.
+        DataError: From :meth:`views`, if the file is missing, damaged, cut or another one.
     """
-    try:
-        with safe_open(path, "pt") as file:
-            return file.get_tensor(KEY)
-    except Exception as error:  # safetensors raises types of its own
-        raise DataError(f"{path}: not a readable shard: {error}") from error
+
+    def __init__(self, path: Path, sha256: str, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+        self.path = path
+        self.sha256 = sha256
+        self.shape = shape
+        self.dtype = dtype
+
+    def views(self, index: int, views: slice = slice(None)) -> Tensor:
+        """The feature maps of a clip's views `[views, C, T, H, W]`, or of consecutive ones."""
+        first, stop, _ = views.indices(self.shape[1])
+        maps = torch.empty((stop - first, *self.shape[2:]), dtype=self.dtype)
+        octets = maps.reshape(-1).view(torch.uint8).numpy()  # the same memory
+        of_map = prod(self.shape[2:]) * self.dtype.itemsize
+        with self._opened() as (file, begin):
+            file.seek(begin + (index * self.shape[1] + first) * of_map)
+            if file.readinto(octets.data) != len(octets):
+                raise DataError(f"{self.path}: not a whole shard: it ends within clip {index}")
+        return maps
+
+    def verify(self) -> None:
+        """Computes the checksum, unless this process has of the file as it is.
+
+        Raises:
+            DataError: As :meth:`views` does.
+        """
+        with self._opened():
+            pass
+
+    @contextmanager
+    def _opened(self) -> Iterator[tuple[BufferedReader, int]]:
+        """The file, and where the feature maps begin in it."""
+        try:
+            with self.path.open("rb") as file:
+                yield file, self._verified(file)
+        except OSError as error:
+            raise DataError(f"{self.path}: not a readable shard: {error.strerror}") from error
+
+    def _verified(self, file: BufferedReader) -> int:
+        """Where the feature maps begin in the file, after their checksum is compared."""
+        stat = os.fstat(file.fileno())
+        key = (self.path, self.sha256, stat.st_size, stat.st_mtime_ns, stat.st_ino)
+        if key not in _VERIFIED:
+            begin = self._begin(file, stat.st_size)
+            file.seek(begin)
+            if hashlib.file_digest(file, "sha256").hexdigest() != self.sha256:
+                raise DataError(
+                    f"{self.path}: its bytes are not those that {MANIFEST} names: damaged, or "
+                    f"another cache's; the same `taghead extract` writes it again"
+                )
+            _VERIFIED[key] = begin
+        return _VERIFIED[key]
+
+    def _begin(self, file: BufferedReader, num_bytes: int) -> int:
+        """Where the feature maps begin, by the file's header, which must be of this shard."""
+        length = int.from_bytes(file.read(8), "little")
+        try:
+            entry = json.loads(file.read(min(length, num_bytes)))[KEY]
+            found = _DTYPES.get(entry["dtype"]), tuple(entry["shape"]), entry["data_offsets"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{self.path}: not a whole shard: {error!r}") from error
+        size = prod(self.shape) * self.dtype.itemsize
+        if found != (self.dtype, self.shape, [0, size]) or 8 + length + size != num_bytes:
+            raise DataError(
+                f"{self.path}: must hold feature maps {list(self.shape)} in {self.dtype} and "
+                f"nothing else (got {list(found[1])} in {found[0]}, {num_bytes} bytes)"
+            )
+        return 8 + length
 
 
 def _sha256(feature_maps: Tensor) -> str:

@@ -15,6 +15,7 @@ from taghead.data.dataset import ClipDataset
 from taghead.data.index.excluded import ExcludedClip
 from taghead.errors import VideoError
 from taghead.features.shards import Shard
+from taghead.processes import start_worker
 from taghead.video.preprocessing import Preprocessing
 
 ViewKey = tuple[Split, int]
@@ -87,7 +88,12 @@ def view_seed(seed: int, number: int, view: int) -> int:
 
 
 def view_loader(
-    dataset: ViewDataset, shards: Iterable[Shard], batch_size: int, num_workers: int, pin: bool
+    dataset: ViewDataset,
+    shards: Iterable[Shard],
+    batch_size: int,
+    num_workers: int,
+    pin: bool,
+    timeout_sec: float = 0.0,
 ) -> DataLoader:
     """Loads the clips of shards in batches of about `batch_size` views, which do not cross shards.
 
@@ -101,5 +107,11 @@ def view_loader(
             stop = min(start + size, shard.stop)
             batches.append([(shard.split, number) for number in range(start, stop)])
     return DataLoader(
-        dataset, batch_sampler=batches, num_workers=num_workers, collate_fn=list, pin_memory=pin
+        dataset,
+        batch_sampler=batches,
+        num_workers=num_workers,
+        collate_fn=list,
+        pin_memory=pin,
+        worker_init_fn=start_worker,
+        timeout=timeout_sec if num_workers > 0 else 0,
     )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -14,7 +15,8 @@ from rich.table import Table
 from rich.text import Text
 
 from taghead.class_paths import allow_modules
-from taghead.errors import VideoError, raise_failed
+from taghead.errors import DataError, VideoError, one_line, raise_failed
+from taghead.files import line_writer, name_to_text
 from taghead.model.classifier import VideoClassifier
 from taghead.model.pretrained import as_device, load_model
 
@@ -34,18 +36,19 @@ class Prediction:
     error: str | None = None
 
     def to_json(self) -> str:
-        """One line of JSON."""
+        """One line of JSON; the video's name as :func:`~taghead.files.name_to_text` has it."""
+        video = name_to_text(self.video)
         if self.error is not None:
-            return json.dumps({"video": self.video, "error": self.error})
+            return json.dumps({"video": video, "error": name_to_text(self.error)})
         classes = [{"class": name, "probability": round(p, 6)} for name, p in self.classes]
-        return json.dumps({"video": self.video, "classes": classes})
+        return json.dumps({"video": video, "classes": classes})
 
 
 @torch.inference_mode()
 def predict_videos(
     model: VideoClassifier, videos: Sequence[str | Path], top: int = 5, device: str = "cpu"
 ) -> Iterator[Prediction]:
-    """Predicts videos one by one; an unreadable one gives a prediction with its error.
+    """Predicts videos one by one; one that fails, however it does, gives one with its error.
 
     Args:
         model: A model with preprocessing; it is set to evaluation. Classes without names are
@@ -65,13 +68,23 @@ def predict_videos(
     for video in videos:
         try:
             views = preprocessing.load_views(video)
-        except VideoError as error:
-            yield Prediction(str(video), error=str(error))
+            probabilities = model.probabilities(views.unsqueeze(0).to(device))[0]
+            if not probabilities.isfinite().all():
+                raise VideoError(f"{video}: the model gives it non-finite probabilities")
+        except Exception as error:  # memory, nesting, libraries' own: the next video follows
+            yield Prediction(str(video), error=_reason(video, error))
             continue
-        probabilities = model.probabilities(views.unsqueeze(0).to(device))[0]
         best = probabilities.topk(min(top, len(probabilities)))
         classes = zip(best.indices.tolist(), best.values.tolist(), strict=True)
         yield Prediction(str(video), tuple((class_names[i], p) for i, p in classes))
+
+
+def _reason(video: str | Path, error: Exception) -> str:
+    """The error in one line that names the video."""
+    text = one_line(error)
+    if not isinstance(error, DataError):
+        text = f"{type(error).__name__}: {text}"
+    return text if text.startswith(f"{video}: ") else f"{video}: {text}"
 
 
 def predict(
@@ -83,14 +96,15 @@ def predict(
     device: str = "auto",
     modules: list[str] | None = None,
 ) -> None:
-    """Prints the most probable classes of video files.
+    """Prints the most probable classes of video files, each as soon as it is predicted.
 
     Args:
         videos: The video files.
         model: A training checkpoint, or a folder that `save_pretrained` wrote.
         top: Number of classes for each video.
         format: `table`, or `jsonl` for one line of JSON for each video.
-        output: A file for the JSON lines.
+        output: A file for the JSON lines. It takes its place when all videos are done; until then
+            its lines are in `<output>.partial-<process id>`, and stay there if the command stops.
         device: Where the model runs: `auto`, `cpu`, `cuda`, ...
         modules: Python modules to import first: where operators of your own are defined.
 
@@ -101,33 +115,31 @@ def predict(
     if top < 1:
         raise ValueError(f"top must be a positive integer (got {top})")
     device = as_device(device)
-    if output:
-        Path(output).parent.mkdir(parents=True, exist_ok=True)
-        Path(output).touch()
     allow_modules(modules or [])
-    predictions = []
-    for prediction in predict_videos(load_model(model), videos, top, device):
-        predictions.append(prediction)
-        if format == "jsonl":
-            print(prediction.to_json(), flush=True)
-    if format == "table":
-        print_table(predictions)
-    if output:
-        Path(output).write_text("".join(f"{p.to_json()}\n" for p in predictions))
-    raise_failed([prediction.error for prediction in predictions])
+    errors: list[str | None] = []
+    with line_writer(output) if output else nullcontext() as write:
+        for prediction in predict_videos(load_model(model), videos, top, device):
+            if write is not None:
+                write(prediction.to_json())
+            if format == "jsonl":
+                print(prediction.to_json(), flush=True)
+            else:
+                print_table([prediction], header=not errors)
+            errors.append(prediction.error)
+    raise_failed(errors)
 
 
-def print_table(predictions: Sequence[Prediction]) -> None:
-    """Prints predictions as a table."""
-    table = Table()
-    for name in ("video", "class"):
-        table.add_column(name, overflow="fold")
-    table.add_column("probability")
+def print_table(predictions: Iterable[Prediction], header: bool = True) -> None:
+    """Prints predictions as a table as wide as the terminal, so that another one fits below it."""
+    table = Table(expand=True, show_header=header)
+    for name, ratio in (("video", 3), ("class", 2)):
+        table.add_column(name, overflow="fold", ratio=ratio)
+    table.add_column("probability", width=len("probability"))
     for prediction in predictions:
         if prediction.error:
-            table.add_row(Text(prediction.video), "cannot be read", "")
+            table.add_row(Text(name_to_text(prediction.video)), "cannot be predicted", "")
         for rank, (name, probability) in enumerate(prediction.classes):
-            video = Text("" if rank else prediction.video)
+            video = Text("" if rank else name_to_text(prediction.video))
             table.add_row(video, Text(name), f"{probability:.1%}")
         table.add_section()
     Console().print(table)

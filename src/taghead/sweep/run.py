@@ -29,6 +29,7 @@ from taghead.data.annotations import Split
 from taghead.data.index.scan_result import clip_key
 from taghead.errors import DataError, one_line
 from taghead.features.feature_spec import MANIFEST
+from taghead.files import name_to_text
 from taghead.metrics import Predictions, accuracies
 from taghead.model.classifier import VideoClassifier
 from taghead.model.costs import head_flops, latency
@@ -228,16 +229,21 @@ def _clip_names(data: VideoDataModule, split: Split) -> list[str]:
     """
     folders = {str(clip.path.absolute().parent) for clips in data.listed.values() for clip in clips}
     root = os.path.commonpath(folders)
-    return [replace(clip, path=Path(clip_key(clip, root)[0])).id for clip in data.clips[split]]
+    clips = [replace(clip, path=Path(clip_key(clip, root)[0])) for clip in data.clips[split]]
+    return [name_to_text(clip.id) for clip in clips]
 
 
 def _data_digest(data: VideoDataModule) -> str:
     """A digest of the data that a run saw.
 
     For a feature cache, that of its backbone's weights and of its manifest, which has the SHA-256
-    of every file; for videos, that of the list of clips.
+    of every shard, as this process has found it; for videos, that of the list of clips.
+
+    Raises:
+        DataError: If a shard is not the one that the manifest names.
     """
     if data.features is not None:
+        data.features.verify()
         weights = data.features.spec.weights_sha256
         manifest = hashlib.sha256((data.features.root / MANIFEST).read_bytes()).hexdigest()
         return f"features:{weights[:DIGEST_LENGTH]}:{manifest[:DIGEST_LENGTH]}"

@@ -17,6 +17,7 @@ from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from taghead.data import Clip
 from taghead.errors import VideoError
+from taghead.files import name_to_text
 from taghead.metrics import (
     Predictions,
     accuracies,
@@ -93,7 +94,7 @@ class TestReport(Callback):
         (folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
         confusion_matrix(table, names, folder / "confusion_matrix.png")
         contact_sheet(table, clips, folder / "contact_sheet.png")
-        print(f"{headline(metrics)}. Written to {folder}")
+        print(f"{headline(metrics)}. Written to {name_to_text(folder)}")
 
 
 def summary(
@@ -161,8 +162,8 @@ def predictions_table(
     names = np.array(class_names, dtype=object)
     return pd.DataFrame(
         {
-            "clip": [clips[i].id for i in clip_index],
-            "path": [str(clips[i].path) for i in clip_index],
+            "clip": [name_to_text(clips[i].id) for i in clip_index],
+            "path": [name_to_text(clips[i].path) for i in clip_index],
             "class": names[label],
             "predicted": names[best],
             "probability": probabilities[rows, best],

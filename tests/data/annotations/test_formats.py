@@ -1,5 +1,6 @@
 import json
 import logging
+import os
 from pathlib import Path
 from typing import get_args
 
@@ -56,12 +57,23 @@ def test_clips_and_segments_as_text(segment: Segment | None) -> None:
         ("a.json", '["blowing kisses", "battle-rope_jumping-jack", "007"]', None),
         ("a.json", '[["Back", "15som", "05Twis", "FREE"], ["Back", "2som"]]', "Diving48"),
         ("a.json", '{"Moving [something] up": "1", "Holding [something]": "0"}', "Something"),
+        ("a.csv", "id,name\n1,air drumming\n0,abseiling\n", "Kinetics"),
+        ("a.csv", '0,abseiling\n1,"air drumming"\n', "Kinetics"),
+        ("a.csv", "Name, ID\nabseiling, 0\nair drumming, 1\n", "Kinetics"),
+        ("a.csv", "name,id,parent\nabseiling,0,sport\nair drumming,1,music\n", "Kinetics"),
+        ("a.csv", "abseiling\nair drumming\n", "Kinetics"),
+        ("a.tsv", "label\tname\n0\tabseiling\n1\tair drumming\n", "Kinetics"),
+        ("a.txt", "id,name\n0,abseiling\n1,air drumming\n", "Kinetics"),
+        ("a.txt", "0 abseiling\n1 air drumming\n", "Kinetics"),
+        ("a.txt", "big, jump\nrun\n", "comma"),
     ],
 )
 def test_class_lists(tmp_path: Path, name: str, text: str, expected: str | None) -> None:
     names = {
         "Diving48": ["Back 15som 05Twis FREE", "Back 2som"],
         "Something": ["Holding [something]", "Moving [something] up"],
+        "Kinetics": ["abseiling", "air drumming"],
+        "comma": ["big, jump", "run"],
         None: ["blowing kisses", "battle-rope_jumping-jack", "007"],
     }
     assert read_classes(write(tmp_path / name, text)) == names[expected]
@@ -73,6 +85,17 @@ def test_class_lists(tmp_path: Path, name: str, text: str, expected: str | None)
         ("a.txt", "jump\n\nrun\n", "class 1 has no name"),
         ("a.txt", "jump\nrun\njump\n", "two classes have the name 'jump'"),
         ("a.txt", "jump\n", r"needs at least two classes \(found 1\)"),
+        ("a.txt", "name\njump\nrun\n", "line 1: 'name' is the header of a table"),
+        ("a.csv", "Class\njump\nrun\n", "line 1: 'Class' is the header of a table"),
+        ("a.txt", "1 jump\n2 run\n", "class number must count 0 to 2 without a gap"),
+        ("a.csv", "id,name\n1,jump\n2,run\n", "class number must count 0 to 2 without a gap"),
+        ("a.csv", "id,name\n0,jump\n0,run\n", "line 3: class number 0 stands there twice"),
+        ("a.csv", "id,name\n0,jump\n1\n", "line 3: has 1 values, the first line 2"),
+        ("a.csv", "jump,run\nfly,swim\n", "needs one column of class numbers and one of names"),
+        ("a.csv", "0,1\n1,0\n", "needs one column of class numbers and one of names"),
+        ("a.csv", "0,jump\n100000000,run\n", r".*\(99999999 missing, the first is 1\)"),
+        ("a.json", '{"a": 0, "b": 100000000}', r".*\(99999999 missing, the first is 1\)"),
+        ("a.json", '{"a": 0, "b": 1.5}', "must be a JSON list of names"),
         ("a.txt", "Clabel: 0; set: 1; Glabel: 3; (VT) a\nrun\n", "line 2: not like 'Clabel: 0;"),
         (
             "a.txt",
@@ -107,7 +130,9 @@ def test_plain_names_and_times(tmp_path: Path) -> None:
         "007,a/b.mp4,2,\n"
         "None,a/b.mp4,,7.25\n",
     )
-    clips = read_plain(csv, "videos")
+    with pytest.raises(DataError, match=rf"{csv}: line 4: '/films/c.mp4' is outside the folder of"):
+        read_plain(csv, "videos")
+    clips = read_plain(csv, "videos", outside_root=True)
     shared = Path("videos/a/b.mp4")
     assert clips == [
         Clip(shared, 3, "play_ otamatone"),
@@ -140,6 +165,14 @@ def test_plain_numbers_are_numbers(tmp_path: Path) -> None:
         ("a.mp4,x,-1,2\n", r"line 1: .*start must be 0 or more \(got -1.0\)"),
         ("a.mp4,x,nan,2\n", r"line 1: .*start must be 0 or more \(got nan\)"),
         ("a.mp4,0\na.mp4,2\n", r"label must count 0 to 2 without a gap"),
+        ("a.mp4,0\na.mp4,100000000\n", r"label must count .* \(99999999 missing, the first is 1\)"),
+        ("video,label\na.mp4,x\n", r"line 1: looks like a header \(video,label\), not like a clip"),
+        ("clip,action\na.mp4,x\n", r"line 1: looks like a header"),
+        ("where,what\na,0\nb,1\n", r"line 1: looks like a header"),
+        ("where,what\na.mp4,x\nb.mp4,y\n", r"line 1: looks like a header"),
+        ("path,label,Label\na.mp4,x,y\n", "line 1: two columns have the same name"),
+        ("a.mp4,x\n../b.mp4,y\n", r"line 2: '../b.mp4' is outside the folder of videos videos"),
+        ("a.mp4,x\n/dev/zero,y\n", r"line 2: '/dev/zero' is outside the folder of videos videos"),
     ],
 )
 def test_plain_files_that_are_wrong(tmp_path: Path, text: str, message: str) -> None:
@@ -156,6 +189,52 @@ def test_plain_labels_that_are_no_classes(tmp_path: Path) -> None:
     csv = write(tmp_path / "train.csv", "a.mp4,x\na.mp4,z\n")
     with pytest.raises(DataError, match=r"unknown class 'z': it is not among the classes"):
         read_plain(csv, "v", ["x", "y"])
+
+
+@pytest.mark.parametrize("header", ["Path,Label", "PATH,LABEL", "\ufeffpath, Label"])
+def test_a_header_in_any_case_is_no_clip(tmp_path: Path, header: str) -> None:
+    csv = write(tmp_path / "train.csv", f"{header}\nx.mp4,a\ny.mp4,b\n")
+    for format in ("auto", "plain"):
+        found = read_annotations(tmp_path, csv, format=format)
+        assert found.class_names == ["a", "b"]
+        assert [clip.path.name for clip in found.clips["train"]] == ["x.mp4", "y.mp4"]
+
+
+def test_labels_that_may_be_names_or_numbers_are_refused(tmp_path: Path) -> None:
+    csv = write(tmp_path / "val.csv", "a.mp4,2\n")
+    with pytest.raises(DataError, match=r"label 2 may be the class of that number, 'run', or the"):
+        read_plain(csv, "v", ["2", "jump", "run"])
+    with pytest.raises(DataError, match="label 2 is a class's name, but all labels are numbers"):
+        read_plain(csv, "v", ["2", "jump"])
+    assert read_plain(csv, "v", ["jump", "run", "2"])[0].label == 2
+
+
+def test_a_format_that_leaves_the_folder_of_videos_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "v").mkdir()
+    csv = write(
+        tmp_path / "r.csv", "FileName,Class,TotalFrames,ClassEncoded\na,x,1,0\nb,../../y,1,1\n"
+    )
+    with pytest.raises(DataError, match=rf"^{csv}: line 3: '../../y/b' is outside the folder of"):
+        read_annotations(tmp_path / "v", csv)
+    assert len(read_annotations(tmp_path / "v", csv, outside_root=True).clips["train"]) == 2
+    entries = [{"vid_name": "a", "label": 0}, {"vid_name": "../b", "label": 1}]
+    dives = write(tmp_path / "t.json", json.dumps(entries))
+    with pytest.raises(DataError, match=rf"^{dives}: entry 1: '../b.mp4' is outside the folder"):
+        read_annotations(tmp_path / "v", dives)
+    inside = write(tmp_path / "p.csv", f"path,label\n{tmp_path}/v/a.mp4,x\nb/../c.mp4,y\n")
+    assert len(read_annotations(tmp_path / "v", inside).clips["train"]) == 2
+
+
+def test_pipes_and_devices_are_no_annotations(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.csv")
+    train = write(tmp_path / "train.csv", "path,label\na.mp4,x\nb.mp4,y\n")
+    for path in (str(tmp_path / "pipe.csv"), "/dev/zero"):
+        with pytest.raises(DataError, match=f"^{path}: cannot be read: it is not a regular file"):
+            read_annotations(tmp_path, train, classes=path)
+        with pytest.raises(DataError, match=f"^{path}: "):
+            read_annotations(tmp_path, path)
+        with pytest.raises(DataError, match=f"^{path}: cannot be read: it is not a regular file"):
+            read_plain(path, tmp_path)
 
 
 # folders -----------------------------------------------------------------------------------------
@@ -183,8 +262,49 @@ def test_folders_that_are_wrong(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no class folders in it"):
         read_folders(touch(tmp_path / "flat", "a.mp4"))
     (tmp_path / "x" / "empty").mkdir(parents=True)
-    with pytest.raises(DataError, match="x/empty: no video in this class folder"):
-        read_folders(touch(tmp_path / "x", "run/a.mp4"))
+    with pytest.raises(DataError, match="x/empty: no video in this class folder, nor in another"):
+        read_folders(tmp_path / "x")
+    for name in ("empty/below/a.mp4", "run/below/deep/a.mp4"):
+        root = touch(tmp_path / name, "run/a.mp4", name)
+        with pytest.raises(DataError, match=r"/below: holds videos, but lies below a class"):
+            read_folders(root)
+
+
+def test_one_class_folder_without_clips_is_reported(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "jump").mkdir(parents=True)
+    root = touch(tmp_path, "fly/a.mp4", "run/a.mp4")
+    found = [(clip.label, clip.class_name) for clip in read_folders(touch(root, "loose.mp4"))]
+    assert found == [(0, "fly"), (1, "run")]
+    assert f"{root}/loose.mp4: left aside: it is in no class folder" in caplog.text
+    assert f"{root}/jump: no video in this class folder" in caplog.text
+
+
+@pytest.mark.parametrize("val", ["Val", "VALID", "validation", "dev", "Eval"])
+@pytest.mark.parametrize("train", ["train", "Train", "TRAINING"])
+def test_folders_of_splits_in_any_case(tmp_path: Path, train: str, val: str) -> None:
+    root = touch(tmp_path, *(f"{x}/{c}/0.mp4" for x in (train, val, "Test") for c in "xy"))
+    found = read_annotations(root)
+    assert found.format == "folders"
+    assert found.class_names == ["x", "y"]
+    assert {split: len(clips) for split, clips in found.clips.items()} == {
+        "train": 2,
+        "val": 2,
+        "test": 2,
+    }
+    assert found.sources["val"] == f"{root}/{val}"
+
+
+def test_a_folder_beside_those_of_splits_is_refused(tmp_path: Path) -> None:
+    root = touch(tmp_path, "train/x/0.mp4", "train/y/0.mp4", "holdout/x/0.mp4", "lists/a.txt")
+    with pytest.raises(DataError, match=rf"^{root}/holdout: holds videos, but is no split beside"):
+        read_annotations(root)
+    assert len(read_annotations(root, "train", test="holdout").clips["test"]) == 1
+    vehicles = touch(tmp_path / "vehicles", "train/0.mp4", "bus/0.mp4", "Test/0.mp4")
+    with pytest.raises(DataError, match=r"where all folders are classes, say train=\.$"):
+        read_annotations(vehicles)
+    assert read_annotations(vehicles, ".").class_names == ["Test", "bus", "train"]
 
 
 @pytest.mark.parametrize("flat", [False, True])

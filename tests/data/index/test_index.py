@@ -20,6 +20,7 @@ from taghead.data import VideoDataModule
 from taghead.data.index import scan as scanning
 from taghead.data.index.manifest import read_manifest
 from taghead.errors import DataError
+from taghead.files import text_to_name
 from taghead.video import Preprocessing
 
 SMALL = Preprocessing(num_frames=4, resize=32, crop=32, flip=0.0, random_crop=False)
@@ -157,6 +158,34 @@ def test_manifest_and_report(capsys: pytest.CaptureFixture[str]) -> None:
         "manifest.parquet",
         "report.txt",
     ]
+
+
+def test_names_that_are_not_utf8(read: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    for number, split in enumerate(("train", "val", "test")):
+        for name in ("a", "b"):
+            write_clip(Path(f"videos/{split}/{name}/0.mp4"), 2 * number + ord(name))
+        os.rename(b"videos/%s/a" % split.encode(), b"videos/%s/caf\xe9" % split.encode())
+    odd = os.fsdecode(b"videos/test/caf\xe9/\xff.mp4")
+    os.rename("videos/test/b/0.mp4", odd)
+    write_clip(Path("videos/test/b/0.mp4"), 9)
+    gone = Path(os.fsdecode(b"videos/val/caf\xe9/\xfe.mp4"))
+    gone.write_text("no video")
+    main(["index", "videos", "--output=out", "--num_workers=0"])
+    assert r"val  videos/val/caf\xe9/\xfe.mp4: " in capsys.readouterr().out
+    excluded = pd.read_csv("out/excluded.csv")
+    assert [text_to_name(path) for path in excluded["path"]] == [str(gone)]
+    manifest = read_manifest("out/manifest.parquet")
+    assert manifest.description["class_names"] == ["b", r"caf\xe9"]
+    assert (odd.removeprefix("videos/"), "") in manifest.known
+    assert all(Path("videos", file).is_file() for file, _ in manifest.known)
+    read.clear()
+    for _ in range(2):  # what is known is found again by its bytes
+        data = module("videos", manifest="out/manifest.parquet", on_error="exclude")
+        data.setup("test")
+        assert len(list(data.test_dataloader())) == 1
+        assert not read
+    main(["index", "videos", "--output=out", "--num_workers=0"])
+    assert not read
 
 
 def test_segments_of_two_splits_that_overlap_are_named(capsys: pytest.CaptureFixture[str]) -> None:

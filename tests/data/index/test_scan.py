@@ -1,11 +1,12 @@
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from faulty import copy_clip, crash_or_read, write_clip
+from faulty import copy_clip, crash_or_read, killed_or_read, write_clip
 from numbered import write_video
 
 from taghead.data import Clip
@@ -170,6 +171,28 @@ def test_crashes_and_hangs_are_the_clips_own(
     ]
     known = Journal(journal.path, tmp_path).known  # a crash is not tried again at each start
     assert reasons(scan(clips, tmp_path, known, hashed=True)) == reasons(facts)
+
+
+def test_a_process_that_is_killed_is_not_the_clips_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scanning, "scan_file", killed_or_read)
+    names = ["good.mp4", "kill once.mp4", "kill.mp4", "memory once.mp4", "memory.mp4"]
+    clips = [clip(write_clip(tmp_path / name, i)) for i, name in enumerate(names)]
+    journal = Journal(tmp_path / "journal.jsonl", tmp_path)
+    facts = scan(clips, tmp_path, {}, journal, num_workers=2)
+    assert [one.usable for one in facts] == [True, True, False, True, False]
+    assert re.fullmatch(
+        r"not read: reading it ended the process \(SIGKILL\) twice, the second time alone, with "
+        r"[\d.]+ [GMT]B of memory",
+        facts[2].reason,
+    )
+    assert facts[4].reason == "MemoryError: no memory"
+    known = Journal(journal.path, tmp_path).known
+    assert [clip_key(one, tmp_path) in known for one in clips] == [True, True, False, True, False]
+    monkeypatch.undo()
+    for before in (known, {one.key: one for one in facts}):  # as of a manifest
+        assert reasons(scan(clips, tmp_path, before)) == [""] * 5
 
 
 def test_a_crash_in_one_segment_spares_the_others(

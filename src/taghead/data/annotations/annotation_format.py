@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 
 from taghead.data.annotations.class_list import check_classes, class_names, read_classes
 from taghead.data.annotations.clip import Clip, Split
+from taghead.data.annotations.clip_path import clip_path, is_inside
 
 
 @dataclass(frozen=True)
@@ -59,12 +60,14 @@ class Arguments:
         files: What lists each split, where it is given.
         classes: A class list file.
         times: A file of times.
+        outside_root: Whether annotations may name videos outside `root`.
     """
 
     root: Path
     files: Mapping[Split, str]
     classes: str | None = None
     times: str | None = None
+    outside_root: bool = False
 
 
 class AnnotationFormat(ABC):
@@ -137,7 +140,18 @@ class AnnotationFormat(ABC):
             if split != "train":
                 clips[split] = self.read_split(split, source, arguments, names)
             check_classes(source, clips[split], names)
+            _check_inside(source, clips[split], arguments)
         return Annotations(self.name, names, clips, sources)
+
+
+def _check_inside(source: str, clips: Sequence[Clip], arguments: Arguments) -> None:
+    """Checks where videos lie, for formats that do not know :func:`clip_path`.
+
+    A folder that the user gave for a split may lie anywhere.
+    """
+    for clip in [] if arguments.outside_root else clips:
+        if not is_inside(clip.path, Path(source)):
+            clip_path(arguments.root, str(clip.path.absolute()), source)
 
 
 def detected(condition: bool, reason: str = "") -> Detection:

@@ -8,17 +8,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from taghead.data.annotations.class_table import MAX_DIGITS, class_number, read_table
 from taghead.data.annotations.clip import Clip
 from taghead.data.annotations.text_files import read_json, read_lines
 from taghead.errors import DataError
 
-_FINEGYM = re.compile(r"Clabel:\s*(\d+);\s*set:\s*(\d+);\s*Glabel:\s*\d+;\s*(\S.*)")
+_FINEGYM = re.compile(
+    rf"Clabel:\s*(\d{{1,{MAX_DIGITS}}});\s*set:\s*(\d+);\s*Glabel:\s*\d+;\s*(\S.*)"
+)
 
 
 def read_classes(path: str | Path) -> list[str]:
     """The names of a class list, in the order of their numbers.
 
-    It is a text file with a name a line; a FineGym category file, `Clabel: 0; set: 1; Glabel: 1;
+    It is a text file with a name a line; a table of numbers and names, such as Kinetics'
+    `id,name`, with or without a header; a FineGym category file, `Clabel: 0; set: 1; Glabel: 1;
     (VT) ...`; a JSON list of names, or of lists of their words, as Diving48 has it; or a JSON
     object from names to numbers, as Something-Something has it.
 
@@ -35,7 +39,11 @@ def read_classes(path: str | Path) -> list[str]:
         lines = [line.strip() for line in read_lines(path)]
         while lines and not lines[-1]:
             lines.pop()
-        names = _from_finegym(path, lines) if any(map(_FINEGYM.match, lines)) else lines
+        names = (
+            _from_finegym(path, lines)
+            if any(map(_FINEGYM.match, lines))
+            else _from_text(path, lines)
+        )
     for number, name in enumerate(names):
         if not name:
             raise DataError(f"{path}: class {number} has no name")
@@ -45,6 +53,11 @@ def read_classes(path: str | Path) -> list[str]:
     if len(names) < 2:
         raise DataError(f"{path}: needs at least two classes (found {len(names)})")
     return names
+
+
+def _from_text(path: Path, lines: Sequence[str]) -> list[str]:
+    found = read_table(path, lines)
+    return found if isinstance(found, list) else _in_order(path, "class number", found)
 
 
 def _from_finegym(path: Path, lines: Sequence[str]) -> list[str]:
@@ -71,10 +84,8 @@ def _from_json(path: Path, content: Any) -> list[str]:
         if all(isinstance(name, str) for name in names):
             return [name.strip() for name in names]
     elif isinstance(content, dict):
-        try:
-            numbers = {int(number): name for name, number in content.items()}
-        except (TypeError, ValueError):
-            numbers = {}
+        counts = {name: _json_number(value) for name, value in content.items()}
+        numbers = {number: name for name, number in counts.items() if number is not None}
         if len(numbers) == len(content) > 0:
             return _in_order(path, "number", numbers)
     raise DataError(
@@ -83,12 +94,20 @@ def _from_json(path: Path, content: Any) -> list[str]:
     )
 
 
+def _json_number(value: Any) -> int | None:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    return class_number(value.strip()) if isinstance(value, str) else None
+
+
 def _in_order(path: str | Path, what: str, names: dict[int, str]) -> list[str]:
-    gaps = sorted(set(range(max(names) + 1)) - names.keys())
-    if gaps or min(names) < 0:
+    highest, lowest = max(names), min(names)
+    missing = highest + 1 - sum(number >= 0 for number in names)
+    if missing or lowest < 0:
+        first = next(i for i in range(highest + 1) if i not in names) if missing else lowest
         raise DataError(
-            f"{path}: {what} must count 0 to {max(names)} without a gap "
-            f"({len(gaps)} missing, the first is {gaps[0] if gaps else min(names)})"
+            f"{path}: {what} must count 0 to {highest} without a gap "
+            f"({missing} missing, the first is {first})"
         )
     return [names[label] for label in sorted(names)]
 

@@ -30,6 +30,7 @@ def read_annotations(
     format: Format = "auto",
     classes: str | None = None,
     times: str | None = None,
+    outside_root: bool = False,
 ) -> Annotations:
     """Reads what a dataset lists.
 
@@ -53,6 +54,8 @@ def read_annotations(
         classes: A class list (`read_classes`). For FineGym and Diving48 it is the one beside
             `train` when not given.
         times: FineGym's JSON file of times; the one beside `train` when not given.
+        outside_root: Whether annotations may name videos outside `root`, by `..` or an absolute
+            path.
 
     Raises:
         DataError: If a file cannot be used, if the format is not certain, or if a class of another
@@ -62,9 +65,8 @@ def read_annotations(
     if format not in ("auto", *FORMATS):
         raise ValueError(f"format must be one of auto, {', '.join(FORMATS)} (got {format!r})")
     given: dict[Split, str | None] = {"train": train, "val": val, "test": test}
-    arguments = Arguments(
-        Path(root), {split: source for split, source in given.items() if source}, classes, times
-    )
+    files = {split: source for split, source in given.items() if source}
+    arguments = Arguments(Path(root), files, classes, times, outside_root)
     if not arguments.root.is_dir():
         raise DataError(f"{root}: no such folder of videos")
     if format == "auto":

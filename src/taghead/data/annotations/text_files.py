@@ -28,6 +28,7 @@ def read_csv(path: Path, header: bool = True) -> pd.DataFrame:
     """
     import pandas as pd
 
+    _check_regular(path)
     try:
         # a class may be called "None", "nan" or "007": every value stays the text that it is
         table = pd.read_csv(
@@ -75,6 +76,7 @@ def read_lines(path: Path) -> list[str]:
     Raises:
         DataError: If it cannot be read.
     """
+    _check_regular(path)
     try:
         return path.read_text(encoding=ENCODING).splitlines()
     except FileNotFoundError as error:
@@ -96,6 +98,12 @@ def read_json(path: Path) -> Any:
         raise DataError(f"{path}: not JSON: line {error.lineno}: {error.msg}") from error
     except RecursionError as error:
         raise DataError(f"{path}: not JSON that can be read: it is nested too deeply") from error
+
+
+def _check_regular(path: Path) -> None:
+    """Refuses pipes and devices, which need not end."""
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise DataError(f"{path}: cannot be read: it is not a regular file")
 
 
 def first_row(path: Path) -> list[str]:

@@ -19,6 +19,7 @@ from taghead.data.index.report import draw_classes, write_report
 from taghead.data.index.scan import scan
 from taghead.data.index.scan_result import ClipKey, ScanResult, written_by
 from taghead.errors import DataError
+from taghead.files import atomic_file, name_to_text
 from taghead.processes import usable_cores
 
 MANIFEST, EXCLUDED, REPORT, PICTURE, PARTIAL = (
@@ -43,6 +44,7 @@ def index(
     num_workers: int | None = None,
     timeout_sec: float = 300.0,
     rescan: bool = False,
+    outside_root: bool = False,
 ) -> None:
     """Checks a dataset: reads every frame of every clip, and reports what is wrong with it.
 
@@ -65,6 +67,7 @@ def index(
             process, where a crash is not caught.
         timeout_sec: How long reading a clip may take.
         rescan: Whether to read all clips again.
+        outside_root: Whether annotations may name videos outside `root`.
 
     Raises:
         DataError: If the dataset cannot be listed, or `output` is of another one.
@@ -75,7 +78,7 @@ def index(
         num_workers = usable_cores()
     elif num_workers < 0:
         raise ValueError(f"num_workers must be at least 0 (got {num_workers})")
-    annotations = read_annotations(root, train, val, test, format, classes, times)
+    annotations = read_annotations(root, train, val, test, format, classes, times, outside_root)
     folder = Path(output)
     known = _earlier_results(folder / MANIFEST, root)
     folder.mkdir(parents=True, exist_ok=True)
@@ -101,13 +104,14 @@ def index(
         ]
     )
     write_manifest(folder / MANIFEST, root, annotations, entries)
-    _excluded(entries).to_csv(folder / EXCLUDED, index=False)
+    with atomic_file(folder / EXCLUDED) as partial:
+        _excluded(entries).to_csv(partial, index=False)
     journal.path.unlink(missing_ok=True)
     _check_counts(folder, annotations)
     draw_classes(annotations, entries, folder / PICTURE)
     write_report(folder / REPORT, root, annotations, entries, min_frames)
     print((folder / REPORT).read_text(encoding="utf-8"), end="")
-    print(f"\nWritten to {folder}: {MANIFEST}, {EXCLUDED}, {REPORT}, {PICTURE}")
+    print(f"\nWritten to {name_to_text(folder)}: {MANIFEST}, {EXCLUDED}, {REPORT}, {PICTURE}")
 
 
 def with_duplicates(entries: Sequence[ManifestEntry]) -> list[ManifestEntry]:

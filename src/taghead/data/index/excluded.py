@@ -9,6 +9,7 @@ import pandas as pd
 
 from taghead.data.annotations import Clip, Split
 from taghead.data.index.scan import file_states
+from taghead.files import name_to_text
 
 
 @dataclass(frozen=True)
@@ -40,9 +41,17 @@ def find_missing(clips: Sequence[Clip]) -> list[ExcludedClip]:
 
 
 def excluded_table(excluded: Mapping[Split, Sequence[ExcludedClip]]) -> pd.DataFrame:
-    """The clips of each split that are left out, a row each: split, path, segment and reason."""
+    """The clips of each split that are left out, a row each: split, path, segment and reason.
+
+    Paths are text, as :func:`~taghead.files.name_to_text` has them.
+    """
     rows = [
-        (split, str(bad.clip.path), str(bad.clip.segment or ""), bad.bare_reason)
+        (
+            split,
+            name_to_text(bad.clip.path),
+            str(bad.clip.segment or ""),
+            name_to_text(bad.bare_reason),
+        )
         for split, several in excluded.items()
         for bad in several
     ]

@@ -40,7 +40,7 @@ class Journal:
     def in_user_cache(cls, root: str | Path) -> Journal:
         """The journal of a folder of videos in the user's cache folder."""
         folder = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-        name = hashlib.blake2b(str(Path(root).absolute()).encode(), digest_size=8).hexdigest()
+        name = hashlib.blake2b(os.fsencode(Path(root).absolute()), digest_size=8).hexdigest()
         return cls(Path(folder) / "taghead" / f"{name}.jsonl", root, optional=True)
 
     def add(self, several: Iterable[ScanResult]) -> None:

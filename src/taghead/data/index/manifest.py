@@ -14,10 +14,11 @@ from pyarrow import parquet
 from taghead.data.annotations import Annotations, Clip, Split
 from taghead.data.index.scan_result import ClipKey, ScanResult, written_by
 from taghead.errors import DataError
-from taghead.files import atomic_file
+from taghead.files import atomic_file, name_to_text, text_to_name
 
 SCHEMA_VERSION = 1
 _METADATA = b"taghead"
+_TEXT = ("file", "reason", "same_as")  # columns with names of files, which may be any bytes
 _TYPES = {"str": pa.string(), "int": pa.int64(), "float": pa.float64()}
 _RESULT_COLUMNS = [(field.name, _TYPES[str(field.type)]) for field in fields(ScanResult)]
 _SCHEMA = pa.schema(
@@ -70,7 +71,8 @@ def write_manifest(
     """Writes a manifest; the file appears when it is complete.
 
     Its metadata, JSON under the key `taghead`, have `schema_version`, what wrote it, and the
-    dataset: its root, format, sources and class names.
+    dataset: its root, format, sources and class names. Names of files that are no UTF-8 stand as
+    :func:`~taghead.files.name_to_text` has them.
 
     Raises:
         OSError: If it cannot be written.
@@ -91,6 +93,8 @@ def write_manifest(
         **{name: [getattr(entry.result, name) for entry in entries] for name, _ in _RESULT_COLUMNS},
         "same_as": [entry.same_as for entry in entries],
     }
+    for name in _TEXT:  # Parquet has valid text alone
+        columns[name] = [name_to_text(text) for text in columns[name]]
     schema = _SCHEMA.with_metadata({_METADATA: json.dumps(description)})
     with atomic_file(path) as partial:
         parquet.write_table(pa.table(columns, schema=schema), partial)
@@ -117,7 +121,8 @@ def read_manifest(path: str | Path) -> Manifest:
             f"{SCHEMA_VERSION}: write it again with taghead index"
         )
     columns = [name for name, _ in _RESULT_COLUMNS if name in table.column_names]
-    results = [ScanResult(**row) for row in table.select(columns).to_pylist()]
+    rows = table.select(columns).to_pylist()
+    results = [ScanResult(**{**row, "file": text_to_name(row["file"])}) for row in rows]
     listed: dict[str, list[ClipKey]] = {}
     for split, one in zip(table["split"].to_pylist(), results, strict=True):
         listed.setdefault(split, []).append(one.key)

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from taghead.data.annotations import Annotations
 from taghead.data.index.manifest import ManifestEntry
+from taghead.files import atomic_file, name_to_text
 
 MAX_LISTED = 40  # one page
 MAX_NAMED = 60  # names of classes that can be read in one picture
@@ -42,7 +43,8 @@ def write_report(
         _videos(used),
     ]
     text = "\n\n".join("\n".join(lines) for lines in map(list, blocks) if lines)
-    path.write_text(f"{text}\n", encoding="utf-8")
+    with atomic_file(path) as partial:
+        partial.write_text(f"{name_to_text(text)}\n", encoding="utf-8")
 
 
 def class_counts(
@@ -87,7 +89,8 @@ def draw_classes(annotations: Annotations, entries: Sequence[ManifestEntry], pat
     else:
         axes.set_xlabel("classes, by their number of training clips")
     figure.legend(loc="outside upper right", ncols=len(counts))
-    figure.savefig(path, dpi=120)
+    with atomic_file(path) as partial:
+        figure.savefig(partial, dpi=120, format="png")
 
 
 def _splits(root: str, annotations: Annotations, entries: Sequence[ManifestEntry]) -> Iterator[str]:

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from rich.console import Console
+from rich.filesize import decimal
 from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 
 from taghead.data.annotations import Clip
 from taghead.data.index.journal import Journal
 from taghead.data.index.scan_result import ClipKey, ScanResult, clip_key
-from taghead.data.workers import Failure, run_isolated
+from taghead.data.workers import Failure, memory_limit, run_isolated
 from taghead.errors import VideoError
 from taghead.video import Segment, VideoReader
 from taghead.video.survey_cache import survey_to_text
@@ -61,8 +62,10 @@ def scan(
     """The scan result of every clip, in the order of the clips.
 
     Clips with a known result whose file has kept its size and time are not read again. All frames
-    of the others are decoded. A clip at which a process dies or takes too long cannot be used, like
-    one that cannot be decoded.
+    of the others are decoded. A clip at which a process dies is read again in a process of its
+    own, alone; if that dies too, or takes too long, the clip cannot be used, like one that cannot
+    be decoded. Where it was ended from outside, as the system does when memory runs out, the
+    reason says so, and the next scan reads it again.
 
     Args:
         clips: The clips.
@@ -93,7 +96,7 @@ def scan(
         with closing(_each(_jobs(unread, states, hashed), num_workers, timeout_sec)) as results:
             for several in results:
                 if journal is not None:
-                    journal.add(several)
+                    journal.add([result for result in several if not result.is_transient])
                 found.update((result.key, result) for result in several)
                 bar.advance(task, len(several))
     return [
@@ -190,7 +193,7 @@ def _is_fresh(result: ScanResult | None, state: FileState, hashed: bool) -> bool
     """Whether the file is as it was, and no more is asked for than is known."""
     if result is None or (result.size, result.mtime_ns) != (state.size, state.mtime_ns):
         return False
-    return bool(result.content_hash or result.reason or not hashed)
+    return not result.is_transient and bool(result.content_hash or result.reason or not hashed)
 
 
 def _jobs(
@@ -214,16 +217,39 @@ def _each(
     """The results of each job; of one that fails, those of each of its segments."""
     run = partial(_run, num_workers, partial(_time_limit, timeout_sec))
     again: list[ScanJob] = []
+    alone: list[ScanJob] = []
     with closing(run(scan_file, _hashed_once(jobs, run))) as results:
         for job, result in results:
             if not isinstance(result, Failure):
-                yield result
+                if num_workers > 0 and any(one.is_transient for one in result):
+                    alone.append(job)
+                else:
+                    yield result
             elif len(job.segments) > 1:
                 again += [replace(job, segments=(segment,)) for segment in job.segments]
+            elif result.died:
+                alone.append(job)
             else:
                 yield [_unread(job, job.segments[0], f"reading it {result.reason}")]
     if again:
         yield from _each(again, num_workers, timeout_sec)
+    for job in alone:
+        yield from _alone(job, timeout_sec)
+
+
+def _alone(job: ScanJob, timeout_sec: float) -> Generator[list[ScanResult], None, None]:
+    """The results of a job whose process has died, from a process beside which none reads."""
+    for _, result in run_isolated(scan_file, [job], 1, partial(_time_limit, timeout_sec)):
+        if not isinstance(result, Failure):
+            yield result
+            continue
+        reason = f"reading it {result.reason}"
+        if result.stopped:
+            reason = (
+                f"not read: reading it {result.reason} twice, the second time alone, with "
+                f"{decimal(memory_limit())} of memory"
+            )
+        yield [_unread(job, segment, reason) for segment in job.segments]
 
 
 def _hashed_once(jobs: Sequence[ScanJob], run: Callable[..., Any]) -> list[ScanJob]:

@@ -11,6 +11,9 @@ import av
 from taghead import __version__
 from taghead.data.annotations import Clip
 
+TRANSIENT = ("MemoryError", "not read: ")
+"""How reasons begin that are this machine's and not the file's."""
+
 ClipKey = tuple[str, str]
 """File and segment, as text: identifies a clip within a folder of videos."""
 
@@ -69,6 +72,11 @@ class ScanResult:
     def usable(self) -> bool:
         """Whether the clip can be read."""
         return not self.reason
+
+    @property
+    def is_transient(self) -> bool:
+        """Whether it says nothing of the file: the next scan reads it again."""
+        return self.reason.startswith(TRANSIENT)
 
 
 def clip_key(clip: Clip, root: str | Path) -> ClipKey:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from taghead.data.annotations.annotation_format import (
@@ -14,29 +14,35 @@ from taghead.data.annotations.annotation_format import (
 )
 from taghead.data.annotations.class_list import class_numbers
 from taghead.data.annotations.clip import Clip, Split
-from taghead.data.annotations.video_files import class_folders
+from taghead.data.annotations.video_files import (
+    class_folders,
+    folders_in,
+    holds_videos,
+)
 from taghead.errors import DataError
 
+CLASSES_HINT = "where all folders are classes, say train=."
 SPLIT_FOLDERS: dict[Split, tuple[str, ...]] = {
     "train": ("train", "training"),
-    "val": ("val", "valid", "validation"),
+    "val": ("val", "valid", "validation", "dev", "eval"),
     "test": ("test", "testing"),
 }
+"""What folders of splits are called, in any case."""
 
 
 def read_folders(folder: str | Path, classes: Sequence[str] | None = None) -> list[Clip]:
     """The clips of a split in the layout `<folder>/<class>/<file>`, as of Kinetics.
 
     Clips are the files with the suffix of a video; hidden files are none, and others are counted in
-    a warning.
+    a warning, as class folders without a clip are.
 
     Args:
         folder: The folder of the split.
         classes: The classes, by number; the folders in the order of the alphabet when not given.
 
     Raises:
-        DataError: If there is no such folder, or no clip in it or in a class that it has; or a
-            class that is not in `classes`.
+        DataError: If there is no such folder, or no clip in it; if clips lie in folders below
+            those of the classes; or a class is not in `classes`.
     """
     found = class_folders(Path(folder))
     numbers = class_numbers(folder, list(found), classes)
@@ -44,14 +50,15 @@ def read_folders(folder: str | Path, classes: Sequence[str] | None = None) -> li
 
 
 def split_folders(root: str | Path) -> dict[Split, Path]:
-    """The folders `train`, `val` and `test` (or the like) that a folder has.
+    """The folders `train`, `val` and `test` (or the like, in any case) that a folder has.
 
     Raises:
         DataError: If it has two for one split.
     """
     found: dict[Split, Path] = {}
+    folders = folders_in(Path(root))
     for split, names in SPLIT_FOLDERS.items():
-        there = [Path(root) / name for name in names if (Path(root) / name).is_dir()]
+        there = [folder for folder in folders if folder.name.casefold() in names]
         if len(there) > 1:
             raise DataError(
                 f"{root}: both {there[0].name} and {there[1].name} are there: say which"
@@ -59,6 +66,21 @@ def split_folders(root: str | Path) -> dict[Split, Path]:
         if there:
             found[split] = there[0]
     return found
+
+
+def _check_siblings(root: Path, found: Mapping[Split, Path]) -> None:
+    """Refuses a folder of videos beside split folders, which would be left out.
+
+    Raises:
+        DataError: Naming it.
+    """
+    for folder in folders_in(root) if found else []:
+        if folder not in found.values() and holds_videos(folder):
+            known = ", ".join(name for names in SPLIT_FOLDERS.values() for name in names)
+            raise DataError(
+                f"{folder}: holds videos, but is no split beside {found['train'].name} (splits are "
+                f"{known}): move it, or say which folders are train, val and test; {CLASSES_HINT}"
+            )
 
 
 class ClassFolders(AnnotationFormat):
@@ -76,9 +98,15 @@ class ClassFolders(AnnotationFormat):
         root, files = arguments.root, arguments.files
         if files and "train" not in files:
             raise ValueError("train must be given with val or test: it names the classes")
-        found = {split: root / name for split, name in files.items()} or split_folders(root)
+        if files:
+            return {split: str(root / name) for split, name in files.items()}
+        found = split_folders(root)
         if found and "train" not in found:
-            raise DataError(f"{root}: has no folder train, which names the classes")
+            raise DataError(
+                f"{root}: has no folder train, which names the classes, but has "
+                f"{next(iter(found.values())).name}; {CLASSES_HINT}"
+            )
+        _check_siblings(root, found)
         return {split: str(folder) for split, folder in (found or {"train": root}).items()}
 
     def read_split(

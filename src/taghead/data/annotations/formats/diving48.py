@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from taghead.data.annotations.annotation_format import (
 )
 from taghead.data.annotations.class_list import class_name_of
 from taghead.data.annotations.clip import Clip, Split
+from taghead.data.annotations.clip_path import clip_path
 from taghead.data.annotations.text_files import read_json
 from taghead.errors import DataError
 from taghead.video.segment import Segment
@@ -22,7 +24,10 @@ CLASSES_NAME = "Diving48_vocab.json"
 
 
 def read_diving48(
-    json: str | Path, root: str | Path, classes: Sequence[str] | None = None
+    json: str | Path,
+    root: str | Path,
+    classes: Sequence[str] | None = None,
+    outside_root: bool = False,
 ) -> list[Clip]:
     """The clips of a split of `Diving48 <http://www.svcl.ucsd.edu/projects/resound/dataset.html>`_.
 
@@ -39,6 +44,7 @@ def read_diving48(
         root: The folder of videos.
         classes: The classes, by number, as `read_classes` has them from `Diving48_vocab.json`;
             numbers are their names when not given.
+        outside_root: Whether a video may lie outside `root`.
 
     Raises:
         DataError: If the file cannot be read, or an entry of it is not like that.
@@ -47,7 +53,10 @@ def read_diving48(
     entries = read_json(path)
     if not isinstance(entries, list) or not entries:
         raise DataError(f"{path}: must be a JSON list of clips")
-    return [_clip(path, number, entry, root, classes) for number, entry in enumerate(entries)]
+    return [
+        _clip(path, number, entry, partial(clip_path, root, outside_root=outside_root), classes)
+        for number, entry in enumerate(entries)
+    ]
 
 
 def is_diving48(content: Any) -> bool:
@@ -60,7 +69,13 @@ def is_diving48(content: Any) -> bool:
     )
 
 
-def _clip(path: Path, number: int, entry: Any, root: Path, classes: Sequence[str] | None) -> Clip:
+def _clip(
+    path: Path,
+    number: int,
+    entry: Any,
+    video: Callable[[str, str], Path],
+    classes: Sequence[str] | None,
+) -> Clip:
     where = f"entry {number}"
     if not isinstance(entry, dict):
         raise DataError(f"{path}: {where}: must be an object (got {entry!r})")
@@ -78,7 +93,7 @@ def _clip(path: Path, number: int, entry: Any, root: Path, classes: Sequence[str
     segment = Segment(start, end, "frame") if start else None
     frames = None if start else end
     class_name = class_name_of(path, where, label, classes)
-    return Clip(root / f"{name}.mp4", label, class_name, segment, frames)
+    return Clip(video(f"{name}.mp4", f"{path}: {where}"), label, class_name, segment, frames)
 
 
 def _is_count(value: Any) -> bool:
@@ -105,7 +120,7 @@ class Diving48(AnnotationFormat):
     def read_split(
         self, split: Split, source: str, arguments: Arguments, classes: list[str] | None
     ) -> list[Clip]:
-        return read_diving48(source, arguments.root, classes)
+        return read_diving48(source, arguments.root, classes, arguments.outside_root)
 
 
 FORMAT = Diving48()

@@ -21,7 +21,9 @@ from taghead.errors import DataError
 from taghead.video.segment import Segment
 
 TIMES_NAME = "finegym_annotation_info_v1.1.json"
-LINE = re.compile(r"(?P<video>\S+)_(?P<event>E_\d+_\d+)_(?P<element>A_\d+_\d+)\s+(?P<label>\d+)")
+LINE = re.compile(  # a video has a bare name, which cannot leave the folder of videos
+    r"(?P<video>[^\s/\\]+)_(?P<event>E_\d+_\d+)_(?P<element>A_\d+_\d+)\s+(?P<label>\d{1,9})"
+)
 
 
 def read_finegym(

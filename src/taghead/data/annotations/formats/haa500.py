@@ -18,6 +18,7 @@ from taghead.data.annotations.clip import Clip, Split
 from taghead.data.annotations.formats.class_folders import split_folders
 from taghead.data.annotations.video_files import class_folders, videos_in
 from taghead.errors import DataError
+from taghead.files import name_to_text
 
 # 16 clips of a class to train, 1 to validate, 3 to test
 HAA500_CLIPS: dict[Split, range] = {"train": range(16), "val": range(16, 17), "test": range(17, 20)}
@@ -63,7 +64,8 @@ def haa500_clips(root: Path) -> list[tuple[str, int, Path]]:
             match = _HAA500_NAME.fullmatch(path.stem)
             if not match or int(match["number"]) > 19 or not _same_name(match["name"], folder):
                 raise DataError(f"{path}: HAA500 has files named <class>_000 to <class>_019 only")
-            found.append((folder or match["name"], int(match["number"]), path))
+            name = folder or name_to_text(match["name"])
+            found.append((name, int(match["number"]), path))
     return found
 
 

@@ -10,14 +10,16 @@ from taghead.data.annotations.annotation_format import (
     Detection,
     detected,
 )
+from taghead.data.annotations.class_table import class_number
 from taghead.data.annotations.clip import Clip, Split
+from taghead.data.annotations.clip_path import clip_path
 from taghead.data.annotations.text_files import check_columns, first_row, read_csv
 from taghead.errors import DataError
 
 COLUMNS = ("FileName", "Class", "TotalFrames", "ClassEncoded")
 
 
-def read_reference(csv: str | Path, root: str | Path) -> list[Clip]:
+def read_reference(csv: str | Path, root: str | Path, outside_root: bool = False) -> list[Clip]:
     """The clips of a CSV file as the paper's released annotations have it.
 
     A clip lies at `<root>/<Class>/<FileName>`. `TotalFrames` is not always right: it is kept as
@@ -26,16 +28,17 @@ def read_reference(csv: str | Path, root: str | Path) -> list[Clip]:
     Args:
         csv: The annotation file.
         root: The folder of videos.
+        outside_root: Whether a video may lie outside `root`.
 
     Raises:
-        DataError: If the file cannot be read, lacks a column or a value, or gives one class two
-            numbers or one number two classes.
+        DataError: If the file cannot be read, lacks a column or a value, gives one class two
+            numbers or one number two classes, or names a file outside `root`.
     """
     csv, root = Path(csv), Path(root)
     table = read_csv(csv)
     check_columns(csv, table, COLUMNS, filled=("FileName", "Class", "ClassEncoded"))
     for line, value in table["ClassEncoded"].items():
-        if not value.isdecimal():
+        if class_number(value) is None:
             raise DataError(f"{csv}: line {line}: ClassEncoded must be a number (got {value!r})")
     labels = table["ClassEncoded"].astype(int)
     for one, other in (("ClassEncoded", "Class"), ("Class", "ClassEncoded")):
@@ -46,8 +49,13 @@ def read_reference(csv: str | Path, root: str | Path) -> list[Clip]:
                 raise DataError(f"{csv}: {one} {value} stands with two of {other}: {found}")
     rows = zip(table["FileName"], table["Class"], labels, table["TotalFrames"], strict=True)
     return [
-        Clip(root / name / file, label, name, listed_frames=_whole(frames))
-        for file, name, label, frames in rows
+        Clip(
+            clip_path(root, f"{name}/{file}", f"{csv}: line {line}", outside_root),
+            label,
+            name,
+            listed_frames=_whole(frames),
+        )
+        for line, (file, name, label, frames) in zip(table.index, rows, strict=True)
     ]
 
 
@@ -76,7 +84,7 @@ class ReferenceCSV(AnnotationFormat):
     def read_split(
         self, split: Split, source: str, arguments: Arguments, classes: list[str] | None
     ) -> list[Clip]:
-        return read_reference(source, arguments.root)
+        return read_reference(source, arguments.root, arguments.outside_root)
 
 
 FORMAT = ReferenceCSV()
