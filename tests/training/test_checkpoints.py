@@ -12,9 +12,9 @@ from taghead.errors import DataError
 from taghead.training.checkpoints import (
     AtomicCheckpointIO,
     LastCheckpoint,
-    check_checkpoint,
     num_steps,
 )
+from taghead.training.compatibility import check_checkpoint
 
 
 def test_checkpoints_appear_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,8 @@ from taghead.cli import main
 from taghead.data import SynthGym
 from taghead.data.dataset import ClipDataset
 from taghead.data.seeding import SampleKey
-from taghead.training.checkpoints import LastCheckpoint, last_checkpoint
+from taghead.training.checkpoints import LastCheckpoint
+from taghead.training.run_folder import last_checkpoint
 from taghead.training.task import ClassificationTask
 from taghead.video import Preprocessing
 
