@@ -38,7 +38,7 @@ class Prediction:
         if self.error is not None:
             return json.dumps({"video": self.video, "error": self.error})
         classes = [{"class": name, "probability": round(p, 6)} for name, p in self.classes]
-        return json.dumps({"video": self.video, "classes": classes})
+        return json.dumps({"video": self.video, "classes": classes}, allow_nan=False)
 
 
 @torch.inference_mode()
@@ -69,6 +69,9 @@ def predict_videos(
             yield Prediction(str(video), error=str(error))
             continue
         probabilities = model.probabilities(views.unsqueeze(0).to(device))[0]
+        if not probabilities.isfinite().all():
+            yield Prediction(str(video), error=f"{video}: the model's logits are not finite")
+            continue
         best = probabilities.topk(min(top, len(probabilities)))
         classes = zip(best.indices.tolist(), best.values.tolist(), strict=True)
         yield Prediction(str(video), tuple((class_names[i], p) for i, p in classes))

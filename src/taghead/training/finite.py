@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, distributed
 from torch.distributed.tensor import DTensor
 
+from taghead.data import Clip
 from taghead.errors import DataError
+from taghead.metrics import Predictions
 
+SHOWN_CLIPS = 5  # in an error
 WEIGHTS = ("state_dict", "current_model_state")  # the second with averaged weights in the first
 
 
@@ -78,6 +83,28 @@ def check_state_finite(checkpoint: dict[str, Any], path: str | Path) -> None:
             f"{path}: weights are not finite, the first of {len(names)}: {names[0]}; they are not "
             f"written"
         )
+
+
+def check_predictions_finite(predictions: Predictions, clips: Sequence[Clip] | None) -> None:
+    """Checks that a model's logits were finite on all clips of a split, the same on all ranks.
+
+    Args:
+        predictions: The predictions: of a clip with a non-finite logit they are NaN.
+        clips: The clips of the split, for their names; else their indices are named.
+
+    Raises:
+        DataError: With the clips.
+    """
+    is_bad = ~np.isfinite(predictions.probabilities).all(axis=1)
+    if not is_bad.any():
+        return
+    bad = predictions.clip_index[is_bad].tolist()
+    names = [str(i) if clips is None else clips[i].id for i in bad[:SHOWN_CLIPS]]
+    more = ", ..." if len(bad) > SHOWN_CLIPS else ""
+    raise DataError(
+        f"the model's logits are not finite on {len(bad)} of {len(is_bad)} clips: "
+        f"{', '.join(names)}{more}; no accuracy is computed of them"
+    )
 
 
 def non_finite(checkpoint: dict[str, Any]) -> list[str]:
