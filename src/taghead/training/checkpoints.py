@@ -72,6 +72,7 @@ class LastCheckpoint(Checkpoint):
         self.dirpath = dirpath
         self.last_model_path = ""
         self._saved_step = 0
+        self._is_stopped = False  # by a SIGTERM in a validation, until its end
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         folder = trainer.log_dir or trainer.default_root_dir  # the same on all ranks
@@ -88,7 +89,15 @@ class LastCheckpoint(Checkpoint):
         if is_due and not _is_last_batch(trainer) and not _may_validate(trainer):
             self._save(trainer)
 
+    def on_validation_batch_end(self, trainer: Trainer, *others: Any) -> None:
+        # Lightning would stop within the validation, from where no training goes on exactly
+        signals = trainer._signal_connector
+        if trainer.state.fn == "fit" and not trainer.sanity_checking and signals.received_sigterm:
+            self._is_stopped, signals.received_sigterm = True, False
+
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._is_stopped:
+            self._is_stopped, trainer._signal_connector.received_sigterm = False, True
         is_due = trainer.state.fn == "fit" and not trainer.sanity_checking
         if is_due and not _is_last_batch(trainer):
             self._save(trainer)
@@ -116,7 +125,8 @@ def _may_validate(trainer: Trainer) -> bool:
     by_epoch = trainer.check_val_every_n_epoch is not None
     done = (loop.batch_idx if by_epoch else loop.total_batch_idx) + 1
     every = trainer.val_check_batch
-    return every is not None and done % every == 0  # None: validated at intervals of time
+    is_due = every is not None and done % every == 0  # None: validated at intervals of time
+    return is_due and bool(trainer.enable_validation)
 
 
 def num_steps(checkpoint: str | Path) -> int:

@@ -166,8 +166,8 @@ def _difference(name: str, has: Any, needs: Any, group: int) -> str:
         name, has, needs = "optimizer", *("adamw" if each else "adam" for each in (has, needs))
     return (
         f"{OPTION_OF.get(name, name)} of the checkpoint's optimizer is {has}, asked for is {needs} "
-        f"(parameter group {group}): a resumed training keeps the optimizer's options; give those "
-        f"of its run, or train anew without --ckpt_path"
+        f"(group {group} of its parameters): a resumed training keeps the optimizer's options; "
+        f"give those of its run, or train anew without --ckpt_path"
     )
 
 
