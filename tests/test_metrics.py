@@ -6,12 +6,14 @@ from hypothesis import strategies as st
 from torchmetrics.classification import MulticlassAccuracy
 
 from taghead.metrics import (
+    MIN_CLIPS,
     CollectedPredictions,
     Predictions,
     accuracies,
-    bootstrap,
     class_accuracy,
+    intervals,
     long_tail_groups,
+    wilson_interval,
 )
 
 
@@ -117,65 +119,81 @@ def test_accuracies_of_groups_are_means_over_their_classes_with_clips() -> None:
     assert found["mca"] == pytest.approx((1 + 1 / 2 + 1 + 0) / 4)
 
 
-def resampled(predictions: Predictions, groups: dict, num_resamples: int) -> dict[str, np.ndarray]:
-    """The bootstrap done plainly: clips are drawn, one resample after another."""
-    rng, rank = np.random.default_rng(3), predictions.rank()
-    rows = []
+def test_wilson_against_known_intervals() -> None:
+    # Newcombe, Statistics in Medicine 17 (1998), 857-872, table I, method 3
+    known = {(81, 263): (0.2553, 0.3662), (15, 148): (0.0624, 0.1605), (0, 20): (0.0, 0.1611)}
+    known[1, 29] = (0.0061, 0.1718)
+    for (hits, num_clips), interval in known.items():
+        assert wilson_interval(hits, num_clips) == pytest.approx(interval, abs=5e-5)
+    assert wilson_interval(12, 12) == pytest.approx((0.7575, 1), abs=1e-4)  # not [1, 1]
+    assert wilson_interval(0, 0) is None
+
+
+def resampled(predictions: Predictions, members: np.ndarray, num_resamples: int) -> np.ndarray:
+    """Deviations of the MCA, drawn plainly: class after class, clip after clip."""
+    rng, z = np.random.default_rng(3), 1.959964
+    hit, found = predictions.rank() == 1, []
     for _ in range(num_resamples):
-        drawn = rng.integers(len(rank), size=len(rank))
-        label, places = predictions.label[drawn], rank[drawn]
-        hits = [np.mean(places[label == k] == 1) for k in np.unique(label)]
-        of_group = {
-            name: np.mean([hit for k, hit in zip(np.unique(label), hits, strict=True) if has[k]])
-            for name, has in groups.items()
-        }
-        overall = {"top1": np.mean(places == 1), "top5": np.mean(places <= 5), "mca": np.mean(hits)}
-        rows.append({**overall, **of_group})
-    return {name: np.array([row[name] for row in rows]) for name in rows[0]}
+        by_class = []
+        for k in np.unique(predictions.label[members[predictions.label]]):
+            own = hit[predictions.label == k]
+            rate = (own.sum() + z**2 / 2) / (len(own) + z**2)
+            by_class.append(np.mean([rng.random() < rate for _ in own]) - rate)
+        found.append(np.mean(by_class))
+    return np.array(found)
 
 
-def test_intervals_are_those_of_drawing_clips() -> None:
+def test_intervals_are_those_of_drawing_clips_of_each_class() -> None:
     predictions = random_predictions(150, 12)
     counts = np.bincount(predictions.label, minlength=12)
     groups = long_tail_groups(10 * counts, head_above=150, tail_below=60)
-    assert all(counts[members].any() for members in groups.values())
-    found = bootstrap(predictions.outcomes(), groups, num_resamples=4000)
-    for name, values in resampled(predictions, groups, 4000).items():
-        low, high = np.quantile(values, [0.025, 0.975])
+    assert all(counts[members].sum() >= MIN_CLIPS for members in groups.values())
+    found = intervals(predictions.outcomes(), groups, num_resamples=4000)
+    accuracy = accuracies(predictions.outcomes(), groups)
+    for name, members in {"mca": np.full(12, True), **groups}.items():
+        deviations = resampled(predictions, members, 1000)
+        low, high = accuracy[name] + np.quantile(deviations, [0.025, 0.975])
         width = high - low
         assert width > 0.03
         assert found[name] == pytest.approx((low, high), abs=0.1 * width), name
 
 
-def test_an_interval_holds_the_truth_as_often_as_it_says() -> None:
-    """Over many tests of a model that is right in 70% of the clips."""
-    rng = np.random.default_rng(0)
-    held = []
+@pytest.mark.parametrize("num_clips", [[200], [1] * 60, [2, 2, 2, 2, 2, 2], [30, 5, 1]])
+def test_an_interval_holds_the_truth_as_often_as_it_says(num_clips: list[int]) -> None:
+    """Over many tests of a model that is right in 70% of the clips, of few or many a class."""
+    rng, held = np.random.default_rng(0), {"top1": [], "mca": []}
     for _ in range(300):
-        hits = rng.random(200) < 0.7
-        outcomes = np.array([[hits.sum(), 0, 0], [0, 0, (~hits).sum()]])
-        low, high = bootstrap(outcomes, num_resamples=300, confidence=0.9)["top1"]
-        held.append(low <= 0.7 <= high)
-    assert 0.84 < np.mean(held) < 0.95
+        hits = rng.binomial(num_clips, 0.7)
+        outcomes = np.stack([hits, 0 * hits, np.array(num_clips) - hits], axis=1)
+        found = intervals(outcomes, num_resamples=300, confidence=0.9)
+        for name, has in held.items():
+            low, high = found[name]
+            has.append(low <= 0.7 <= high)
+    # of 12 clips only few proportions are possible
+    assert 0.84 < np.mean(held["top1"]) < (0.95 if len(num_clips) == 1 else 0.98)
+    assert np.mean(held["mca"]) > 0.84
 
 
 def test_intervals_follow_seed_and_confidence() -> None:
     outcomes = random_predictions(100, 5).outcomes()
-    found = bootstrap(outcomes, num_resamples=500, seed=1)
-    assert found == bootstrap(outcomes, num_resamples=500, seed=1)
-    assert found != bootstrap(outcomes, num_resamples=500, seed=2)
-    narrow = bootstrap(outcomes, num_resamples=500, seed=1, confidence=0.5)
+    found = intervals(outcomes, num_resamples=500, seed=1)
+    assert found == intervals(outcomes, num_resamples=500, seed=1)
+    assert found != intervals(outcomes, num_resamples=500, seed=2)
+    narrow = intervals(outcomes, num_resamples=500, seed=1, confidence=0.5)
     for name, (low, high) in narrow.items():
         assert found[name][0] <= low <= accuracies(outcomes)[name] <= high <= found[name][1]
 
 
-def test_intervals_without_chance() -> None:
-    always = np.array([[7, 0, 0], [3, 0, 0], [0, 0, 0]])
+def test_clips_that_are_all_right_leave_a_doubt() -> None:
+    always = np.array([[9, 0, 0], [3, 0, 0], [0, 0, 0]])
     groups = {"head": np.array([True, False, False]), "tail": np.array([False, False, True])}
-    found = bootstrap(always, groups)
-    assert found["top1"] == found["mca"] == found["head"] == (1, 1)
-    assert np.isnan(found["tail"]).all()
+    found = intervals(always, groups)
+    assert found["top1"] == found["top5"] == pytest.approx((0.7575, 1), abs=1e-4)
+    assert found["mca"][0] < 0.9
+    assert found["mca"][1] == 1
+    assert found["head"] is found["tail"] is None  # of 9 clips, and of none
+    assert intervals(0 * always)["top1"] is None
     with pytest.raises(ValueError, match=r"num_resamples must be a positive integer \(got 0\)"):
-        bootstrap(always, num_resamples=0)
+        intervals(always, num_resamples=0)
     with pytest.raises(ValueError, match=r"confidence must lie between 0 and 1 \(got 95\)"):
-        bootstrap(always, confidence=95)
+        intervals(always, confidence=95)

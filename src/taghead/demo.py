@@ -84,7 +84,7 @@ def demo(
     trainer.fit(task, data)
     trainer.save_checkpoint(folder / "model.ckpt")
     settings = {"seed": seed, "epochs": epochs, "num_train": num_train, **task.model.config()}
-    (folder / "config.json").write_text(json.dumps(settings, indent=2) + "\n")
+    (folder / "config.json").write_text(json.dumps(settings, indent=2, allow_nan=False) + "\n")
     trainer.test(task, data, verbose=False)
     clip = data.clips["test"][0]
     print(f"\nOne clip of the test split; its class is {clip.class_name}:")

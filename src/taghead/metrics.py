@@ -1,4 +1,4 @@
-"""Metrics of predictions: accuracies over clips and classes, with bootstrap intervals.
+"""Metrics of predictions: accuracies over clips and classes, with confidence intervals.
 
 The logged accuracies and the test report are computed from the same collected predictions.
 torchmetrics' own accuracies are not used: its macro accuracy counts a class without clips as 0, and
@@ -7,13 +7,18 @@ its metrics count a clip twice that a distributed sampler repeats.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from statistics import NormalDist
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
+
+MIN_CLIPS = 10
+"""Clips below which a mean class accuracy has no interval."""
 
 
 class Predictions(NamedTuple):
@@ -178,19 +183,18 @@ def class_accuracy(outcomes: np.ndarray, top: Literal[1, 5] = 1) -> np.ndarray:
     return _ratio(hits, outcomes.sum(axis=-1))
 
 
-def bootstrap(
+def intervals(
     outcomes: np.ndarray,
     groups: Mapping[str, np.ndarray] | None = None,
     num_resamples: int = 2000,
     confidence: float = 0.95,
     seed: int = 0,
-) -> dict[str, tuple[float, float]]:
-    """Percentile bootstrap intervals of :func:`accuracies`, over the clips.
+) -> dict[str, tuple[float, float] | None]:
+    """Confidence intervals of :func:`accuracies`, for new clips of the same classes.
 
-    A resample draws as many clips as there are, with replacement. Its accuracies depend only on the
-    counts of each class and outcome, which are multinomial, so the counts are drawn directly
-    (torchmetrics' `BootStrapper` would update one copy of a metric for each resample). A class with
-    few clips is missing from some resamples, and from their MCA.
+    Top-1 and Top-5 have Wilson's interval, the MCA a stratified bootstrap's
+    (:func:`mca_interval`). None where there are too few clips: none at all, or for the MCA fewer
+    than `MIN_CLIPS`.
 
     Args:
         outcomes: :meth:`Predictions.outcomes` of the test, `[K, 3]`.
@@ -203,23 +207,73 @@ def bootstrap(
         ValueError: If an argument breaks its rule.
     """
     check_bootstrap(num_resamples, confidence, seed)
-    is_observed = outcomes > 0
-    counts = outcomes[is_observed]
-    drawn = np.zeros((num_resamples, *outcomes.shape), np.int64)
-    drawn[:, is_observed] = np.random.default_rng(seed).multinomial(
-        counts.sum(), counts / counts.sum(), num_resamples
-    )
+    total = outcomes.sum(axis=0)
+    found = {
+        f"top{top}": wilson_interval(int(total[:columns].sum()), int(total.sum()), confidence)
+        for top, columns in ((1, 1), (5, 2))
+    }
+    every_class: dict[str, Any] = {"mca": slice(None)}
+    for name, members in {**every_class, **(groups or {})}.items():
+        found[name] = mca_interval(outcomes[members], num_resamples, confidence, seed)
+    return found
+
+
+def wilson_interval(
+    hits: int, num_clips: int, confidence: float = 0.95
+) -> tuple[float, float] | None:
+    """Wilson's score interval of a proportion; None of no clips.
+
+    Unlike the percentile bootstrap's it is no single point where all clips are right.
+    """
+    if not num_clips:
+        return None
+    z = _normal_quantile(confidence)
+    center = (hits + z**2 / 2) / (num_clips + z**2)
+    # with p = hits / n: z / (1 + z^2/n) * sqrt(p (1 - p) / n + z^2 / (4 n^2))
+    half = z * math.sqrt(hits * (num_clips - hits) / num_clips + z**2 / 4) / (num_clips + z**2)
+    low = 0.0 if hits == 0 else center - half
+    return low, 1.0 if hits == num_clips else center + half
+
+
+def mca_interval(
+    outcomes: np.ndarray, num_resamples: int = 2000, confidence: float = 0.95, seed: int = 0
+) -> tuple[float, float] | None:
+    """Smoothed stratified bootstrap interval of the mean class accuracy.
+
+    A resample draws as many clips of each class as there are, so no class is ever missing. The
+    probability of a hit is the center of Wilson's interval: with its own accuracy, a class of one
+    clip, or with all clips right, would not vary. The deviations of resamples are added to the MCA.
+
+    Args:
+        outcomes: :meth:`Predictions.outcomes` of the classes, `[K, 3]`.
+        num_resamples: Number of resamples.
+        confidence: Confidence level.
+        seed: Seed of the resamples.
+
+    Returns:
+        The interval; None of fewer than `MIN_CLIPS` clips.
+    """
+    num_clips = outcomes.sum(axis=1)
+    hits, num_clips = outcomes[num_clips > 0, 0], num_clips[num_clips > 0]
+    if num_clips.sum() < MIN_CLIPS:
+        return None
+    z = _normal_quantile(confidence)
+    rate = (hits + z**2 / 2) / (num_clips + z**2)
+    shape = (num_resamples, len(rate))
+    # [num_resamples, K]
+    drawn = np.random.default_rng(seed).binomial(num_clips, rate, shape) / num_clips
     tails = [(1 - confidence) / 2, (1 + confidence) / 2]
-    intervals = {}
-    for name, values in accuracies(drawn, groups).items():
-        defined = values[~np.isnan(values)]
-        low, high = np.quantile(defined, tails).tolist() if defined.size else (np.nan, np.nan)
-        intervals[name] = (low, high)
-    return intervals
+    low, high = (hits / num_clips).mean() + np.quantile((drawn - rate).mean(axis=1), tails)
+    return max(0.0, float(low)), min(1.0, float(high))
+
+
+def _normal_quantile(confidence: float) -> float:
+    """The half-width, in standard deviations, of a normal distribution's interval."""
+    return NormalDist().inv_cdf((1 + confidence) / 2)
 
 
 def check_bootstrap(num_resamples: int, confidence: float, seed: int) -> None:
-    """Checks the arguments of :func:`bootstrap`.
+    """Checks the arguments of :func:`intervals`.
 
     Raises:
         ValueError: If one breaks its rule.

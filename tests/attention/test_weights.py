@@ -288,3 +288,18 @@ def test_typed_operators_of_pyg_run_on_the_grid(name: str, conv: Any) -> None:
         types = torch.zeros(GRID.num_nodes, dtype=torch.long)
         expected = operator(x[1], edge_index, types, edge_type, source - target)
         torch.testing.assert_close(out[1], expected)
+
+
+class ScaledGATv2(pyg.GATv2Conv):
+    """GATv2Conv with a forward of its own, that does not return the weights."""
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        return 0.5 * super().forward(x, edge_index)
+
+
+@pytest.mark.parametrize("mode", ["per_relation", "union"])
+def test_weights_that_a_forward_does_not_return_are_refused(mode: Any) -> None:
+    head = make_head(conv=partial(ScaledGATv2, heads=2, concat=False), mode=mode)
+    assert head(make_map()).isfinite().all()
+    with pytest.raises(ValueError, match=r"ScaledGATv2\.forward takes no return_attention_weights"):
+        head(make_map(), return_attention=True)

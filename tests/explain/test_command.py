@@ -165,3 +165,24 @@ def test_models_that_cannot_be_explained(clip: Path, tmp_path: Path) -> None:
 def assert_near(found: Tensor, expected: Tensor) -> None:
     tolerance = {"rtol": 2e-6, "atol": LAST_DIGIT, "equal_nan": True}
     torch.testing.assert_close(found.double(), expected.double(), **tolerance)
+
+
+@pytest.fixture
+def infinite(tmp_path: Path) -> Path:
+    """A model with a logit that is infinite."""
+    model = make_model()
+    model.head.classifier[-1].bias.data[1] = -torch.inf
+    model.save_pretrained(tmp_path / "infinite")
+    return tmp_path / "infinite"
+
+
+@pytest.mark.parametrize("command", ["explain", "predict"])
+def test_a_clip_with_logits_that_are_not_finite_is_refused_by_name(
+    infinite: Path, clip: Path, command: str, tmp_path: Path
+) -> None:
+    output = tmp_path / "output"
+    args = [os.fspath(clip), f"--model={infinite}", "--modules=[tiny]", "--device=cpu"]
+    with pytest.raises(SystemExit) as stop:
+        main([command, *args, f"--output={output}"])
+    assert str(stop.value) == f"error: {clip}: the model's logits are not finite"
+    assert not (output / "attention.json").exists()

@@ -1,5 +1,6 @@
 """PyG's explainers on a head, and fidelity."""
 
+import importlib.util
 from functools import partial
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch_geometric.nn as pyg
 from heads import GRID, OPERATORS, TYPED, make_head, make_map
 from torch_geometric.explain import (
     AttentionExplainer,
+    CaptumExplainer,
     DummyExplainer,
     Explainer,
     GNNExplainer,
@@ -131,3 +133,42 @@ def test_graph_inputs_are_the_head() -> None:
     data = to_hetero_data(from_tokens(heat.encode(feature_map), GRID))
     logits = heat.graph_model()(data.x_dict, data.edge_index_dict, data.batch_dict, data.pos_dict)
     torch.testing.assert_close(logits, heat(feature_map))
+
+
+def explainers() -> list[Any]:
+    """PyG's explainers that take gradients; Captum's where it is installed."""
+    found = [GNNExplainer(epochs=2)]
+    if importlib.util.find_spec("captum"):
+        found.append(CaptumExplainer("Saliency"))
+    return found
+
+
+@pytest.mark.parametrize("mode", ["per_relation", "union"])
+def test_an_explainer_leaves_no_trace_in_the_next(mode: Any) -> None:
+    head, feature_map = make_head(conv=OPERATORS["GATv2Conv"], mode=mode), make_map()
+    first, *others = head.parameters()
+    first.requires_grad_(False)
+    for parameter in others:
+        parameter.grad = torch.ones_like(parameter)
+    before = edge_saliency(head, feature_map)
+    assert all(grad.any() for grad in before.values())
+    for algorithm in explainers():
+        explain_head(head, feature_map, algorithm)
+        for name, grad in edge_saliency(head, feature_map).items():
+            torch.testing.assert_close(grad, before[name])
+        assert first.grad is None
+        assert not first.requires_grad
+        assert all(p.requires_grad and (p.grad == 1).all() for p in others)
+
+
+@pytest.mark.parametrize("mode", ["per_relation", "union"])
+def test_saliency_after_an_explainer_of_pygs_own(mode: Any) -> None:
+    """PyG leaves a parameter's slot for the mask, into which no other tensor can be put."""
+    head, feature_map = make_head(conv=OPERATORS["GATv2Conv"], mode=mode), make_map()
+    before = edge_saliency(head, feature_map)
+    inputs = graph_inputs(head, feature_map)
+    explainer = Explainer(inputs.model, GNNExplainer(epochs=2), **EXPLAIN)
+    explainer(inputs.x, inputs.edges, **inputs.options)
+    assert any("_edge_mask" in part._parameters for part in head.modules())
+    for name, grad in edge_saliency(head, feature_map).items():
+        torch.testing.assert_close(grad, before[name])

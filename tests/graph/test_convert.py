@@ -87,7 +87,7 @@ def test_a_batch_equals_pygs_own(
 
 def test_relations_of_one_name_are_refused() -> None:
     feature_map = torch.randn(2, 3, 2, 2, 2)
-    with pytest.raises(ValueError, match="got 'past_1f' and 'past_1f'"):
+    with pytest.raises(ValueError, match="'past_1f' is listed twice"):
         to_hetero_data(feature_map, [PAST, PAST])
 
 

@@ -101,7 +101,8 @@ def test_relations_are_a_list_of_names(dataset: Path, folder: Path) -> None:
     [
         ("[past, sideways]", "relation must be one of intra_frame, .*window_Np.*'sideways'"),
         ("[spatial_window(reach=1)]", r"no argument 'reach'; write window_1p or spatial_window\("),
-        ("[past, past]", "no name may contain another's .*'past_1f' and 'past_1f'"),
+        ("[past, past]", "relations: 'past_1f' is listed twice"),
+        ("[]", "relations must not be empty in mode per_relation"),
     ],
 )
 def test_relations_that_do_not_exist(dataset: Path, relations: str, message: str) -> None:

@@ -241,3 +241,26 @@ def test_other_statistics_than_the_weights_were_trained_on_are_warned_about(
     message = r"weights.pth of r2plus1d_tiny .* mean \(0.43216, .*\) instead of \(0.45, 0.45, 0.45"
     with pytest.warns(UserWarning, match=message):
         classifier(tmp_path / "weights.pth", other)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("num_views", [1, 2])
+def test_a_clip_with_a_logit_that_is_not_finite_has_no_probabilities(
+    value: float, num_views: int
+) -> None:
+    def classify(clip: torch.Tensor) -> torch.Tensor:
+        return clip.flatten(1)[:, :3]
+
+    clip = torch.ones(2, num_views, 3, 2, 4, 4)
+    clip[1, -1, 0, 0, 0, 0] = value  # in the last view alone; softmax of -inf is 0
+    found = mean_probabilities(classify, clip)
+    assert torch.equal(found[0], torch.full((3,), 1 / 3))
+    assert found[1].isnan().all()
+
+
+def test_metrics_that_are_no_numbers_are_not_written(tmp_path: Path) -> None:
+    classifier = model()
+    classifier.metrics = {"top1": float("nan")}
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        classifier.save_pretrained(tmp_path / "saved")
+    assert not (tmp_path / "saved/config.json").exists()

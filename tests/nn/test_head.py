@@ -209,7 +209,7 @@ def test_config_makes_the_same_head_again() -> None:
         ({"relations": ("diagonal",)}, r"relation must be one of .*\(got 'diagonal'\)"),
         (
             {"relations": ("past", "past_1f")},
-            "no name may contain another's .got 'past_1f' and 'past_1f'",
+            "relations: 'past_1f' is listed twice",
         ),
         ({"relations": ("past(reach=0)",)}, r"past: reach must be a positive integer \(got 0\)"),
         (
@@ -220,6 +220,9 @@ def test_config_makes_the_same_head_again() -> None:
             },
             r"num_relations must be at least the number of relations given, 3 \(got 2\)",
         ),
+        ({"relations": "intra_frame"}, r"must be a list of relations \(got 'intra_frame', a name"),
+        ({"relations": []}, r"relations must not be empty in mode per_relation \(got \[\]\)"),
+        ({"relations": [], "mode": "union"}, "relations must not be empty in mode union"),
         ({"positions": "sine"}, r"positions must be full or factorised \(got 'sine'\)"),
         ({"mode": "edge_type"}, "mode edge_type: TransformerConv takes no edge_type; use union"),
         ({"conv": lambda i, o: pyg.SAGEConv(i, 2 * o)}, r"must give 8 channels \(got 16\)"),

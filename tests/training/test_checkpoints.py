@@ -12,9 +12,10 @@ from taghead.errors import DataError
 from taghead.training.checkpoints import (
     AtomicCheckpointIO,
     LastCheckpoint,
-    check_checkpoint,
     num_steps,
 )
+from taghead.training.compatibility import check_checkpoint
+from taghead.training.finite import is_finite
 
 
 def test_checkpoints_appear_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,3 +72,25 @@ def test_a_file_that_is_no_checkpoint_is_named(tmp_path: Path, content: bytes | 
         with pytest.raises(DataError, match=r"last.ckpt: not a checkpoint: ") as error:
             read(path)
         assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_weights_that_are_not_finite_are_never_written(
+    tmp_path: Path, dtype: torch.dtype, value: float
+) -> None:
+    path, writer = tmp_path / "best.ckpt", AtomicCheckpointIO()
+    good = {"weight": torch.ones(3, dtype=dtype), "count": torch.tensor(1)}
+    writer.save_checkpoint({"state_dict": good, "step": 1}, path)
+    bad = {**good, "weight": torch.tensor([1, value, 1], dtype=dtype)}
+    for content in ({"state_dict": bad}, {"state_dict": good, "current_model_state": bad}):
+        with pytest.raises(DataError, match=r"best.ckpt: weights are not finite, .* 1: weight;"):
+            writer.save_checkpoint(content, path)
+    assert torch.load(path, weights_only=True)["step"] == 1
+
+
+def test_an_eight_bit_weight_is_checked() -> None:
+    weight = torch.ones(2).to(torch.float8_e4m3fn)
+    assert is_finite(weight)
+    weight.view(torch.uint8)[0] = 0x7F
+    assert not is_finite(weight)

@@ -1,3 +1,4 @@
+import json
 import os
 from pathlib import Path
 
@@ -135,8 +136,28 @@ def test_all_numbers_follow_from_the_written_predictions(tmp_path: Path) -> None
         "tail": {"num_classes": 1, "num_clips": 1},
     }
     assert found["intervals"].keys() == {"top1", "top5", "mca", "head", "medium", "tail"}
+    for name, ends in found["intervals"].items():
+        if name in ("top1", "top5"):
+            assert 0 <= ends[0] <= found[name] <= ends[1] <= 1
+        else:
+            assert ends is None  # of 5 clips
+    found["num_listed"] = 7
+    assert "MCA 50.0% [fewer than 10 clips], head classes" in headline(found)
+
+
+def test_intervals_hold_the_accuracies() -> None:
+    _, label, probabilities = predictions()
+    many = Predictions(np.arange(50), label.repeat(10), probabilities.repeat(10, axis=0))
+    found = summary(many, GROUPS)
     for name, (low, high) in found["intervals"].items():
         assert 0 <= low <= found[name] <= high <= 1
+
+
+def test_a_report_of_no_clips_is_valid_json() -> None:
+    found = summary(Predictions(*(part[:0] for part in predictions())), GROUPS)
+    assert found["top1"] is found["mca"] is found["intervals"]["top1"] is None
+    json.dumps(found, allow_nan=False)
+    assert headline({**found, "num_listed": 7}).endswith("MCA of no clips")
 
 
 def test_classes_one_by_one(tmp_path: Path) -> None:

@@ -40,21 +40,29 @@ class EdgeWeights(NamedTuple):
 def shows_weights(conv: MessagePassing) -> bool:
     """Whether an operator has attention weights."""
     names, _ = forward_arguments(conv.__class__)
-    return isinstance(conv, ATTENTIVE) or "return_attention_weights" in names
+    return "return_attention_weights" in names or isinstance(conv, tuple(OF_MESSAGES))
 
 
 def check_attentive(conv: MessagePassing) -> None:
     """Checks that an operator has attention weights.
 
     Raises:
-        ValueError: If it has none; the message names it, and PyG's operators that have some.
+        ValueError: If it has none, or its `forward` does not return them; the message names it,
+            and PyG's operators that have some.
     """
-    if not shows_weights(conv):
-        names = ", ".join(cls.__name__ for cls in ATTENTIVE)
+    if shows_weights(conv):
+        return
+    base = next((cls for cls in ATTENTIVE if isinstance(conv, cls)), None)
+    if base is not None:
         raise ValueError(
-            f"return_attention: {type(conv).__name__} has no attention weights; operators that "
-            f"have are {names}"
+            f"return_attention: {type(conv).__name__}.forward takes no return_attention_weights, "
+            f"as that of {base.__name__} does: its attention weights cannot be read"
         )
+    names = ", ".join(cls.__name__ for cls in ATTENTIVE)
+    raise ValueError(
+        f"return_attention: {type(conv).__name__} has no attention weights; operators that "
+        f"have are {names}"
+    )
 
 
 def edge_weights(

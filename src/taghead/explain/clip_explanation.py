@@ -14,6 +14,7 @@ from torch import Tensor
 
 from taghead import __version__
 from taghead.attention import EdgeAttention
+from taghead.errors import VideoError
 from taghead.explain.clip_view import ClipView
 from taghead.explain.curves import areas, edge_curves
 from taghead.explain.saliency import token_saliency
@@ -132,11 +133,14 @@ def explain_clip(
 
     Raises:
         ValueError: If an operator of the head has no attention weights.
+        VideoError: If a logit is NaN or infinite.
     """
     names = model.class_names or [str(i) for i in range(model.head.num_classes)]
     with torch.no_grad():
         feature_map = model.backbone(clip.tensor.unsqueeze(0).to(device))
         logits, attention = model.head(feature_map, return_attention=True)
+    if not logits.isfinite().all():
+        raise VideoError(f"{clip.path}: the model's logits are not finite")
     probabilities = logits[0].float().softmax(0).cpu()
     target = int(probabilities.argmax()) if target is None else target
     curves = None

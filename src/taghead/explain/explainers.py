@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -11,7 +13,7 @@ from torch_geometric.explain.algorithm import ExplainerAlgorithm
 from torch_geometric.nn import HGTConv
 
 from taghead.attention.weights import in_evaluation
-from taghead.explain.saliency import Target, target_classes
+from taghead.explain.saliency import Target, remove_masks, target_classes
 from taghead.graph.convert import from_tokens, grid_of, to_hetero_data
 from taghead.nn.graph_model import EdgeListModel, GraphModel
 
@@ -82,7 +84,8 @@ def explain_head(
 ) -> HeadExplanation:
     """Scores of a head's edges from one of PyG's explainer algorithms.
 
-    A `PGExplainer` is trained on these clips first. It works only on heads with one operator for
+    The head is left as it was: its parameters' gradients too, which an explainer fills. A
+    `PGExplainer` is trained on these clips first. It works only on heads with one operator for
     all relations (modes `union` and `edge_type`), and not with HGTConv.
 
     Args:
@@ -126,7 +129,7 @@ def explain_head(
             "return_type": "raw",
         },
     }
-    with in_evaluation(head):
+    with in_evaluation(head), _as_it_was(head):
         model.eval()  # the explainer restores this mode
         explainer = Explainer(model, algorithm, **{**defaults, **options})
         if has_target:
@@ -142,6 +145,22 @@ def explain_head(
             fidelity(explainer, explanation, inputs),
             explanation,
         )
+
+
+@contextmanager
+def _as_it_was(head: TAGHead) -> Iterator[None]:
+    """Gives a head its parameters' gradients and flags back, and takes masks off."""
+    remove_masks(head)
+    before = [(p, p.grad, p.requires_grad) for p in head.parameters()]
+    for parameter, _, _ in before:
+        parameter.grad = None  # an explainer adds to it
+    try:
+        yield
+    finally:
+        remove_masks(head)
+        for parameter, grad, requires_grad in before:
+            parameter.grad = grad
+            parameter.requires_grad_(requires_grad)
 
 
 @torch.no_grad()

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch_geometric.explain.algorithm.utils import clear_masks, set_masks
 
 from taghead.attention.weights import in_evaluation
@@ -118,6 +118,7 @@ def edge_masks(
     Raises:
         ValueError: If an operator does not send one message along each edge.
     """
+    remove_masks(model)  # of an explainer that ran before
     try:
         for layer in model.layers:
             typed = cast(TypedOperator, layer.convs)
@@ -137,4 +138,20 @@ def edge_masks(
             f"message along each"
         ) from error
     finally:
-        clear_masks(model)
+        remove_masks(model)
+
+
+def remove_masks(model: nn.Module) -> None:
+    """Takes edge masks off a model's operators, as if none had been set.
+
+    PyG's `clear_masks` leaves an attribute behind that can hold parameters alone; another mask
+    would be detached to become one, and get no gradient.
+
+    Args:
+        model: The model.
+    """
+    clear_masks(model)
+    for module in model.modules():
+        if "_edge_mask" in module._parameters:
+            del module._parameters["_edge_mask"]
+            module._edge_mask = None  # type: ignore[assignment]

@@ -122,7 +122,7 @@ def write_shard(
     """
     sha256 = _sha256(feature_maps)
     about = {"recipe": spec_digest, "sha256": sha256, "stop": shard.stop, "excluded": excluded}
-    data = save({KEY: feature_maps}, {METADATA_KEY: json.dumps(about)})
+    data = save({KEY: feature_maps}, {METADATA_KEY: json.dumps(about, allow_nan=False)})
     with atomic_file(root / shard.file) as partial:
         partial.write_bytes(data)
     return WrittenShard(shard, sha256, len(data), excluded)

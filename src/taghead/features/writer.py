@@ -197,4 +197,6 @@ class CacheWriter:
             **self.spec.to_dict(),
         }
         with atomic_file(self.root / MANIFEST) as partial:
-            partial.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+            partial.write_text(
+                json.dumps(manifest, indent=1, allow_nan=False) + "\n", encoding="utf-8"
+            )

@@ -230,11 +230,16 @@ def as_relations(relations: Iterable[RelationLike]) -> tuple[Relation, ...]:
     """Relations that can be in one graph.
 
     Raises:
-        ValueError: If one's name contains another's; the message has both.
+        ValueError: If it is a name in place of a list, a relation is listed twice, or one's name
+            contains another's; the message has both.
     """
+    if isinstance(relations, str):
+        raise ValueError(f"relations must be a list of relations (got {relations!r}, a name)")
     found = tuple(map(as_relation, relations))
     for i, one in enumerate(found):
         for other in found[i + 1 :]:
+            if one.name == other.name:
+                raise ValueError(f"relations: {one.name!r} is listed twice")
             if one.name in other.name or other.name in one.name:
                 raise ValueError(
                     f"relations: no name may contain another's (got {one.name!r} and "

@@ -41,7 +41,7 @@ class Prediction:
         if self.error is not None:
             return json.dumps({"video": video, "error": name_to_text(self.error)})
         classes = [{"class": name, "probability": round(p, 6)} for name, p in self.classes]
-        return json.dumps({"video": video, "classes": classes})
+        return json.dumps({"video": video, "classes": classes}, allow_nan=False)
 
 
 @torch.inference_mode()

@@ -239,7 +239,7 @@ class VideoClassifier(nn.Module, ModelHubMixin, library_name="taghead"):
         return self.push_to_hub(repo_id or folder.resolve().name, **push_to_hub_kwargs)
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        config = json.dumps(self.config(), indent=2)
+        config = json.dumps(self.config(), indent=2, allow_nan=False)
         (save_directory / CONFIG).write_text(config + "\n")
         state = {key: value.contiguous() for key, value in self.state_dict().items()}
         save_file(state, save_directory / WEIGHTS, metadata={"format": "pt"})
@@ -293,13 +293,19 @@ def _check_statistics(backbone: Backbone, preprocessing: Preprocessing | None) -
 def mean_probabilities(classify: Callable[[Tensor], Tensor], clip: Tensor) -> Tensor:
     """Class probabilities of any classifier, averaged over the views of each clip.
 
-    The views are classified one after another, in the memory of a batch of one view.
+    The views are classified one after another, in the memory of a batch of one view. A clip with a
+    non-finite logit in any view has NaN for all classes: softmax would hide a logit of -inf.
 
     Args:
         classify: From clips to logits.
         clip: Clips, or views of clips.
     """
     views = [clip] if clip.dim() == 5 else clip.unbind(dim=1)
-    scores = [classify(view) for view in views]
+    scores = [nan_if_not_finite(classify(view)) for view in views]
     dtype = torch.promote_types(scores[0].dtype, torch.float32)  # half precision has many ties
     return torch.stack([logits.softmax(dim=1, dtype=dtype) for logits in scores]).mean(dim=0)
+
+
+def nan_if_not_finite(logits: Tensor) -> Tensor:
+    """Logits `[B, K]` with NaN in the rows that have a non-finite one."""
+    return logits.where(logits.isfinite().all(dim=1, keepdim=True), torch.nan)

@@ -144,6 +144,10 @@ class TAGHead(nn.Module):
         self.edge_features = edge_features
         self.edge_dropout = edge_dropout
         self.relations = as_relations(relations)
+        if mode != "none" and not self.relations:
+            raise ValueError(
+                f"relations must not be empty in mode {mode} (got []); mode none has no graph"
+            )
 
         self.projection = (
             nn.Identity() if channels == in_channels else nn.Linear(in_channels, channels)

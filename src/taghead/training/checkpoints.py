@@ -1,4 +1,4 @@
-"""Checkpoints on disk: written atomically, kept as `last.ckpt`, found, and checked before use."""
+"""Checkpoints on disk: written atomically, kept as `last.ckpt`, and read as data."""
 
 from __future__ import annotations
 
@@ -10,13 +10,10 @@ from lightning.fabric.utilities.cloud_io import get_filesystem
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
-from torch import nn
 
 from taghead.errors import DataError, first_line
 from taghead.files import atomic_file, remove_unfinished
-from taghead.training.finite import check_weights_finite
-
-FOLDERS = ("version_*/checkpoints", "checkpoints")  # below the trainer's `default_root_dir`
+from taghead.training.finite import check_state_finite
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -25,6 +22,10 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     A file under a checkpoint's name is complete whenever the process or the machine dies
     (:func:`~taghead.files.atomic_file`); Lightning's own writer truncates the old file first.
     Partial files that killed processes left in the folder are removed before the first write to it.
+    Non-finite weights are refused, whichever callback saves them, and the file of before stays.
+
+    Raises:
+        DataError: From saving, if weights are not finite.
     """
 
     def __init__(self) -> None:
@@ -33,6 +34,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
     ) -> None:
+        check_state_finite(checkpoint, path)
         if get_filesystem(path).protocol[0] != "file" or storage_options is not None:
             return super().save_checkpoint(checkpoint, path, storage_options)
         folder = Path(path).absolute().parent
@@ -47,7 +49,8 @@ class LastCheckpoint(Checkpoint):
     """Keeps `last.ckpt` in the run's folder: every so many steps, and at the end of each epoch.
 
     With the trainer's `max_steps` it is written at the end of training instead of each epoch.
-    Non-finite weights are not saved: training stops, and the last good file stays.
+    Non-finite weights are not saved: training stops, and the last good file stays. After SIGTERM it
+    is written at the end of the step, or of the validation, in which the signal comes.
 
     Where a validation follows a step, the checkpoint is written after it, so that a resumed
     training neither repeats nor skips a validation. List it after the callbacks that keep the best
@@ -69,6 +72,7 @@ class LastCheckpoint(Checkpoint):
         self.dirpath = dirpath
         self.last_model_path = ""
         self._saved_step = 0
+        self._is_stopped = False  # by a SIGTERM in a validation, until its end
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         folder = trainer.log_dir or trainer.default_root_dir  # the same on all ranks
@@ -81,10 +85,19 @@ class LastCheckpoint(Checkpoint):
 
     def on_train_batch_end(self, trainer: Trainer, *others: Any) -> None:
         is_due = trainer.global_step - self._saved_step >= self.every_n_steps
+        is_due = is_due or trainer.received_sigterm
         if is_due and not _is_last_batch(trainer) and not _may_validate(trainer):
             self._save(trainer)
 
+    def on_validation_batch_end(self, trainer: Trainer, *others: Any) -> None:
+        # Lightning would stop within the validation, from where no training goes on exactly
+        signals = trainer._signal_connector
+        if trainer.state.fn == "fit" and not trainer.sanity_checking and signals.received_sigterm:
+            self._is_stopped, signals.received_sigterm = True, False
+
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._is_stopped:
+            self._is_stopped, trainer._signal_connector.received_sigterm = False, True
         is_due = trainer.state.fn == "fit" and not trainer.sanity_checking
         if is_due and not _is_last_batch(trainer):
             self._save(trainer)
@@ -97,10 +110,9 @@ class LastCheckpoint(Checkpoint):
     def _save(self, trainer: Trainer) -> None:
         if trainer.fast_dev_run or trainer.global_step == self._saved_step:  # type: ignore[attr-defined]
             return
-        check_weights_finite(trainer.lightning_module)
-        self._saved_step = trainer.global_step
-        self.last_model_path = str(Path(self.dirpath or "") / "last.ckpt")
-        trainer.save_checkpoint(self.last_model_path, weights_only=False)
+        path = str(Path(self.dirpath or "") / "last.ckpt")
+        trainer.save_checkpoint(path, weights_only=False)
+        self._saved_step, self.last_model_path = trainer.global_step, path
 
 
 def _is_last_batch(trainer: Trainer) -> bool:
@@ -113,17 +125,8 @@ def _may_validate(trainer: Trainer) -> bool:
     by_epoch = trainer.check_val_every_n_epoch is not None
     done = (loop.batch_idx if by_epoch else loop.total_batch_idx) + 1
     every = trainer.val_check_batch
-    return every is not None and done % every == 0  # None: validated at intervals of time
-
-
-def last_checkpoint(root: str | Path) -> Path | None:
-    """The newest `last.ckpt` of the runs below a folder; None if there is none.
-
-    Args:
-        root: The folder of the runs, the trainer's `default_root_dir`.
-    """
-    found = [path for folder in FOLDERS for path in Path(root).glob(f"{folder}/last*.ckpt")]
-    return max(found, key=lambda path: path.stat().st_mtime_ns, default=None)
+    is_due = every is not None and done % every == 0  # None: validated at intervals of time
+    return is_due and bool(trainer.enable_validation)
 
 
 def num_steps(checkpoint: str | Path) -> int:
@@ -132,34 +135,25 @@ def num_steps(checkpoint: str | Path) -> int:
     Raises:
         DataError: If the file is no checkpoint.
     """
-    return _read(checkpoint, "global_step")
+    return read_checkpoint(checkpoint, "global_step")["global_step"]
 
 
-def check_checkpoint(path: str | Path, task: nn.Module) -> None:
-    """Checks that a checkpoint fits a task, before training or a test starts with it.
+def read_checkpoint(path: str | Path, needs: str = "state_dict") -> dict[str, Any]:
+    """A checkpoint's content as data, its tensors mapped, not read.
 
     Args:
-        path: A training checkpoint.
-        task: The module that its weights are for.
+        path: The file.
+        needs: A key that it must have.
 
     Raises:
-        DataError: If the file is missing, no checkpoint, or one of another model.
+        DataError: If the file is missing or no checkpoint.
     """
     if not Path(path).is_file():
         raise DataError(f"{path}: no such checkpoint")
-    found = {key: list(value.shape) for key, value in _read(path, "state_dict").items()}
-    wanted = {key: list(value.shape) for key, value in task.state_dict().items()}
-    for key in sorted(wanted.keys() | found.keys()):
-        has, needs = found.get(key, "nothing"), wanted.get(key, "nothing")
-        if has != needs:
-            raise DataError(
-                f"{path}: a checkpoint of another model: {key} is {has}, the model has {needs}"
-            )
-
-
-def _read(path: str | Path, key: str) -> Any:
-    """One value of a checkpoint; tensors are mapped, not read."""
     try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)[key]
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # pickle, zip files and torch raise types of their own
         raise DataError(f"{path}: not a checkpoint: {first_line(error)}") from error
+    if not isinstance(content, dict) or needs not in content:
+        raise DataError(f"{path}: not a checkpoint: it has no {needs}")
+    return content

@@ -11,7 +11,8 @@ from torch.nn import functional as F
 
 from taghead.data.datamodule import VideoDataModule
 from taghead.metrics import ClipMean, CollectedPredictions, accuracies
-from taghead.model.classifier import mean_probabilities
+from taghead.model.classifier import mean_probabilities, nan_if_not_finite
+from taghead.training.finite import check_predictions_finite
 
 Batch = tuple[Tensor, Tensor, Tensor]
 """Clips, labels `[B]` and clip indices in the split `[B]`.
@@ -40,14 +41,14 @@ class EvaluationModule(LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         clip, label, index = batch
-        logits = self(clip)
+        logits = nan_if_not_finite(self(clip))
         self.val_predictions.update(index, label, logits.softmax(dim=1, dtype=torch.float32))
         self.val_loss.update(index, F.cross_entropy(logits.float(), label, reduction="none"))
 
     def on_validation_epoch_end(self) -> None:
+        self._log_accuracies("val", self.val_predictions)
         # already the same on all ranks
         self.log("val/loss", self.val_loss.compute(), sync_dist=True)
-        self._log_accuracies("val", self.val_predictions)
 
     def on_test_epoch_start(self) -> None:
         self.test_predictions.reset()
@@ -64,6 +65,7 @@ class EvaluationModule(LightningModule):
     ) -> None:
         """Logs accuracies, the number of their clips, and the number of listed clips."""
         predictions = collected.compute()
+        check_predictions_finite(predictions, getattr(self._datamodule(), "clips", {}).get(split))
         found = accuracies(predictions.outcomes())
         # already the same on all ranks: the mean over them, by sync_dist, changes nothing
         self.log_dict(
@@ -72,10 +74,14 @@ class EvaluationModule(LightningModule):
             sync_dist=True,
         )
         counts = {f"{split}/num_clips": float(len(predictions.clip_index))}
-        data = getattr(self.trainer, "datamodule", None)
-        if isinstance(data, VideoDataModule):
+        data = self._datamodule()
+        if data is not None:
             counts[f"{split}/num_listed"] = float(data.counts(split)[1])
         self.log_dict(counts, sync_dist=True)
+
+    def _datamodule(self) -> VideoDataModule | None:
+        data = getattr(self.trainer, "datamodule", None)
+        return data if isinstance(data, VideoDataModule) else None
 
     def predict_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         return mean_probabilities(self, batch)

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, distributed
+from torch.distributed.tensor import DTensor
 
+from taghead.data import Clip
 from taghead.errors import DataError
+from taghead.metrics import Predictions
+
+SHOWN_CLIPS = 5  # in an error
+WEIGHTS = ("state_dict", "current_model_state")  # the second with averaged weights in the first
 
 
 def check_loss_finite(task: LightningModule, loss: Tensor, index: Tensor) -> None:
@@ -40,26 +50,82 @@ def check_loss_finite(task: LightningModule, loss: Tensor, index: Tensor) -> Non
     )
 
 
-def check_weights_finite(task: LightningModule) -> None:
-    """Stops all ranks before a checkpoint of non-finite weights replaces a good one.
+def check_checkpoint_finite(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
+    """Stops all ranks before a checkpoint of non-finite weights is written.
 
     A finite loss may have non-finite gradients, which only the next step's loss would show.
 
     Args:
-        task: The module that is about to be saved.
+        trainer: The trainer that is about to save.
+        checkpoint: What it is about to save; on each rank, its own part.
 
     Raises:
         DataError: With the names of the non-finite weights.
     """
-    bad = [name for name, weight in task.named_parameters() if not weight.isfinite().all()]
-    if not _any_rank(bool(bad), task):
+    bad = non_finite(checkpoint)
+    if not _any_rank(bool(bad), trainer.lightning_module):
         return
     names = sorted({name for part in _all_gather_object(bad) for name in part})
     raise DataError(
-        f"weights are not finite after step {task.global_step}, the first of {len(names)}: "
-        f"{names[0]}; no checkpoint is written of them. The last one: "
-        f"{_last_checkpoint(task.trainer)}"
+        f"weights are not finite after step {trainer.global_step}, the first of {len(names)}: "
+        f"{names[0]}; no checkpoint is written of them. The last one: {_last_checkpoint(trainer)}"
     )
+
+
+def check_state_finite(checkpoint: dict[str, Any], path: str | Path) -> None:
+    """Checks the weights of a checkpoint, on this rank alone, before they are written.
+
+    Raises:
+        DataError: With the names of the non-finite weights.
+    """
+    if names := non_finite(checkpoint):
+        raise DataError(
+            f"{path}: weights are not finite, the first of {len(names)}: {names[0]}; they are not "
+            f"written"
+        )
+
+
+def check_predictions_finite(predictions: Predictions, clips: Sequence[Clip] | None) -> None:
+    """Checks that a model's logits were finite on all clips of a split, the same on all ranks.
+
+    Args:
+        predictions: The predictions: of a clip with a non-finite logit they are NaN.
+        clips: The clips of the split, for their names; else their indices are named.
+
+    Raises:
+        DataError: With the clips.
+    """
+    is_bad = ~np.isfinite(predictions.probabilities).all(axis=1)
+    if not is_bad.any():
+        return
+    bad = predictions.clip_index[is_bad].tolist()
+    names = [str(i) if clips is None else clips[i].id for i in bad[:SHOWN_CLIPS]]
+    more = ", ..." if len(bad) > SHOWN_CLIPS else ""
+    raise DataError(
+        f"the model's logits are not finite on {len(bad)} of {len(is_bad)} clips: "
+        f"{', '.join(names)}{more}; no accuracy is computed of them"
+    )
+
+
+def non_finite(checkpoint: dict[str, Any]) -> list[str]:
+    """Names of a checkpoint's weights, averaged ones included, that are NaN or infinite."""
+    found = {
+        name
+        for key in WEIGHTS
+        for name, value in (checkpoint.get(key) or {}).items()
+        if isinstance(value, Tensor) and not is_finite(value)
+    }
+    return sorted(found)
+
+
+def is_finite(value: Tensor) -> bool:
+    """Whether no number of a tensor is NaN or infinite, in any precision, sharded or not."""
+    local = value.to_local() if isinstance(value, DTensor) else value
+    if not (local.is_floating_point() or local.is_complex()):
+        return True
+    if local.is_floating_point() and local.element_size() == 1:  # float8 has no isfinite
+        local = local.to(torch.float32)
+    return bool(local.isfinite().all())
 
 
 def _any_rank(flag: bool, task: LightningModule) -> bool:
@@ -88,4 +154,4 @@ def _last_checkpoint(trainer: Trainer) -> str:
         for callback in trainer.checkpoint_callbacks
         for name in ("last_model_path", "best_model_path")
     ]
-    return next(filter(None, saved), "none")
+    return next((path for path in saved if path and Path(path).exists()), "none")

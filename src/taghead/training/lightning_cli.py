@@ -4,25 +4,35 @@ from __future__ import annotations
 
 import re
 import signal
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
+from filelock import BaseFileLock
 from jsonargparse import ArgumentError, Namespace
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import OutOfMemoryError, nn
 
 from taghead.class_paths import ADDRESS, refuse_address, refused_path, restrict_parser
 from taghead.errors import DataError, UsageError, did_you_mean, is_disk_full, one_line
-from taghead.training.checkpoints import check_checkpoint, last_checkpoint
+from taghead.training.checkpoint_choice import checkpoint_of_run, layout_of
+from taghead.training.checkpoints import LastCheckpoint
+from taghead.training.compatibility import check_checkpoint
 from taghead.training.resume import run_loggers
+from taghead.training.run_folder import is_first_rank, last_checkpoint, lock_run, remove_empty
 
 
 class TagheadCLI(LightningCLI):
     """Lightning's command line, where the data determine the classes and the size of clips."""
+
+    _args: Any = None  # the command line
+    _lock: BaseFileLock | None = None  # of the training's folder
+    _folder: Path | None = None  # of the run, if this process chose it
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         """A parser whose errors are raised: :func:`taghead.cli.main` tells them."""
@@ -34,6 +44,7 @@ class TagheadCLI(LightningCLI):
             parser.link_arguments(f"data.{name}", f"model.{name}", apply_on="instantiate")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        self._args = args
         restrict_parser()  # modules may have been named since the parser was built
         try:
             super().parse_arguments(parser, args)
@@ -55,44 +66,93 @@ class TagheadCLI(LightningCLI):
         every = LightningCLI.subcommands()
         return {name: every[name] for name in ("fit", "validate", "test")}
 
+    def before_instantiate_classes(self) -> None:
+        if self.subcommand in ("validate", "test"):
+            chosen = checkpoint_of_run(self.config[self.subcommand], self._args)
+            self._set_checkpoint(self.config, chosen)
+
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Adds a TensorBoard and a CSV log in one folder, unless the config chose a logger."""
         config = self._get(self.config_init, "trainer")
         root = config.get("default_root_dir") or "runs"
-        resumed = self._resolve_last(root)
-        if config.get("logger") in (None, True):
-            kwargs["logger"] = run_loggers(root, resumed)
+        is_own = config.get("logger") not in (None, True)
+        resumed = self._resolve_last(root, config, is_own)
+        if not is_own:
+            is_claimed = bool(self.subcommand) and not config.get("fast_dev_run")
+            kwargs["logger"] = run_loggers(root, resumed, is_claimed)
+            self._folder = Path(kwargs["logger"][0].log_dir)
         try:
             return super().instantiate_trainer(**kwargs)
         except TypeError as error:  # so Lightning refuses some values
             raise DataError(f"trainer: {one_line(error)}") from error
 
-    def _resolve_last(self, root: str) -> Path | None:
-        """What `--ckpt_path=last` means: the newest of all runs; training may have none yet."""
-        options = self._options
-        if options.get("ckpt_path") != "last":
+    def _resolve_last(self, root: str, config: Any, is_own: bool) -> Path | None:
+        """The file of `--ckpt_path=last`, if it is given and training goes on from it."""
+        if self._options.get("ckpt_path") != "last":
             return None
-        found = last_checkpoint(root)
+        where, layout = layout_of(root, config.get("callbacks"), config.get("logger"), is_own)
+        found = last_checkpoint(where, layout)
         if found is None and self.subcommand != "fit":
-            raise DataError(f"ckpt_path last: no run in {root} has a last.ckpt")
-        options["ckpt_path"] = found and str(found)
-        return found if self.subcommand == "fit" else None
+            raise DataError(f"ckpt_path last: no run in {where} has a last.ckpt")
+        if found is None:
+            rank_zero_info(f"ckpt_path last: no run in {where} has a last.ckpt: training begins")
+        for holder in (self.config, self.config_init):
+            self._set_checkpoint(holder, found)
+        if self.subcommand != "fit" or found is None:
+            return None
+        if not is_own and found.parent.parent.parent == Path(root):  # it goes on in its folder
+            self._lock_run(found.parent.parent)
+        return found
+
+    def _set_checkpoint(self, config: Any, path: Path | str | None) -> None:
+        """Sets the checkpoint, also in the config that the run's folder gets."""
+        config[self.subcommand]["ckpt_path"] = path and str(path)
+
+    def _lock_run(self, run: Path) -> None:
+        """Locks the folder of a training; all its ranks share the first one's lock."""
+        if self._lock is None and is_first_rank():
+            self._lock = lock_run(run)
+
+    def _release(self) -> None:
+        """Releases the run's folder, and removes it if nothing was written."""
+        if self._lock is not None:
+            self._lock.release()
+        if self._folder is not None:
+            remove_empty(self._folder)
+        self._lock = self._folder = None
 
     def _run_subcommand(self, subcommand: str) -> None:
         """Trains or evaluates; what the user can mend is told, what stopped it is named."""
+        trainer = self.trainer
+        where = trainer.log_dir or trainer.default_root_dir
+        keeps_last = any(isinstance(each, LastCheckpoint) for each in trainer.callbacks)  # type: ignore[attr-defined]
+        is_local = "://" not in where and not trainer.fast_dev_run  # type: ignore[attr-defined]
         try:
+            if subcommand == "fit" and is_local and (keeps_last or self._folder):
+                self._lock_run(Path(where))
             super()._run_subcommand(subcommand)
         except SystemExit as stop:
+            if trainer.received_sigterm:
+                self._end_by_sigterm(subcommand)
             if not isinstance(stop.__context__, KeyboardInterrupt):
                 raise
             signal.signal(signal.SIGINT, signal.default_int_handler)  # Lightning ignores it since
             raise KeyboardInterrupt(*self._how_to_go_on(subcommand)) from None
         except Exception as error:
+            if trainer.received_sigterm:  # its reader processes got the signal too
+                self._end_by_sigterm(subcommand)
             reason = mendable(error, self._options.get("ckpt_path"))
             if reason is None and not is_disk_full(error):
                 raise
-            where = self.trainer.log_dir or self.trainer.default_root_dir
             raise DataError(reason or f"{where}: no space left on the disk") from error
+        finally:
+            self._release()
+
+    def _end_by_sigterm(self, subcommand: str) -> NoReturn:
+        """Ends the process with the exit code of SIGTERM, where Lightning's own is 0."""
+        if is_first_rank():
+            print("; ".join(["stopped", *self._how_to_go_on(subcommand)]), file=sys.stderr)
+        raise SystemExit(128 + signal.SIGTERM) from None
 
     def _how_to_go_on(self, subcommand: str) -> list[str]:
         """How to resume a stopped training, if it has a checkpoint."""
@@ -102,6 +162,13 @@ class TagheadCLI(LightningCLI):
     def instantiate_classes(self) -> None:
         if subcommand := self.config.get("subcommand"):
             refuse_address("ckpt_path", self.config[subcommand].get("ckpt_path"))
+        try:
+            self._instantiate_checked()
+        except BaseException:
+            self._release()
+            raise
+
+    def _instantiate_checked(self) -> None:
         try:
             super().instantiate_classes()
         except (ValueError, MisconfigurationException) as error:  # an argument breaks its rule

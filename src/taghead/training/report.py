@@ -19,11 +19,12 @@ from taghead.data import Clip
 from taghead.errors import VideoError
 from taghead.files import name_to_text
 from taghead.metrics import (
+    MIN_CLIPS,
     Predictions,
     accuracies,
-    bootstrap,
     check_bootstrap,
     class_accuracy,
+    intervals,
     long_tail_groups,
 )
 from taghead.training.task import ClassificationTask
@@ -75,9 +76,10 @@ class TestReport(Callback):
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         task = cast(ClassificationTask, pl_module)
+        run = trainer.log_dir or "."  # broadcast from the first rank: all ranks ask for it
         if not trainer.is_global_zero or not task.test_predictions.update_called:
             return
-        folder = Path(self.folder or Path(trainer.log_dir or ".") / "test")
+        folder = Path(self.folder or Path(run) / "test")
         folder.mkdir(parents=True, exist_ok=True)
         data = trainer.datamodule  # type: ignore[attr-defined]
         predictions = task.test_predictions.compute()
@@ -91,7 +93,8 @@ class TestReport(Callback):
         table.to_csv(folder / "predictions.csv", index=False)
         by_class = class_table(names, predictions, num_train, groups)
         by_class.to_csv(folder / "per_class.csv", index=False)
-        (folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
+        text = json.dumps(metrics, indent=2, allow_nan=False)
+        (folder / "metrics.json").write_text(text + "\n")
         confusion_matrix(table, names, folder / "confusion_matrix.png")
         contact_sheet(table, clips, folder / "contact_sheet.png")
         print(f"{headline(metrics)}. Written to {name_to_text(folder)}")
@@ -106,7 +109,8 @@ def summary(
 ) -> dict[str, Any]:
     """Metrics of a test as JSON can hold them: accuracies, their intervals, counts.
 
-    Groups of classes without test clips are left out.
+    Groups of classes without test clips are left out. An accuracy of no clips, and an interval of
+    too few (:func:`~taghead.metrics.intervals`), is None.
 
     Args:
         predictions: The predictions.
@@ -118,12 +122,17 @@ def summary(
     outcomes = predictions.outcomes()
     num_clips = outcomes.sum(axis=1)
     groups = {name: members for name, members in groups.items() if num_clips[members].any()}
-    intervals = bootstrap(outcomes, groups, num_resamples, confidence, seed)
+    found = intervals(outcomes, groups, num_resamples, confidence, seed)
     return {
-        **{name: round(float(value), 6) for name, value in accuracies(outcomes, groups).items()},
+        **{name: _rounded(float(value)) for name, value in accuracies(outcomes, groups).items()},
         "num_clips": int(num_clips.sum()),
-        "intervals": {name: [round(end, 6) for end in ends] for name, ends in intervals.items()},
-        "bootstrap": {"num_resamples": num_resamples, "confidence": confidence, "seed": seed},
+        "intervals": {
+            name: ends and [round(end, 6) for end in ends] for name, ends in found.items()
+        },
+        "bootstrap": {
+            **{"num_resamples": num_resamples, "confidence": confidence, "seed": seed},
+            "min_clips": MIN_CLIPS,
+        },
         "groups": {
             name: {
                 "num_classes": int((num_clips[members] > 0).sum()),
@@ -141,10 +150,24 @@ def headline(metrics: dict[str, Any]) -> str:
         names.update({name: f"{name} classes" for name in metrics["groups"]})
     parts = []
     for name, title in names.items():
-        low, high = (100 * end for end in metrics["intervals"][name])
-        parts.append(f"{title} {metrics[name]:.1%} [{low:.1f}, {high:.1f}]")
+        parts.append(f"{title} {_percent(metrics[name], metrics['intervals'][name])}")
     clips = f"{metrics['num_clips']} of {metrics['num_listed']} test clips"
     return f"{clips}: {', '.join(parts)}"
+
+
+def _percent(accuracy: float | None, ends: Sequence[float] | None) -> str:
+    """An accuracy with its interval, in percent."""
+    if accuracy is None:
+        return "of no clips"
+    if ends is None:
+        return f"{accuracy:.1%} [fewer than {MIN_CLIPS} clips]"
+    low, high = (100 * end for end in ends)
+    return f"{accuracy:.1%} [{low:.1f}, {high:.1f}]"
+
+
+def _rounded(value: float) -> float | None:
+    """A number for JSON, which has no NaN."""
+    return round(value, 6) if np.isfinite(value) else None
 
 
 def predictions_table(

@@ -14,6 +14,9 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from taghead.data.seeding import derived_seed, seed_all
 from taghead.training.checkpoints import AtomicCheckpointIO, num_steps
+from taghead.training.compatibility import check_optimizers
+from taghead.training.finite import check_checkpoint_finite
+from taghead.training.run_folder import claim_version, is_first_rank, next_version
 
 
 class ExactResume(Callback):
@@ -29,12 +32,34 @@ class ExactResume(Callback):
 
     def __init__(self) -> None:
         self.seed = 0
+        self._optimizers: dict[str, Any] | None = None  # of the checkpoint, until they are checked
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
             trainer.strategy.checkpoint_io = AtomicCheckpointIO()
         if stage == "fit":
             self.seed = trainer.strategy.broadcast(torch.initial_seed())
+
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        if trainer.state.fn != "fit":
+            return
+        self._optimizers = {
+            "lr_schedulers": checkpoint.get("lr_schedulers"),
+            "optimizer_states": [
+                {"param_groups": state.get("param_groups", [])}
+                for state in checkpoint.get("optimizer_states") or []
+            ],
+        }
+        if trainer.optimizers:  # of a strategy that loads weights after it made them
+            self.on_fit_start(trainer, pl_module)
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Compares optimizers before the checkpoint's options replace those asked for."""
+        if self._optimizers is not None:
+            check_optimizers(trainer, self._optimizers)
+            self._optimizers = None
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
@@ -45,6 +70,7 @@ class ExactResume(Callback):
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
+        check_checkpoint_finite(trainer, checkpoint)
         for logger in trainer.loggers:  # a resumed training does not log these steps again
             logger.save()
 
@@ -55,18 +81,23 @@ class ExactResume(Callback):
         self.seed = state_dict["seed"]
 
 
-def run_loggers(root: str, resumed: Path | None = None) -> list[Logger]:
+def run_loggers(root: str, resumed: Path | None = None, is_claimed: bool = True) -> list[Logger]:
     """A TensorBoard and a CSV logger that share one folder `version_N`.
 
     Args:
         root: The folder of the runs.
         resumed: The checkpoint that training resumes from. If its run lies in `root`, its logs are
             continued there.
+        is_claimed: Whether the folder of a new run is created at once, for this process alone.
     """
     run = resumed.parent.parent if resumed else None
     if resumed is None or run is None or run.parent != Path(root):
-        board = TensorBoardLogger(root, name="")
-        return [board, CSVLogger(root, name="", version=board.version)]
+        # all ranks log to the first one's folder
+        version = claim_version(root) if is_claimed and is_first_rank() else next_version(root)
+        return [
+            TensorBoardLogger(root, name="", version=version),
+            CSVLogger(root, name="", version=version),
+        ]
     step = num_steps(resumed)
     table = CSVLogger(root, name="", version=run.name)
     continue_table(table, step)

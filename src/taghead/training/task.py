@@ -21,7 +21,7 @@ from taghead.files import read_tensors
 from taghead.model.classifier import VideoClassifier
 from taghead.model.head_factory import HeadFactory
 from taghead.nn.head import TAGHead
-from taghead.training.checkpoints import check_checkpoint
+from taghead.training.compatibility import check_checkpoint
 from taghead.training.evaluation import Batch, EvaluationModule
 from taghead.training.finetuning import batch_norms, set_norms
 from taghead.training.finite import check_loss_finite

@@ -9,7 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from lightning.pytorch import Callback
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger
 from ranks import data, on_two, task, trainer
 
 from taghead.errors import DataError
@@ -75,6 +77,48 @@ def test_a_clip_that_comes_twice_counts_once_in_a_mean() -> None:
     assert mean.compute() == 3.0
 
 
+def reported(root: Path, folder: Path) -> str:
+    run = Trainer(
+        accelerator="cpu",
+        devices=2,
+        strategy="ddp",
+        logger=CSVLogger(folder, name="", version=0),
+        enable_progress_bar=False,
+        callbacks=[TestReport()],
+    )
+    run.test(task(), data(root), verbose=False)
+    return run.log_dir or ""
+
+
+def test_a_report_without_a_folder_on_two_processes(dataset: Path, tmp_path: Path) -> None:
+    assert on_two(reported, dataset, tmp_path) == [str(tmp_path / "version_0")] * 2
+    metrics = json.loads((tmp_path / "version_0/test/metrics.json").read_text())
+    assert metrics["num_clips"] == metrics["num_listed"] == 18
+
+
+class Infinite(Callback):
+    """Gives one clip of one process a logit that is infinite."""
+
+    def on_test_batch_start(self, trainer: Any, module: Any, *others: Any) -> None:
+        if trainer.global_rank == 1:
+            module.model.head.classifier[-1].bias.data[2] = float("-inf")
+
+
+def infinite(root: Path) -> str:
+    run = trainer(2, callbacks=[Infinite()])
+    try:
+        run.test(task(), data(root), verbose=False)
+    except DataError as error:
+        return str(error)
+    return ""
+
+
+def test_logits_that_are_not_finite_in_one_process_stop_both(dataset: Path) -> None:
+    first, second = on_two(infinite, dataset)
+    assert first == second
+    assert first.startswith("the model's logits are not finite on 9 of 18 clips: ")
+
+
 class Poison(Callback):
     """Makes the clips of one process useless in a step."""
 
@@ -124,8 +168,16 @@ class Spoil(Callback):
             next(module.model.head.parameters()).grad[0] = float("inf")
 
 
-def spoiled(root: Path, folder: Path, devices: int) -> tuple[str, int]:
-    callbacks = [Spoil(), LastCheckpoint(1, str(folder))]
+def callback_of(kind: str, folder: Path) -> list[Callback]:
+    """The callbacks that write checkpoints, each at every step."""
+    best = ModelCheckpoint(folder, "last", every_n_train_steps=1, enable_version_counter=False)
+    if kind == "averaged":
+        return [EMAWeightAveraging(decay=0.5), best]
+    return [best if kind == "best" else LastCheckpoint(1, str(folder))]
+
+
+def spoiled(root: Path, folder: Path, devices: int, kind: str) -> tuple[str, int]:
+    callbacks = [Spoil(), *callback_of(kind, folder)]
     run = trainer(devices, max_epochs=3, limit_val_batches=0, callbacks=callbacks)
     try:
         run.fit(task(), data(root, batch_size=4))
@@ -134,11 +186,13 @@ def spoiled(root: Path, folder: Path, devices: int) -> tuple[str, int]:
     return "", run.global_step
 
 
-@pytest.mark.parametrize("devices", [1, 2])
+@pytest.mark.parametrize(
+    ("devices", "kind"), [(1, "last"), (1, "best"), (1, "averaged"), (2, "last"), (2, "best")]
+)
 def test_weights_that_are_no_numbers_take_no_checkpoints_place(
-    dataset: Path, tmp_path: Path, devices: int
+    dataset: Path, tmp_path: Path, devices: int, kind: str
 ) -> None:
-    args = (dataset, tmp_path, devices)
+    args = (dataset, tmp_path, devices, kind)
     for message, step in [spoiled(*args)] if devices == 1 else on_two(spoiled, *args):
         assert step == 3
         first = next(name for name, _ in task().named_parameters() if ".head." in name)

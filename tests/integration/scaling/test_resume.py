@@ -1,7 +1,9 @@
 """Training that was cut off ends where an uninterrupted one does, bit for bit."""
 
+import os
 import random
 import shutil
+import signal
 import sys
 from functools import partial
 from pathlib import Path
@@ -21,7 +23,8 @@ from taghead.cli import main
 from taghead.data import SynthGym
 from taghead.data.dataset import ClipDataset
 from taghead.data.seeding import SampleKey
-from taghead.training.checkpoints import LastCheckpoint, last_checkpoint
+from taghead.training.checkpoints import LastCheckpoint
+from taghead.training.run_folder import last_checkpoint
 from taghead.training.task import ClassificationTask
 from taghead.video import Preprocessing
 
@@ -66,6 +69,7 @@ def fit(
         graph_dropout=0.2,
     )
     names = [str(i) for i in range(18)]
+    more, every = options.pop("callbacks", []), options.pop("every_n_steps", 1)
     workers, balance = options.pop("num_workers", 0), options.pop("class_balance", 0.0)
     task = ClassificationTask(names, SMALL, "r2plus1d_tiny", head=head, warmup=0.2, mixup=0.3)
     data = SynthGym(
@@ -80,7 +84,7 @@ def fit(
     best = ModelCheckpoint(
         folder, monitor="val/loss", filename="best", enable_version_counter=False
     )
-    callbacks = [copies, *([EMAWeightAveraging(decay=0.7)] if ema else []), best]
+    callbacks = [copies, *more, *([EMAWeightAveraging(decay=0.7)] if ema else []), best]
     trainer = Trainer(
         default_root_dir=folder,
         logger=False,
@@ -88,9 +92,8 @@ def fit(
         enable_model_summary=False,
         accelerator="cpu",
         deterministic=True,
-        num_sanity_val_steps=0,
-        callbacks=[*callbacks, LastCheckpoint(1, str(folder))],
-        **{"max_epochs": 3, **options},
+        callbacks=[*callbacks, LastCheckpoint(every, str(folder))],
+        **{"max_epochs": 3, "num_sanity_val_steps": 0, **options},
     )
     trainer.fit(task, data, ckpt_path=ckpt, weights_only=True)
     return copies, {key: value.item() for key, value in trainer.callback_metrics.items()}
@@ -125,6 +128,42 @@ def test_from_every_checkpoint_on_training_is_the_same(
         assert [part for part in made if not same(made[part], saved[-1][part])] == [], path.name
         assert {name: metrics[name] for name in found} == found
     assert "train/loss" in found
+
+
+class Terminate(Callback):
+    """Sends SIGTERM to the training, once, in a batch of a step."""
+
+    def __init__(self, step: int, split: str) -> None:
+        self.step, self.split = step, split
+
+    def on_train_batch_start(self, trainer: Trainer, *args: Any) -> None:
+        self.end(trainer, "train")
+
+    def on_validation_batch_start(self, trainer: Trainer, *args: Any) -> None:
+        self.end(trainer, "val")
+
+    def end(self, trainer: Trainer, split: str) -> None:
+        if (trainer.global_step, split) == (self.step, self.split):
+            self.step = -1
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.parametrize(("step", "split"), [(5, "train"), (7, "train"), (8, "val")])
+def test_a_terminated_training_has_a_checkpoint_to_go_on_from(
+    dataset: Path, tmp_path: Path, step: int, split: str
+) -> None:
+    """Within an epoch, in its last step, and in the first of two batches of its validation."""
+    options = {"every_n_steps": 100}
+    _, metrics = fit(dataset, tmp_path / "whole", **options)
+    ended = tmp_path / "ended"
+    with pytest.raises(SystemExit):
+        fit(dataset, ended, callbacks=[Terminate(step, split)], **options)
+    last = ended / "last.ckpt"
+    assert torch.load(last, weights_only=True)["global_step"] == (8 if step > 5 else 6)
+    _, found = fit(dataset, tmp_path / "on", ckpt=last, **options)
+    whole, made = (trained(tmp_path / name / "last.ckpt") for name in ("whole", "on"))
+    assert [part for part in made if not same(made[part], whole[part])] == []
+    assert {name: metrics[name] for name in found} == found
 
 
 def test_killed_trainings_end_as_one_that_was_not(dataset: Path, tmp_path: Path) -> None:

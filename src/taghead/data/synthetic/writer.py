@@ -176,7 +176,9 @@ def _check_or_record(root: Path, parameters: dict[str, Any]) -> None:
         raise DataError(f"{root}: is not empty and holds no {RECORD_NAME}; choose another folder")
     root.mkdir(parents=True, exist_ok=True)
     with atomic_file(record) as partial:
-        partial.write_text(json.dumps(parameters, indent=2) + "\n", encoding="utf-8")
+        partial.write_text(
+            json.dumps(parameters, indent=2, allow_nan=False) + "\n", encoding="utf-8"
+        )
 
 
 def _compare(record: Path, parameters: dict[str, Any]) -> None:
