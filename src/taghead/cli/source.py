@@ -3,7 +3,7 @@
 Options of a command are arguments of functions and classes. A parser built from imported objects
 needs torch, lightning and torch_geometric first: 5 s of CPU time before a misspelt option is
 reported. Reading the few files that define them takes 0.1 s. A stored list of all options would be
-as fast, but outdated with each release of Lightning or PyG; griffe reads sources too, but only whole
+as fast, but outdated with each release of Lightning or PyG; griffe reads sources too, but whole
 packages.
 
 What cannot be known without running code is `None`: a compiled module, names made at import.

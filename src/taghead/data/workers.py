@@ -1,4 +1,4 @@
-"""A pool of isolated worker processes: a crash or a hang costs one job, not the run."""
+"""Isolated jobs: a crash or a hang in a worker process costs one job, not the run."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from taghead.processes import start_worker
 T = TypeVar("T")
 R = TypeVar("R")
 MAX_ATTEMPTS = 5
-POLL_SEC = 1.0  # how often a pool is checked for having ended without a result
+POLL_SEC = 1.0  # how often a pool is looked after that has ended without telling
 
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a job has no result, such as `took longer than 3 s`."""
+    """What a job did instead of giving a result, such as `took longer than 3 s`."""
 
     reason: str
 
