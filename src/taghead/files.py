@@ -25,7 +25,7 @@ NESTED_UNDER = ("model_state_dict", "model_state", "state_dict")
 
 
 def read_tensors(path: str | Path) -> Any:
-    """What `torch.save` wrote, if it is tensors and plain containers: no code of the file runs.
+    """Loads a file of `torch.save` that holds tensors and plain containers; no code in it runs.
 
     Raises:
         DataError: If the file is missing, damaged or holds anything else.
@@ -69,8 +69,8 @@ def state_dict_in(content: Any, source: str | Path) -> dict[str, Tensor]:
 def atomic_file(path: str | Path) -> Iterator[Path]:
     """Where to write a file that appears under its name whole, or not at all.
 
-    It is written beside its place, since only within a file system is a renaming one step, and is
-    on disk before it is renamed: a process or a machine that dies leaves the file of before.
+    It is written beside the target, since renaming is atomic only within a file system, and synced
+    to disk before it is renamed: after a crash, the previous file is still there.
 
     Args:
         path: The file; its folder is created.
@@ -123,7 +123,7 @@ def line_writer(path: str | Path) -> Iterator[Callable[[str], object]]:
 
 @contextmanager
 def atomic_folder(folder: str | Path) -> Iterator[Path]:
-    """A hidden folder to write files into; at the end they take their places in `folder`.
+    """A hidden folder to write files into; at the end they are moved into `folder`.
 
     Each replaces its predecessor in one step; after an error none of them appears.
     """
@@ -173,7 +173,7 @@ def _is_utf8(octets: bytes) -> bool:
 
 
 def config_differences(one: Any, other: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Where two configs differ: the dotted key, and the value in each, None where it has none.
+    """The differences of two configs: the dotted key and both values, None for a missing one.
 
     The `init_args` of a class are left out of keys, as on the command line: `model.head.mode`.
 

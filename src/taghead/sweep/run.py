@@ -21,7 +21,6 @@ from jsonargparse import ArgumentError
 from lightning.pytorch.cli import LightningArgumentParser
 from rich.console import Console
 from rich.progress import track
-from torch import nn
 
 import taghead
 from taghead.data import VideoDataModule
@@ -35,6 +34,7 @@ from taghead.model.classifier import VideoClassifier
 from taghead.model.costs import head_flops, latency
 from taghead.sweep.spec import Config, RunResult, RunSpec, SweepSpec, with_overrides
 from taghead.training.lightning_cli import TagheadCLI
+from taghead.training.optim import num_parameters
 from taghead.training.task import ClassificationTask
 
 LATENCY_REPEATS = 30
@@ -176,15 +176,11 @@ def _costs(model: VideoClassifier, data: VideoDataModule, device: torch.device) 
     feature_map = clip if data.features is not None else model.backbone(clip)
     (time_ms,) = latency([lambda: head(feature_map)], LATENCY_REPEATS, device)
     return {
-        "parameters": _num_parameters(model),
-        "head_parameters": _num_parameters(head),
+        "parameters": num_parameters(model),
+        "head_parameters": num_parameters(head),
         "head_gflop": head_flops(head, feature_map) / 1e9,
         "head_latency_ms": round(time_ms.median, 4),
     }
-
-
-def _num_parameters(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
 
 
 def versions() -> dict[str, str]:

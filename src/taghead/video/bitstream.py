@@ -115,7 +115,7 @@ def _vp9_header(first: int) -> int:
 
 
 def _vp9_is_shown(first: int) -> bool:
-    shown_again, _, shown = (_vp9_header(first) >> place & 1 for place in (7, 6, 5))
+    shown_again, _, shown = (_vp9_header(first) >> bit & 1 for bit in (7, 6, 5))
     return bool(shown_again or shown)
 
 

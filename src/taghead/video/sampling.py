@@ -43,9 +43,9 @@ def clip_indices(
     - `uniform` spreads a clip from the first frame to the last, as :func:`uniform_indices` and in
       training too. Several clips interleave: in turn they take the uniform indices of
       `num_clips * num_frames` frames. A short video repeats its frames evenly.
-    - `dense` takes every `stride`-th frame. In training a clip starts anywhere; in a test, one
-      clip lies in the middle of the video, and several start at even distances, the first one at
-      the first frame, the last one as late as it can. In a video shorter than
+    - `dense` takes every `stride`-th frame. In training a clip starts at a random frame; in a test,
+      one clip lies in the middle of the video, and several start at even distances, the first one
+      at the first frame, the last one as late as it can. In a video shorter than
       `(num_frames - 1) * stride + 1` frames, a clip starts at the first frame and repeats the last.
     - `segments` cuts the video's length into `num_frames` equal segments (`Temporal Segment
       Networks <https://arxiv.org/abs/1608.00859>`_) and takes from each the frame at a random

@@ -3,18 +3,18 @@ r"""The families of classes, and what fixes one clip.
 What is balanced in the family ``order``. A clip is a lead-in, three jumps of equally many frames,
 and a lead-out. Every jump starts and ends in the same crouch, at the same place, facing the same
 way; what is drawn for a jump (pose, height, arms, direction of the twist) is drawn per jump, not
-per place in the sequence. For one seed, the frames of any class are therefore those of any other
+per position in the sequence. For one seed, the frames of any class are therefore those of any other
 in blocks of another order: the multiset of the figure's poses in the room, the somersault angle,
 the twist and the height is *exactly* the same, and so is every mean over frames of any per-frame
 feature of the figure. Motion within a jump is the same too, so that a feature that sees a few
 neighbouring frames tells no more, but for the junctions, which lie in the crouch.
 
 The camera depends on time, not on the jumps. It wanders along sines of whole periods per clip with
-random phases, whose law does not change when the three places are exchanged: the distribution of
+random phases, whose law does not change when the three positions are exchanged: the distribution of
 order-blind statistics of the rendered clip is the same for all six classes too. Not balanced: the
-lead-in and the lead-out differ from each other (in all classes alike), so they tell a model with
-a temporal receptive field which end of the clip is near; and the video codec's key frames fall
-at fixed times.
+lead-in and the lead-out differ from each other (in the same way in all classes), so they tell a
+model with a temporal receptive field which end of the clip is near; and the video codec's key
+frames fall at fixed times.
 
 One somersault cannot be balanced like this. Its angle is a clock that can be read in every frame:
 a twist early in a somersault is a twist in the first half turn. Nor can two halves (tucked, then

@@ -264,20 +264,20 @@ def _jumps(target: JumpOrder, num_frames: int, level: float, rng: Generator) -> 
     lead_out = rest - lead_in
     after = _interpolate((np.arange(lead_out) + 1) / lead_out, [0, 1], [crouch, finish])
 
-    def joined(name: str) -> Floats:
+    def concatenated(name: str) -> Floats:
         parts = [blocks[jump][name] for jump in target.jumps]
         return np.concatenate([np.zeros(lead_in), *parts, np.zeros(lead_out)])
 
     pose = np.concatenate([before, *(blocks[jump]["pose"] for jump in target.jumps), after])
-    flight, still = joined("flight"), np.zeros(num_frames)
+    flight, still = concatenated("flight"), np.zeros(num_frames)
     return Motion(
         pose=pose,
         alternatives=pose[None],
         somersault=still,
-        twist=joined("twist"),
+        twist=concatenated("twist"),
         airborne=(flight > 0) & (flight < 1),
         flight=flight,
-        lift=joined("lift"),
+        lift=concatenated("lift"),
         floor=still,
         travel=still,
         takeoff=takeoff,

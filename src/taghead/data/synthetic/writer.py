@@ -69,7 +69,7 @@ def write_dataset(
     So no clip is in two splits, a larger split starts with the clips of a smaller one, and
     the files are the same bytes for any number of workers. Classes are balanced and interleaved.
 
-    A run that was stopped continues: clips that are there are kept. The annotation files are
+    A stopped run can be resumed: existing clips are not written again. The annotation files are
     written last.
 
     Args:
