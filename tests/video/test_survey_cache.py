@@ -17,7 +17,8 @@ from numbered import HEVC, VPX, cut_by_stream_copy, numbers_of, write_video
 
 from taghead.errors import VideoError
 from taghead.video import Preprocessing, Segment, VideoReader, file_stamp, reader, survey_cache
-from taghead.video.survey import NO_TIMESTAMP, Survey
+from taghead.video.frame_times import NO_TIMESTAMP
+from taghead.video.survey import Survey
 from taghead.video.survey_cache import SurveyCache, num_bytes, survey_from_text, survey_to_text
 
 FASTSTART = {"movflags": "faststart"}

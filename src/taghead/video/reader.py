@@ -14,7 +14,8 @@ import numpy as np
 from taghead.errors import VideoError
 from taghead.video.decode import BACKENDS, BackendName, choose_backend
 from taghead.video.decode.pyav import PyAVBackend
-from taghead.video.survey import NO_TIMESTAMP, Survey
+from taghead.video.frame_times import NO_TIMESTAMP
+from taghead.video.survey import Survey
 from taghead.video.survey import survey as make_survey
 
 _LARGE = 1280 * 720  # pixels of a frame, from which more than one thread pays
@@ -89,11 +90,12 @@ class VideoReader:
                 f"{path}: damaged: only {len(timestamps)} of {known.min_frames} frames"
             )
         self.survey = known
-        self.codec, self.fps = known.codec, known.fps
+        self.codec = known.codec
         self.height, self.width = known.orientation.swap(known.height, known.width)
         self._length = len(timestamps)
         self.times = self._seconds(timestamps)
-        self.duration = float(self.times[-1]) + (1 / self.fps if self.fps else 0.0)
+        self.fps = self._rate()
+        self.duration = self._end()
 
     def __enter__(self) -> "VideoReader":
         return self
@@ -146,17 +148,38 @@ class VideoReader:
         return range(first, stop)
 
     def _seconds(self, timestamps: np.ndarray) -> np.ndarray:
-        known = timestamps[timestamps != NO_TIMESTAMP]
-        if len(known) < len(timestamps) or (np.diff(known) <= 0).any():  # AVI counts frames
-            num_frames = len(timestamps)
-            return np.arange(num_frames) / self.fps if self.fps else np.zeros(num_frames)
+        num_frames, rate = len(timestamps), self.survey.fps
+        if (timestamps == NO_TIMESTAMP).any():  # a raw bitstream states none
+            return np.arange(num_frames) / rate if rate else np.zeros(num_frames)
         unit = self.survey.time_base
-        # AVI states decoding times, which are before those of display by the decoder's delay
-        is_avi = self.survey.container == "avi"
-        start = Fraction(known[0].item()) if is_avi else self.survey.start_time / unit  # in ticks
+        start = self.survey.start_time / unit  # in ticks
+        if self.survey.decoded is not None:
+            start = min(start, Fraction(int(timestamps[0])))
         if start.denominator == 1:  # then all numbers are exact up to one division
-            return (known - start.numerator) * unit.numerator / unit.denominator
-        return (known - float(start)) * float(unit)
+            return (timestamps - start.numerator) * unit.numerator / unit.denominator
+        return (timestamps - float(start)) * float(unit)
+
+    def _rate(self) -> float:
+        """Frames per second as stated, unless what is counted as frames cannot be frames.
+
+        A container may count packets without a frame: empty ones in AVI, hidden ones in WebM.
+        """
+        stated, span = self.survey.fps, float(self.times[-1] - self.times[0])
+        if not stated or not span > 0:
+            return stated
+        measured = (len(self) - 1) / span
+        tolerance = 0.5 if self.survey.decoded is None else 0.01
+        return measured if abs(stated / measured - 1) > tolerance else stated
+
+    def _end(self) -> float:
+        """End of the last frame in seconds; AVI states it, which counts frames in its rate."""
+        survey, last = self.survey, float(self.times[-1])
+        tick = 1 / survey.fps if survey.fps else 0.0
+        stated = float(survey.stated_end * survey.time_base - survey.start_time)
+        longest = max(np.diff(self.times).max(initial=0), tick)
+        if survey.container == "avi" and last < stated <= last + longest + tick / 2:
+            return stated
+        return last + tick
 
     def _checked(self, indices: Iterable[int]) -> np.ndarray:
         wanted = np.array(list(indices))

@@ -32,8 +32,6 @@ from taghead.video.packet_index import (
 )
 from taghead.video.rgb import Orientation
 
-NO_TIMESTAMP = np.iinfo(np.int64).min  # as FFmpeg's AV_NOPTS_VALUE
-
 # In these containers and codecs, a packet shows one frame unless it is marked "discard", or none
 # if its header says so. MPEG-2/4 skip frames in secret; AVI and MPEG-TS may split or join them.
 _CONTAINERS = ("mov,", "matroska,")
@@ -70,6 +68,7 @@ class Survey:
         num_packets: Number of packets; 0 if only decoding tells.
         container_frames: Number of frames that the container states; 0 if it states none.
         min_frames: How many frames decoding must show at least.
+        stated_end: End of the video stream that the container states, in ticks; 0 if none.
         inexact_reason: Why packets do not tell which frames there are; empty if they do.
         decoded: Where packets do not tell: the timestamp of each frame shown, in ticks, found by
             decoding all of them, `NO_TIMESTAMP` where a frame has none; None if not decoded yet.
@@ -93,6 +92,7 @@ class Survey:
     num_packets: int = 0
     container_frames: int = 0
     min_frames: int = 1
+    stated_end: int = 0
     inexact_reason: str = ""
     decoded: np.ndarray | None = None
     stamp: FileStamp | None = None
@@ -230,6 +230,7 @@ def _survey(
         frame.format.name,
         Orientation.of_frame(path, frame),
         container_frames=stream.frames,
+        stated_end=(stream.start_time or 0) + (stream.duration or 0) if stream.duration else 0,
         **index,
     )
 

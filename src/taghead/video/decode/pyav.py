@@ -13,8 +13,9 @@ from av.video.stream import VideoStream
 from taghead.errors import VideoError
 from taghead.video import bitstream
 from taghead.video.demux import HEADER_ONLY, open_stream, read_packets, without_discard
+from taghead.video.frame_times import NO_TIMESTAMP, presentation_times
 from taghead.video.rgb import RGBConverter
-from taghead.video.survey import NO_TIMESTAMP, Survey
+from taghead.video.survey import Survey
 
 # A seek costs about as much as decoding a few frames.
 _MIN_SKIPPED = 8  # frames
@@ -48,8 +49,18 @@ class PyAVBackend:
 
     def timestamps(self) -> np.ndarray:
         """Timestamp of each frame that is shown, in ticks, by decoding all of them."""
-        found = [NO_TIMESTAMP if one.pts is None else one.pts for one in self._from_start()]
-        return np.array(found, np.int64)
+        survey = self.survey
+        packet_dts: list[int | None] = []
+        found = [(frame.pts, frame.dts) for frame in self._from_start(packet_dts)]
+        pts, output_dts = _ticks([one for one, _ in found]), _ticks([one for _, one in found])
+        return presentation_times(
+            survey.container,
+            pts,
+            output_dts,
+            _ticks(packet_dts),
+            survey.stated_end,
+            1 / float(survey.time_base),
+        )
 
     def _frames(self, numbers: np.ndarray) -> Generator[VideoFrame, None, None]:
         """The frames of rising numbers."""
@@ -101,13 +112,19 @@ class PyAVBackend:
                 start = nearest[part[0]].item() + skipped if seeks[part[0]] else None
                 yield start, timestamps[part]
 
-    def _from_start(self) -> Generator[VideoFrame, None, None]:
-        """The frames that are shown, in order, each compared with its packet's timestamp."""
+    def _from_start(
+        self, packet_dts: list[int | None] | None = None
+    ) -> Generator[VideoFrame, None, None]:
+        """The frames that are shown, in order, each compared with its packet's timestamp.
+
+        Args:
+            packet_dts: Takes the decode times of the packets.
+        """
         survey, index = self.survey, 0
         expected = zip(survey.timestamps.tolist(), survey.shown.tolist(), strict=True)
         with open_stream(survey.path, self.threads, index=survey.stream) as (container, stream):
             try:
-                for frame in _decode(survey, container, stream):
+                for frame in _decode(survey, container, stream, packet_dts):
                     whole, shown = not frame.is_corrupt, True
                     if survey.is_exact:
                         if frame.pts is not None and frame.pts < survey.timestamps[0]:
@@ -183,8 +200,19 @@ class _Run:
                 yield frame
 
 
-def _decode(survey: Survey, container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
+def _decode(
+    survey: Survey,
+    container: InputContainer,
+    stream: VideoStream,
+    packet_dts: list[int | None] | None,
+) -> Iterator[VideoFrame]:
     """Decoded frames; those of packets marked "discard" too if all are known, errors and all."""
     for packet in read_packets(survey.path, container, stream):
+        if packet_dts is not None:
+            packet_dts.append(packet.dts)
         yield from stream.decode(without_discard(packet) if survey.is_exact else packet)
     yield from stream.decode(None)
+
+
+def _ticks(times: list[int | None]) -> np.ndarray:
+    return np.array([NO_TIMESTAMP if time is None else time for time in times], np.int64)
