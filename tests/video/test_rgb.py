@@ -5,7 +5,6 @@ import av
 import numpy as np
 import pytest
 from av.video.reformatter import ColorRange
-
 from numbered import H264, write_video
 
 from taghead.errors import VideoError

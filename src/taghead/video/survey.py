@@ -65,6 +65,8 @@ class Survey:
         shown: Which of them are shown.
         seek_points: Packets from which decoding can start, `[S, 2]`: the timestamp of their frame,
             and where to seek for it, in ticks.
+        has_open_gops: Whether pictures before a keyframe may refer past it; False if only decoding
+            tells.
         num_packets: Number of packets; 0 if only decoding tells.
         container_frames: Number of frames that the container states; 0 if it states none.
         min_frames: How many frames decoding must show at least.
@@ -89,6 +91,7 @@ class Survey:
     timestamps: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
     shown: np.ndarray = field(default_factory=lambda: np.empty(0, bool))
     seek_points: np.ndarray = field(default_factory=lambda: np.empty((0, 2), np.int64))
+    has_open_gops: bool = False
     num_packets: int = 0
     container_frames: int = 0
     min_frames: int = 1
@@ -154,6 +157,7 @@ def _of_packets(path: Path, container: InputContainer, stream: VideoStream) -> S
     found: list[PacketInfo] = []
     keyframes: list[tuple[int | None, int | None]] = []
     first: Packet | None = None
+    has_open_gops = False
     for packet in read_packets(path, container, stream):
         first = first or packet
         counted = codec in ("vp8", "vp9")
@@ -163,6 +167,8 @@ def _of_packets(path: Path, container: InputContainer, stream: VideoStream) -> S
         found.append(PacketInfo(packet.pts, pictures, packet.is_discard))
         if packet.is_keyframe and bitstream.can_start(codec, memoryview(packet), width):
             keyframes.append((packet.pts, packet.dts))
+        if packet.is_keyframe and not bitstream.starts_anew(codec, memoryview(packet), width):
+            has_open_gops = True
     frame = _decode_alone(stream, first) if first is not None and first.is_keyframe else None
     inexact_reason = "a keyframe does not come first" if frame is None else ""
     if frame is not None and frame.interlaced_frame:
@@ -185,6 +191,7 @@ def _of_packets(path: Path, container: InputContainer, stream: VideoStream) -> S
         timestamps=timestamps,
         shown=shown,
         seek_points=seek_points(keyframes, timestamps, container.format.name.startswith("mov,")),
+        has_open_gops=has_open_gops,
         num_packets=len(found),
     )
 
