@@ -103,7 +103,8 @@ CUTS = {  # the file it is cut from, and its extension
     "cut.mkv": "closed GOPs.mkv",
     "cut hevc.mp4": "open hevc.mp4",
 }
-NOT_PROVED = ("open", "10 bit", "hevc", "av1", "avi", "mpeg", ".ts", ".flv", "turned", "cut", "repeated")
+NOT_PROVED = ("open", "10 bit", "hevc", "av1", "avi", "mpeg", ".ts", ".flv", "turned", "cut")
+NOT_PROVED += ("repeated",)
 
 
 @dataclass(frozen=True)

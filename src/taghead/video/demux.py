@@ -12,6 +12,7 @@ from av.video.stream import VideoStream
 
 from taghead.errors import VideoError
 from taghead.video.containers import check_complete
+from taghead.video.transport_stream import count_joins
 
 # Text that libavformat would draw as a video, and lists of other files.
 _TEXT_FORMATS = frozenset({"tty", "concat", "dash", "hls"})
@@ -88,12 +89,20 @@ def open_stream(
 def read_packets(path: Path, container: InputContainer, stream: VideoStream) -> Iterator[Packet]:
     """The packets of the video stream, in decoding order.
 
+    One is marked as corrupt at each join of a transport stream, though nothing is lost.
+
     Raises:
         VideoError: If one is damaged.
     """
+    num_corrupt = num_joins = 0
     for number, packet in enumerate(container.demux(stream)):
         if packet.is_corrupt:
-            raise VideoError(f"{path}: damaged or truncated at packet {number}")
+            if not num_corrupt and container.format.name == "mpegts":
+                codec = stream.codec_context.codec.canonical_name
+                num_joins = count_joins(path, stream.id, codec)
+            num_corrupt += 1
+            if num_corrupt > num_joins:
+                raise VideoError(f"{path}: damaged or truncated at packet {number}")
         if packet.size:  # an empty one would end decoding
             yield packet
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Generator, Iterator
 from contextlib import closing
+from typing import NamedTuple
 
 import av
 import numpy as np
@@ -19,6 +20,13 @@ from taghead.video.survey import Survey
 
 # A seek costs about as much as decoding a few frames.
 _MIN_SKIPPED = 8  # frames
+
+
+class _PacketTime(NamedTuple):
+    """Decode time of a packet, and whether two parts of a file are joined there."""
+
+    dts: int | None
+    is_at_join: bool
 
 
 class PyAVBackend:
@@ -50,14 +58,18 @@ class PyAVBackend:
     def timestamps(self) -> np.ndarray:
         """Timestamp of each frame that is shown, in ticks, by decoding all of them."""
         survey = self.survey
-        packet_dts: list[int | None] = []
-        found = [(frame.pts, frame.dts) for frame in self._from_start(packet_dts)]
+        packets: list[_PacketTime] = []
+        found = [(frame.pts, frame.dts) for frame in self._from_start(packets)]
+        if len(found) != len(packets) and any(packet.is_at_join for packet in packets):
+            raise VideoError(
+                f"{survey.path}: damaged: {len(packets)} packets give {len(found)} frames"
+            )
         pts, output_dts = _ticks([one for one, _ in found]), _ticks([one for _, one in found])
         return presentation_times(
             survey.container,
             pts,
             output_dts,
-            _ticks(packet_dts),
+            _ticks([packet.dts for packet in packets]),
             survey.stated_end,
             1 / float(survey.time_base),
         )
@@ -113,18 +125,18 @@ class PyAVBackend:
                 yield start, timestamps[part]
 
     def _from_start(
-        self, packet_dts: list[int | None] | None = None
+        self, packets: list[_PacketTime] | None = None
     ) -> Generator[VideoFrame, None, None]:
         """The frames that are shown, in order, each compared with its packet's timestamp.
 
         Args:
-            packet_dts: Takes the decode times of the packets.
+            packets: Takes what the packets state.
         """
         survey, index = self.survey, 0
         expected = zip(survey.timestamps.tolist(), survey.shown.tolist(), strict=True)
         with open_stream(survey.path, self.threads, index=survey.stream) as (container, stream):
             try:
-                for frame in _decode(survey, container, stream, packet_dts):
+                for frame in _decode(survey, container, stream, packets):
                     whole, shown = not frame.is_corrupt, True
                     if survey.is_exact:
                         if frame.pts is not None and frame.pts < survey.timestamps[0]:
@@ -204,12 +216,12 @@ def _decode(
     survey: Survey,
     container: InputContainer,
     stream: VideoStream,
-    packet_dts: list[int | None] | None,
+    packets: list[_PacketTime] | None,
 ) -> Iterator[VideoFrame]:
     """Decoded frames; those of packets marked "discard" too if all are known, errors and all."""
     for packet in read_packets(survey.path, container, stream):
-        if packet_dts is not None:
-            packet_dts.append(packet.dts)
+        if packets is not None:
+            packets.append(_PacketTime(packet.dts, packet.is_corrupt))
         yield from stream.decode(without_discard(packet) if survey.is_exact else packet)
     yield from stream.decode(None)
 
