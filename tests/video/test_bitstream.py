@@ -7,6 +7,7 @@ from numbered import H264, HEVC, VPX, packets_of, write_video
 from taghead.video import bitstream
 
 GOPS = "keyint=12:min-keyint=12"
+CLOSED_MPEG2 = {"g": "12", "bf": "2", "flags": "+cgop", "sc_threshold": "1000000000"}
 CLOSED_HEVC = {**HEVC, "x265-params": HEVC["x265-params"] + ":open-gop=0"}
 
 
@@ -20,7 +21,7 @@ CLOSED_HEVC = {**HEVC, "x265-params": HEVC["x265-params"] + ":open-gop=0"}
         ("libx265", CLOSED_HEVC, True),
         ("libx265", HEVC, False),
         ("mpeg2video", {"g": "12", "bf": "2"}, False),
-        ("mpeg2video", {"g": "12", "bf": "2", "flags": "+cgop", "sc_threshold": "1000000000"}, True),
+        ("mpeg2video", CLOSED_MPEG2, True),
     ],
 )
 def test_keyframes_of_closed_and_open_gops(
