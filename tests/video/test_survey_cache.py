@@ -36,7 +36,9 @@ def surveyed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the files that are surveyed from here on."""
     names: list[str] = []
     make = reader.make_survey
-    monkeypatch.setattr(reader, "make_survey", lambda path: names.append(path.name) or make(path))
+    monkeypatch.setattr(
+        reader, "make_survey", lambda path, *_: names.append(path.name) or make(path)
+    )
     return names
 
 

@@ -23,6 +23,7 @@ from taghead.video.demux import (
     without_discard,
 )
 from taghead.video.file_stamp import FileStamp, stamp_of
+from taghead.video.limits import MAX_PIXELS
 from taghead.video.packet_index import (
     PacketInfo,
     frame_timestamps,
@@ -117,23 +118,28 @@ class Survey:
         return self.stamp is not None and stamp_of(self.path) == self.stamp
 
 
-def survey(path: Path) -> Survey:
+def survey(path: Path, max_pixels: int = MAX_PIXELS) -> Survey:
     """Reads all packets of a file and decodes its first frame.
 
+    Args:
+        path: The video file.
+        max_pixels: The most pixels of a frame.
+
     Raises:
-        VideoError: If the file cannot be read as a video.
+        VideoError: If the file cannot be read as a video, or its frames are larger.
     """
     stamp = stamp_of(path)  # before reading: what is written meanwhile changes it
     check_file(path)
-    return replace(_survey_of(path), stamp=stamp)
+    return replace(_survey_of(path, max_pixels), stamp=stamp)
 
 
-def _survey_of(path: Path) -> Survey:
+def _survey_of(path: Path, max_pixels: int) -> Survey:
     if _may_be_exact(path):
-        with open_stream(path, 1, SKIP_DECODING) as (container, stream):
+        opened = open_stream(path, 1, SKIP_DECODING, max_pixels=max_pixels)
+        with opened as (container, stream):
             if _reason_for_doubt(container, stream) == "":
-                return _of_packets(path, container, stream)
-    with open_stream(path, 1) as (container, stream):
+                return _of_packets(path, container, stream, max_pixels)
+    with open_stream(path, 1, max_pixels=max_pixels) as (container, stream):
         return _of_first_frame(path, container, stream)
 
 
@@ -150,8 +156,10 @@ def _reason_for_doubt(container: InputContainer, stream: VideoStream) -> str:
     return "" if codec in _CODECS else f"its codec ({codec}) may hide frames"
 
 
-def _of_packets(path: Path, container: InputContainer, stream: VideoStream) -> Survey:
-    audio_start = _audio_start(path, container)
+def _of_packets(
+    path: Path, container: InputContainer, stream: VideoStream, max_pixels: int
+) -> Survey:
+    audio_start = _audio_start(path, container, max_pixels)
     codec = stream.codec_context.codec.canonical_name
     width = bitstream.length_bytes(codec, stream.codec_context.extradata)
     found: list[PacketInfo] = []
@@ -179,7 +187,7 @@ def _of_packets(path: Path, container: InputContainer, stream: VideoStream) -> S
     if frame is None or timestamps is None or shown is None:
         min_frames = 1 if frame is not None and frame.interlaced_frame else min_frames_shown(found)
         inexact_reason = inexact_reason or "its packets leave it open which frames are shown"
-        with open_stream(path, 1) as (container, stream):
+        with open_stream(path, 1, max_pixels=max_pixels) as (container, stream):
             return _of_first_frame(path, container, stream, inexact_reason, min_frames)
     first_frame = int(timestamps[shown][0]) * (stream.time_base or Fraction(1))
     return _survey(
@@ -248,13 +256,13 @@ def _decode_alone(stream: VideoStream, packet: Packet) -> VideoFrame | None:
     return frames[0] if frames else None
 
 
-def _audio_start(path: Path, container: InputContainer) -> Fraction | None:
+def _audio_start(path: Path, container: InputContainer, max_pixels: int) -> Fraction | None:
     """When audio starts, in seconds of the container's clock; None without audio.
 
     It is read before packets are read, which moves the times that libavformat states.
     """
     if any(stream.start_time is None for stream in container.streams.audio):
-        with open_stream(path, 1) as (probed, _):
+        with open_stream(path, 1, max_pixels=max_pixels) as (probed, _):
             return _start_time(probed.streams.audio)
     return _start_time(container.streams.audio)
 

@@ -15,6 +15,7 @@ from taghead.errors import VideoError
 from taghead.video import bitstream
 from taghead.video.demux import HEADER_ONLY, open_stream, read_packets, without_discard
 from taghead.video.frame_times import NO_TIMESTAMP, presentation_times
+from taghead.video.limits import MAX_PIXELS
 from taghead.video.rgb import RGBConverter
 from taghead.video.survey import Survey
 
@@ -40,19 +41,30 @@ class PyAVBackend:
     Args:
         survey: What is known about the file.
         threads: Decoding threads.
+        max_pixels: The most pixels of a frame.
     """
 
-    def __init__(self, survey: Survey, threads: int) -> None:
-        self.survey, self.threads = survey, threads
+    def __init__(self, survey: Survey, threads: int, max_pixels: int = MAX_PIXELS) -> None:
+        self.survey, self.threads, self.max_pixels = survey, threads, max_pixels
+
+    def read_each(
+        self, numbers: np.ndarray, height: int, width: int
+    ) -> Generator[np.ndarray, None, None]:
+        """Frames by rising number: see :class:`~taghead.video.decode.Backend`."""
+        convert = RGBConverter(height, width, self.survey.orientation)
+        with closing(self._frames(numbers)) as frames:
+            for frame in frames:
+                pictures = [convert(frame)]
+                del frame
+                yield pictures.pop()  # nothing of it is kept while the next one is decoded
 
     def read(self, wanted: np.ndarray, height: int, width: int) -> np.ndarray:
         """Frames by number: see :class:`~taghead.video.decode.Backend`."""
         pictures = np.empty((len(wanted), height, width, 3), np.uint8)
-        convert = RGBConverter(height, width, self.survey.orientation)
         numbers, positions = np.unique(wanted, return_inverse=True)
-        with closing(self._frames(numbers)) as frames:
-            for number, frame in enumerate(frames):
-                pictures[positions == number] = convert(frame)
+        with closing(self.read_each(numbers, height, width)) as found:
+            for number, picture in enumerate(found):
+                pictures[positions == number] = picture
         return pictures
 
     def timestamps(self) -> np.ndarray:
@@ -101,7 +113,7 @@ class PyAVBackend:
     def _by_seeking(self, timestamps: np.ndarray) -> Generator[VideoFrame, None, None]:
         """The frames of rising timestamps, each from the keyframe before it."""
         survey = self.survey
-        opened = open_stream(survey.path, self.threads, HEADER_ONLY, survey.stream)
+        opened = open_stream(survey.path, self.threads, HEADER_ONLY, survey.stream, self.max_pixels)
         with opened as (container, stream):
             for start, wanted in self._runs(timestamps):
                 pts, seek_to = (None, None) if start is None else survey.seek_points[start].tolist()
@@ -134,7 +146,10 @@ class PyAVBackend:
         """
         survey, index = self.survey, 0
         expected = zip(survey.timestamps.tolist(), survey.shown.tolist(), strict=True)
-        with open_stream(survey.path, self.threads, index=survey.stream) as (container, stream):
+        opened = open_stream(
+            survey.path, self.threads, index=survey.stream, max_pixels=self.max_pixels
+        )
+        with opened as (container, stream):
             try:
                 for frame in _decode(survey, container, stream, packets):
                     whole, shown = not frame.is_corrupt, True
