@@ -7,6 +7,7 @@ from typing import Any
 
 import av
 import numpy as np
+from av.bitstream import BitStreamFilterContext
 
 ROWS, COLUMNS = 3, 4
 HEIGHT, WIDTH = 120, 160
@@ -56,19 +57,21 @@ def write_video(
     size: tuple[int, int] = (HEIGHT, WIDTH),
     pix_fmt: str = "yuv420p",
     times: Sequence[int] | None = None,
+    time_base: Fraction = Fraction(1, 30),
     setup: Callable[[Any], None] = lambda stream: None,
 ) -> Path:
-    """Encode numbered frames at 30 per second, or at the given times in thirtieths."""
+    """Encode numbered frames at 30 per second, or at the given times in units of `time_base`."""
     with av.open(path, "w", options=container_options or {}) as container:
         if options is None:
             options = H264 if codec == "libx264" else {}
         stream = container.add_stream(codec, rate=30, options=options)
         (stream.height, stream.width), stream.pix_fmt = size, pix_fmt
+        stream.codec_context.time_base = time_base
         setup(stream)
         for number in range(frames):
             frame = av.VideoFrame.from_ndarray(draw(number, *size))
             frame.pts = times[number] if times else number
-            frame.time_base = Fraction(1, 30)
+            frame.time_base = time_base
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
     return path
@@ -91,6 +94,21 @@ def rewrite_packets(source: Path, target: Path, data: Sequence[bytes | None]) ->
                 new.pts, new.dts, new.duration = old.pts, old.dts, old.duration
                 new.time_base, new.is_keyframe, new.stream = old.time_base, old.is_keyframe, stream
                 writer.mux(new)
+    return target
+
+
+def remuxed(source: Path, target: Path) -> Path:
+    """Copy an MP4 file into another container without encoding it again."""
+    with av.open(source) as reader, av.open(target, "w") as writer:
+        origin = reader.streams.video[0]
+        stream = writer.add_stream_from_template(origin)
+        is_h264 = origin.codec_context.name == "h264"
+        name = "h264_mp4toannexb" if is_h264 else "null"  # other containers have start codes
+        convert = BitStreamFilterContext(name, origin, stream)
+        for packet in reader.demux(origin):
+            for converted in convert.filter(packet if packet.size else None):
+                converted.stream = stream
+                writer.mux(converted)
     return target
 
 

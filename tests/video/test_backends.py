@@ -19,6 +19,7 @@ from taghead.video.survey import survey
 needs_torchcodec = pytest.mark.skipif(
     not has_torchcodec(), reason="torchcodec, or FFmpeg's libraries for it, are not installed"
 )
+OPEN = {**H264, "x264-params": "open-gop=1:keyint=12:min-keyint=12"}
 OTHERS = ["decord", pytest.param("torchcodec", marks=needs_torchcodec)]
 
 
@@ -65,6 +66,8 @@ def test_what_auto_takes(h264: Path) -> None:
         ("avi", r"the packets of its container \(avi\) need not be whole frames"),
         ("mpeg4", r"its codec \(mpeg4\) may hide frames"),
         ("hevc", r"its codec is hevc, and only h264, vp8, vp9 are proved"),
+        ("open GOPs", r"its GOPs are open: pictures before a keyframe may refer past it"),
+        ("gradual refresh", r"its GOPs are open"),
         ("turned", r"it is turned by metadata"),
         ("ten bits", r"its pixels are yuv420p10le, and only 8-bit 4:2:0 is proved"),
     ],
@@ -77,6 +80,10 @@ def test_refusals(h264: Path, tmp_path: Path, kind: str, reason: str, backend: s
         write_video(path, 5, "mpeg4")
     elif kind == "hevc":
         write_video(path, 5, "libx265", options=HEVC)
+    elif kind == "open GOPs":
+        write_video(path, 50, options=OPEN)
+    elif kind == "gradual refresh":
+        write_video(path, 30, options={**H264, "bf": "0", "x264-params": "intra-refresh=1"})
     elif kind == "turned":
         write_video(path, 5, setup=lambda stream: stream.set_display_rotation(90))
     else:

@@ -1,3 +1,4 @@
+import time
 from pathlib import Path
 
 import pytest
@@ -52,3 +53,25 @@ def test_damage_that_the_demuxer_passes_over(tmp_path: Path, name: str, codec: s
     assert len(packets_of(path)) < 60
     with pytest.raises(VideoError, match=rf"^{path}: damaged: the container breaks at byte \d+$"):
         VideoReader(path)
+
+
+def nested(depth: int, whole: bytes) -> bytes:
+    """An AVI file with a list in a list in a list, before what it has."""
+    lists = b""
+    for _ in range(depth):
+        lists = b"LIST" + (4 + len(lists)).to_bytes(4, "little") + b"rec " + lists
+    body = b"AVI " + lists + whole[12:]
+    return b"RIFF" + len(body).to_bytes(4, "little") + body
+
+
+def test_lists_in_lists(tmp_path: Path) -> None:
+    whole = write_video(tmp_path / "a.avi", 20, "mpeg4").read_bytes()
+    path = tmp_path / "nested.avi"
+    path.write_bytes(nested(3, whole))
+    assert len(VideoReader(path)) == 20
+    for depth in (9, 500, 20_000):
+        path.write_bytes(nested(depth, whole))
+        start = time.perf_counter()
+        with pytest.raises(VideoError, match=rf"^{path}: damaged: the container breaks at byte"):
+            VideoReader(path)
+        assert time.perf_counter() - start < 1

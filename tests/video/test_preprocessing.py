@@ -1,9 +1,14 @@
 import json
 import pickle
+import subprocess
+import sys
+from collections.abc import Callable, Generator
 from dataclasses import FrozenInstanceError, replace
+from functools import partial
 from pathlib import Path
 from typing import get_args
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -167,13 +172,13 @@ def test_one_view_is_the_clip_of_a_test(h264: Path) -> None:
 
 
 def test_all_views_are_read_at_once(h264: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    read, asked = VideoReader.read, []
+    read_each, asked = VideoReader.read_each, []
 
-    def count(reader: VideoReader, indices: np.ndarray) -> np.ndarray:
+    def count(reader: VideoReader, indices: np.ndarray) -> Generator[np.ndarray, None, None]:
         asked.append(list(indices))
-        return read(reader, indices)
+        return read_each(reader, indices)
 
-    monkeypatch.setattr(VideoReader, "read", count)
+    monkeypatch.setattr(VideoReader, "read_each", count)
     views = replace(SMALL, sampling="dense", test_clips=10, test_crops=3)
     assert len(views.load_views(h264, Segment(0, 12, "frame"))) == 30
     assert asked == [list(range(12))]
@@ -256,3 +261,104 @@ def test_unknown_arguments_are_refused_by_name() -> None:
 def test_arguments_are_checked(arguments: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Preprocessing(**arguments)
+
+
+def odd(folder: Path) -> Path:
+    """Frames whose rows are padded in memory."""
+    return write_video(folder / "odd.mkv", 24, "ffv1", size=(121, 163))
+
+
+def turned(folder: Path) -> Path:
+    return write_video(
+        folder / "turned.mp4", 24, setup=lambda stream: stream.set_display_rotation(90)
+    )
+
+
+@pytest.mark.parametrize("make", [odd, turned])
+@pytest.mark.parametrize("train", [False, True])
+@pytest.mark.parametrize("resize", [48, 120, 200])
+def test_frames_resized_one_by_one_are_those_of_a_clip(
+    tmp_path: Path, make: Callable[[Path], Path], train: bool, resize: int
+) -> None:
+    """To the bit."""
+    path = make(tmp_path)
+    preprocessing = Preprocessing(
+        num_frames=30, resize=resize, crop=40, augment_ops=2, augment_magnitude=15
+    )
+    transform = preprocessing.train_transform() if train else preprocessing.test_transform()
+    frames = VideoReader(path).read(uniform_indices(24, 30))
+    for seed in range(3):
+        torch.manual_seed(seed)
+        expected = transform(torch.from_numpy(frames).permute(0, 3, 1, 2))
+        torch.manual_seed(seed)
+        assert torch.equal(preprocessing.load(path, train=train), expected)
+
+
+def test_frames_that_are_too_large_are_refused(h264: Path) -> None:
+    small = Preprocessing(num_frames=4, resize=32, crop=32, max_pixels=120 * 160 - 1)
+    message = rf"^{h264}: its frames of 160x120 have 19,200 pixels, more than max_pixels = 19,199$"
+    for load in (small.load, small.load_views, partial(VideoReader, max_pixels=19_199)):
+        with pytest.raises(VideoError, match=message):
+            load(h264)
+    assert replace(small, max_pixels=120 * 160).load(h264).shape == (3, 4, 32, 32)
+
+
+def test_clips_that_are_too_large_are_refused(h264: Path) -> None:
+    fits = Preprocessing(num_frames=4, resize=32, crop=32, max_clip_bytes=4 * 3 * 120 * 160)
+    assert fits.load(h264).shape == (3, 4, 32, 32)
+    over = replace(fits, max_clip_bytes=4 * 3 * 120 * 160 - 1)
+    message = rf"^{h264}: 4 frames of 160x120 take 230,400 bytes, more than max_clip.* = 230,399$"
+    for load in (over.load, over.load_views):
+        with pytest.raises(VideoError, match=message):
+            load(h264)
+    reader = VideoReader(h264, max_clip_bytes=4 * 3 * 120 * 160)
+    assert len(reader.read(range(4))) == 4
+    assert len(reader.read(range(16), size=(60, 80))) == 16
+    with pytest.raises(VideoError, match=r"5 frames of 160x120 take 288,000 bytes"):
+        reader.read(range(5))
+    # resized it is 256 times as large
+    with pytest.raises(VideoError, match=r"4 frames of 3413x2560 take"):
+        replace(fits, resize=2560).load(h264)
+
+
+def test_limits_are_no_part_of_what_a_clip_is() -> None:
+    assert not {"max_pixels", "max_clip_bytes"} & set(Preprocessing().to_dict())
+    raised = Preprocessing(max_pixels=2**30)
+    assert raised.to_dict()["max_pixels"] == 2**30
+    assert Preprocessing.from_dict(raised.to_dict()) == raised
+    for name in ("max_pixels", "max_clip_bytes"):
+        for value in (0, True, 1e9):
+            with pytest.raises(ValueError, match=rf"{name} must be a positive integer"):
+                Preprocessing(**{name: value})
+
+
+MEASURE = """
+import resource, sys
+from taghead.video import Preprocessing
+load = Preprocessing(num_frames=16, resize=64, crop=64, max_clip_bytes=2**34).load
+load(sys.argv[1])
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+load(sys.argv[2])
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+"""
+
+
+def test_memory_is_that_of_some_frames_not_of_a_clip(h264: Path, tmp_path: Path) -> None:
+    """Of 16 frames of 4096x4096, RGB pictures alone take 805 MB."""
+    path, options = tmp_path / "large.mp4", {"preset": "ultrafast", "crf": "40"}
+    with av.open(path, "w") as container:
+        stream = container.add_stream("libx264", rate=30, options=options)
+        stream.height, stream.width, stream.pix_fmt = 4096, 4096, "yuv420p"
+        frame = av.VideoFrame(4096, 4096, "yuv420p")
+        for plane in frame.planes:
+            plane.update(bytes([100]) * plane.buffer_size)
+        for pts in range(16):
+            frame.pts = pts
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    command = [sys.executable, "-c", MEASURE, str(h264), str(path)]
+    found = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert int(found.stdout) < 450
+    usual = Preprocessing(num_frames=64)
+    with pytest.raises(VideoError, match="64 frames of 4096x4096 take 3,221,225,472 bytes"):
+        usual.load(path)

@@ -12,12 +12,14 @@ from numbered import (
     HEVC,
     VPX,
     cut_by_stream_copy,
+    draw,
     number_of,
     numbers_of,
     packets_of,
     rewrite_packets,
     write_video,
 )
+from PIL import Image
 
 from taghead.errors import DataError, VideoError
 from taghead.video import VideoReader, read_frames
@@ -275,6 +277,57 @@ def test_awkward_names(h264: Path, tmp_path: Path) -> None:
         path.write_bytes(h264.read_bytes())
         assert numbers_of(read_frames(path, [5])) == [5]
         assert numbers_of(read_frames(str(path), [5])) == [5]
+
+
+@pytest.mark.parametrize("extension", ["png", "jpg"])
+def test_a_pattern_of_image_names_is_the_name_of_one_file(tmp_path: Path, extension: str) -> None:
+    for number in range(5):
+        Image.fromarray(draw(number)).save(tmp_path / f"img{number:03d}.{extension}")
+    for name in ("img%03d", "img*", "img%d"):
+        path = tmp_path / f"{name}.{extension}"
+        with pytest.raises(VideoError, match="no such file"):
+            VideoReader(path)
+        Image.fromarray(draw(77)).save(path)
+        reader = VideoReader(path)
+        assert numbers_of(reader.read(range(len(reader)))) == [77]
+        path.unlink()
+
+
+def test_a_frame_that_is_larger_than_the_first_is_damage(tmp_path: Path) -> None:
+    """What its header states is what is checked; decoders allocate no more than twice of it."""
+    large = write_video(tmp_path / "large.ts", 4, size=(720, 1280))
+    path = tmp_path / "joined.ts"
+    path.write_bytes(write_video(tmp_path / "small.ts", 4).read_bytes() + large.read_bytes())
+    assert len(VideoReader(path)) == 8
+    with pytest.raises(VideoError, match=rf"^{path}: damaged"):
+        VideoReader(path, max_pixels=120 * 160)
+    with pytest.raises(VideoError, match=r"1280x720 have 921,600 pixels, more than max_pixels ="):
+        VideoReader(large, max_pixels=1280 * 720 - 1)
+
+
+@pytest.mark.parametrize("device", ["/dev/zero", "/dev/null"])
+def test_devices_are_no_files(device: str) -> None:
+    if not os.path.exists(device):
+        pytest.skip("the system has no such device")
+    with pytest.raises(VideoError, match=rf"^{device}: is not a regular file$"):
+        VideoReader(device)
+
+
+def test_frames_one_by_one(h264: Path) -> None:
+    reader = VideoReader(h264)
+    everything = reader.read(range(90))
+    for backend in ("pyav", "decord"):
+        reader = VideoReader(h264, backend=backend)
+        for wanted in ([], [3], [0, 41, 42, 89]):
+            found = [frame.copy() for frame in reader.read_each(wanted)]
+            assert len(found) == len(wanted)
+            for frame, index in zip(found, wanted, strict=True):
+                assert np.array_equal(frame, everything[index])
+    for wanted in ([3, 3], [4, 2]):
+        with pytest.raises(ValueError, match="indices must rise, each greater than the one before"):
+            reader.read_each(wanted)
+    with pytest.raises(IndexError, match="frame 90 is out of range for 90 frames"):
+        reader.read_each([90])
 
 
 def make_fault(kind: str, h264: Path, folder: Path) -> tuple[Path, str]:

@@ -5,8 +5,10 @@ import av
 import numpy as np
 import pytest
 from av.video.reformatter import ColorRange
+from numbered import H264, write_video
 
 from taghead.errors import VideoError
+from taghead.video import VideoReader
 from taghead.video.rgb import Orientation, RGBConverter
 
 BT601, BT709 = 6, 1  # AVColorSpace
@@ -73,3 +75,44 @@ def test_refuses_a_slanted_picture() -> None:
     frame = SimpleNamespace(side_data={"DISPLAYMATRIX": matrix})
     with pytest.raises(VideoError, match=r"^clip\.mp4: .*multiple of 90 degrees$"):
         Orientation.of_frame(Path("clip.mp4"), frame)
+
+
+INTERLACED = {
+    "a.mp4": ("libx264", {**H264, "flags": "+ildct+ilme", "x264-params": "tff=1"}),
+    "a.mpg": ("mpeg2video", {"flags": "+ildct+ilme", "b": "2000k"}),
+}
+
+
+@pytest.mark.parametrize("name", INTERLACED)
+@pytest.mark.parametrize("size", [(60, 80), (52, 76), (120, 70), (250, 330)])
+def test_interlaced_frames_are_scaled_as_pictures(
+    tmp_path: Path, name: str, size: tuple[int, int]
+) -> None:
+    codec, options = INTERLACED[name]
+    path = write_video(tmp_path / name, 6, codec, options=options)
+    with av.open(path) as container:
+        assert all(frame.interlaced_frame for frame in container.decode(video=0))
+    reader = VideoReader(path)
+    whole, scaled = reader.read([1, 4]), reader.read([1, 4], size)
+    convert = RGBConverter(*size, Orientation())
+    for picture, small in zip(whole, scaled, strict=True):
+        assert np.array_equal(convert(av.VideoFrame.from_ndarray(picture, "rgb24")), small)
+
+
+def test_a_small_picture_of_two_fields_has_no_comb(tmp_path: Path) -> None:
+    """Fields that are black and white blend to gray."""
+    path = tmp_path / "a.mkv"
+    with av.open(path, "w") as container:
+        options = {"flags": "+ildct+ilme", "x264-params": "tff=1", "crf": "1"}
+        stream = container.add_stream("libx264", rate=30, options=options)
+        stream.height, stream.width, stream.pix_fmt = 128, 128, "yuv420p"
+        rows = np.where(np.arange(128) % 2, 235, 20).astype(np.uint8)
+        picture = np.broadcast_to(rows[:, None, None], (128, 128, 3)).copy()
+        for pts in range(4):
+            frame = av.VideoFrame.from_ndarray(picture, "rgb24")
+            frame.pts = pts
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    reader = VideoReader(path)
+    assert np.ptp(reader.read([1])[0, :, 64, 1].astype(int)) > 180
+    assert np.ptp(reader.read([1], size=(64, 64))[0, 4:-4, 32, 1].astype(int)) < 30

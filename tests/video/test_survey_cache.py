@@ -17,7 +17,8 @@ from numbered import HEVC, VPX, cut_by_stream_copy, numbers_of, write_video
 
 from taghead.errors import VideoError
 from taghead.video import Preprocessing, Segment, VideoReader, file_stamp, reader, survey_cache
-from taghead.video.survey import NO_TIMESTAMP, Survey
+from taghead.video.frame_times import NO_TIMESTAMP
+from taghead.video.survey import Survey
 from taghead.video.survey_cache import SurveyCache, num_bytes, survey_from_text, survey_to_text
 
 FASTSTART = {"movflags": "faststart"}
@@ -35,7 +36,9 @@ def surveyed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the files that are surveyed from here on."""
     names: list[str] = []
     make = reader.make_survey
-    monkeypatch.setattr(reader, "make_survey", lambda path: names.append(path.name) or make(path))
+    monkeypatch.setattr(
+        reader, "make_survey", lambda path, *_: names.append(path.name) or make(path)
+    )
     return names
 
 

@@ -11,8 +11,10 @@ from itertools import pairwise
 # H.264 (ISO/IEC 14496-10, table 7-1) and HEVC (ISO/IEC 23008-2, table 7-1) NAL unit types
 _H264_SLICE, _H264_IDR, _H264_SEI = 1, 5, 6
 _HEVC_RANDOM_ACCESS = range(16, 22)
+_HEVC_CRA = 21  # which pictures that are shown before it may refer past
 _RECOVERY_POINT = 6  # payload type of an SEI message
 _START_CODE = b"\x00\x00\x01"
+_MPEG_GROUP = 0xB8  # MPEG-1 and MPEG-2 (ISO/IEC 13818-2, 6.2.2.6): header of a group of pictures
 
 
 def length_bytes(codec: str, extradata: bytes | None) -> int:
@@ -50,6 +52,26 @@ def can_start(codec: str, data: memoryview, width: int) -> bool:
     return True
 
 
+def starts_anew(codec: str, data: memoryview, width: int) -> bool:
+    """Whether neither a keyframe nor what follows refers to anything before it (a closed GOP).
+
+    Args:
+        codec: Name of the codec.
+        data: A packet that the container marks as a keyframe.
+        width: The codec's :func:`length_bytes`; 0 if units begin with start codes.
+    """
+    if codec in ("mpeg1video", "mpeg2video"):
+        groups = [unit for unit in _start_code_units(data) if unit[0] == _MPEG_GROUP]
+        return bool(groups) and all(len(unit) > 4 and unit[4] & 0b01000000 for unit in groups)
+    if codec not in ("h264", "hevc"):
+        return can_start(codec, data, width)
+    units = _units(data, width) if width else _start_code_units(data)
+    if codec == "h264":
+        return any(unit[0] & 31 == _H264_IDR for unit in units)
+    kinds = {unit[0] >> 1 & 63 for unit in units}
+    return any(kind in _HEVC_RANDOM_ACCESS for kind in kinds) and _HEVC_CRA not in kinds
+
+
 def is_droppable(codec: str, data: memoryview, width: int) -> bool:
     """Whether no other picture refers to this one: H.264 states it in each of its slices."""
     if codec != "h264":
@@ -79,6 +101,12 @@ def _units(data: memoryview, width: int) -> Iterator[memoryview]:
         units.append(data[start : start + size])
         start += size
     return iter(units if start == len(data) and all(map(len, units)) else [])
+
+
+def _start_code_units(data: memoryview) -> list[memoryview]:
+    """What follows each start code, up to the next one."""
+    parts = bytes(data).split(_START_CODE)[1:]
+    return [memoryview(part) for part in parts if part]
 
 
 def _recovers_at_once(unit: memoryview) -> bool:

@@ -13,6 +13,7 @@ from taghead.errors import VideoError
 
 # Matroska element IDs (RFC 9559)
 _SEGMENT, _CLUSTER = 0x18538067, 0x1F43B675
+_MAX_LISTS = 8  # of an AVI file in one another: there is one, and one more for a record
 _IN_CLUSTER = frozenset({0xE7, 0x5854, 0xA7, 0xAB, 0xA3, 0xA0, 0xAF, 0xEC, 0xBF})
 
 
@@ -70,14 +71,22 @@ def _declared_avi(data: mmap.mmap) -> int:
 
 
 def _walk_riff(data: mmap.mmap, start: int, end: int) -> None:
-    while start + 8 <= end:
+    ends = [(end, 0)]  # of the lists around, and what pads them
+    while ends:
+        if start + 8 > ends[-1][0]:
+            start = sum(ends.pop())
+            continue
         kind, size = data[start : start + 4], int.from_bytes(data[start + 4 : start + 8], "little")
         after = start + 8 + size
-        if after > end or not kind.isascii():
+        if after > ends[-1][0] or not kind.isascii():
             raise _DisjointedError(start)
         if kind == b"LIST" and data[start + 8 : start + 12] in (b"movi", b"rec "):
-            _walk_riff(data, start + 12, after)
-        start = after + size % 2
+            if len(ends) > _MAX_LISTS:  # libavformat goes down by recursion
+                raise _DisjointedError(start)
+            ends.append((after, size % 2))
+            start += 12
+        else:
+            start = after + size % 2
 
 
 def _declared_matroska(data: mmap.mmap) -> int:

@@ -12,7 +12,10 @@ from av.video.stream import VideoStream
 
 from taghead.errors import VideoError
 from taghead.video.containers import check_complete
+from taghead.video.limits import MAX_PIXELS, check_pixels
+from taghead.video.transport_stream import count_joins
 
+_PADDING = 2**16  # pixels: decoders count what codecs add at the edges
 # Text that libavformat would draw as a video, and lists of other files.
 _TEXT_FORMATS = frozenset({"tty", "concat", "dash", "hls"})
 # Opening a file decodes frames of it to learn what containers of the survey's list state anyway.
@@ -43,7 +46,11 @@ def check_file(path: Path) -> None:
 
 @contextmanager
 def open_stream(
-    path: Path, threads: int, probing: dict[str, str] | None = None, index: int | None = None
+    path: Path,
+    threads: int,
+    probing: dict[str, str] | None = None,
+    index: int | None = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> Iterator[tuple[InputContainer, VideoStream]]:
     """A container and its video stream, ready to decode; all others are left out.
 
@@ -52,15 +59,24 @@ def open_stream(
         threads: Decoding threads.
         probing: Options that restrain what libavformat reads and decodes when it opens a file.
         index: Number of the stream; the best one if None.
+        max_pixels: The most pixels of a frame; decoders allocate no larger ones.
 
     Raises:
-        VideoError: If there is no video stream that can be decoded, or FFmpeg finds an error.
+        VideoError: If there is no video stream that can be decoded, its frames are too large, or
+            FFmpeg finds an error.
     """
+    limit = {"max_pixels": str(2 * max_pixels + _PADDING)}  # for a size that changes on the way
     try:
-        # "file:" keeps a colon in a name from being taken for a protocol
+        # "file:" keeps a colon in a name from being taken for a protocol, and the pattern type a %
+        # from being taken for a sequence of images
         container = av.open(
             f"file:{path}",
-            options={"protocol_whitelist": "file", **(probing or {})},
+            options={
+                "protocol_whitelist": "file",
+                "pattern_type": "none",
+                **limit,
+                **(probing or {}),
+            },
             metadata_errors="replace",
         )
     except av.FFmpegError as error:
@@ -74,6 +90,8 @@ def open_stream(
             raise VideoError(f"{path}: has no video stream")
         if stream.codec_context is None:
             raise VideoError(f"{path}: there is no decoder for its codec")
+        check_pixels(path, stream.height, stream.width, max_pixels)
+        stream.codec_context.options = limit
         for other in container.streams:
             if other is not stream:
                 other.discard = Discard.all
@@ -88,12 +106,20 @@ def open_stream(
 def read_packets(path: Path, container: InputContainer, stream: VideoStream) -> Iterator[Packet]:
     """The packets of the video stream, in decoding order.
 
+    One is marked as corrupt at each join of a transport stream, though nothing is lost.
+
     Raises:
         VideoError: If one is damaged.
     """
+    num_corrupt = num_joins = 0
     for number, packet in enumerate(container.demux(stream)):
         if packet.is_corrupt:
-            raise VideoError(f"{path}: damaged or truncated at packet {number}")
+            if not num_corrupt and container.format.name == "mpegts":
+                codec = stream.codec_context.codec.canonical_name
+                num_joins = count_joins(path, stream.id, codec)
+            num_corrupt += 1
+            if num_corrupt > num_joins:
+                raise VideoError(f"{path}: damaged or truncated at packet {number}")
         if packet.size:  # an empty one would end decoding
             yield packet
 

@@ -1,6 +1,7 @@
 """Preprocessing: how a video file becomes a clip tensor, as a description that can be stored."""
 
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import asdict, dataclass, fields
 from itertools import islice
 from os import PathLike
@@ -12,6 +13,7 @@ from torch import nn
 from torchvision.transforms import v2
 
 from taghead.video.augmentation import STRENGTHS, ClipAugment
+from taghead.video.limits import MAX_CLIP_BYTES, MAX_PIXELS, check_clip, check_limits
 from taghead.video.reader import VideoReader
 from taghead.video.sampling import Sampling, clip_indices, dense_span
 from taghead.video.segment import Segment
@@ -50,6 +52,9 @@ class Preprocessing:
         augment_ops: Operations of RandAugment that each training clip undergoes, the same in every
             frame (:class:`~taghead.video.augmentation.ClipAugment`); none mirrors it.
         augment_magnitude: How strong they are, 0 to 30.
+        max_pixels: The most pixels of a frame; a file with larger ones is refused.
+        max_clip_bytes: The most bytes of the frames of a clip as they are decoded, and of all views
+            once they are resized; a longer or larger one is refused.
 
     Raises:
         ValueError: If an argument is out of its range.
@@ -68,12 +73,15 @@ class Preprocessing:
     test_crops: int = 1
     augment_ops: int = 0
     augment_magnitude: int = 9
+    max_pixels: int = MAX_PIXELS
+    max_clip_bytes: int = MAX_CLIP_BYTES
 
     def __post_init__(self) -> None:
         for name in ("num_frames", "resize", "crop", "stride", "test_clips", "test_crops"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name} must be a positive integer (got {value!r})")
+        check_limits(self.max_pixels, self.max_clip_bytes)
         for name, most in {"augment_ops": None, "augment_magnitude": STRENGTHS - 1}.items():
             value = getattr(self, name)
             is_count = isinstance(value, int) and not isinstance(value, bool) and value >= 0
@@ -112,8 +120,12 @@ class Preprocessing:
         return dense_span(self.num_frames, self.stride)
 
     def to_dict(self) -> dict[str, Any]:
-        """The arguments, ready for JSON."""
-        return asdict(self)
+        """The arguments, ready for JSON.
+
+        Limits have no part in what a clip is: they are there if they are not the usual ones.
+        """
+        usual = {"max_pixels": MAX_PIXELS, "max_clip_bytes": MAX_CLIP_BYTES}
+        return {name: value for name, value in asdict(self).items() if usual.get(name) != value}
 
     @classmethod
     def from_dict(cls, arguments: Mapping[str, Any]) -> "Preprocessing":
@@ -133,18 +145,11 @@ class Preprocessing:
 
         Random numbers come from torch's global generator.
         """
-        cut: nn.Module = v2.CenterCrop(self.crop)
-        if self.random_crop:
-            cut = v2.RandomResizedCrop(self.crop, scale=(0.5, 1.0), ratio=(1.0, 1.0))
-        steps = [self._resize(), v2.RandomHorizontalFlip(self.flip), cut]
-        if self.augment_ops:
-            fill = tuple(round(255 * value) for value in self.mean)  # 0 once it is normalised
-            steps.append(ClipAugment(self.augment_ops, self.augment_magnitude, fill))
-        return nn.Sequential(*steps, self._clip())
+        return nn.Sequential(self._resize(), *self._train_steps())
 
     def test_transform(self) -> nn.Module:
         """Frames, uint8 `[T, 3, H, W]`, to a clip, float `[3, T, crop, crop]`, always the same."""
-        return nn.Sequential(self._resize(), v2.CenterCrop(self.crop), self._clip())
+        return nn.Sequential(self._resize(), *self._test_steps())
 
     def load(
         self,
@@ -164,10 +169,9 @@ class Preprocessing:
         Raises:
             VideoError: If the file cannot be read, or does not have the segment.
         """
-        with open_cached(path, survey) as reader:
-            frames = reader.read(self._indices(reader, segment, 1, train)[0])
-        transform = self.train_transform() if train else self.test_transform()
-        return transform(_pictures(frames))
+        with self._open(path, survey) as reader:
+            resized = self._read_resized(reader, self._indices(reader, segment, 1, train)[0])
+        return nn.Sequential(*(self._train_steps() if train else self._test_steps()))(resized)
 
     def load_views(
         self, path: str | PathLike[str], segment: Segment | None = None, survey: str = ""
@@ -184,10 +188,10 @@ class Preprocessing:
         Raises:
             VideoError: If the file cannot be read, or does not have the segment.
         """
-        with open_cached(path, survey) as reader:
+        with self._open(path, survey) as reader:
             wanted, indices = np.unique(self.test_indices(reader, segment), return_inverse=True)
-            frames = reader.read(wanted)
-        resized, to_clip = self._resize()(_pictures(frames)), self._clip()
+            resized = self._read_resized(reader, wanted)
+        to_clip = self._clip()
         return torch.stack(
             [to_clip(view) for clip in indices for view in self._crops(resized[clip])]
         )
@@ -214,13 +218,53 @@ class Preprocessing:
             width: The frame's.
             crop: Which of the `test_crops` squares.
         """
-        sizes = self._resize()(torch.zeros(1, 1, height, width, dtype=torch.uint8)).shape[2:]
+        sizes = self._resized_size(height, width)
         pixels = torch.stack(torch.meshgrid(*map(torch.arange, sizes), indexing="ij"))
         seen = next(islice(self._crops(pixels.unsqueeze(0)), crop, None))[0]
         first, last = seen[:, 0, 0].tolist(), (seen[:, -1, -1] + 1).tolist()
         return tuple(
             end / size for ends in (first, last) for end, size in zip(ends, sizes, strict=True)
         )
+
+    def _open(self, path: str | PathLike[str], survey: str) -> VideoReader:
+        return open_cached(path, survey, self.max_pixels, self.max_clip_bytes)
+
+    def _read_resized(self, reader: VideoReader, wanted: np.ndarray) -> torch.Tensor:
+        """Frames of a file, resized one by one as they are decoded: `[T, 3, H, W]`."""
+        numbers, positions = np.unique(wanted, return_inverse=True)
+        height, width = self._resized_size(reader.height, reader.width)
+        check_clip(reader.path, self.num_frames, reader.height, reader.width, self.max_clip_bytes)
+        check_clip(reader.path, len(wanted), height, width, self.max_clip_bytes)
+        # channels-last, as frames are decoded
+        resized = torch.empty(len(numbers), height, width, 3, dtype=torch.uint8).permute(0, 3, 1, 2)
+        resize = self._resize()
+        with closing(reader.read_each(numbers)) as frames:
+            targets = iter(resized)
+            for frame in frames:
+                picture = _pictures(np.ascontiguousarray(frame)[None])
+                next(targets).copy_(resize(picture)[0])
+                del frame, picture  # before the next one takes memory
+        return resized if len(numbers) == len(wanted) else resized[torch.from_numpy(positions)]
+
+    def _resized_size(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width of resized frames; no memory is taken for their pixels."""
+        frame = torch.empty(1, 1, height, width, dtype=torch.uint8, device="meta")
+        return tuple(self._resize()(frame).shape[2:])
+
+    def _train_steps(self) -> list[nn.Module]:
+        """What follows the resizing."""
+        cut: nn.Module = v2.CenterCrop(self.crop)
+        if self.random_crop:
+            cut = v2.RandomResizedCrop(self.crop, scale=(0.5, 1.0), ratio=(1.0, 1.0))
+        steps = [v2.RandomHorizontalFlip(self.flip), cut]
+        if self.augment_ops:
+            fill = tuple(round(255 * value) for value in self.mean)  # 0 once it is normalised
+            steps.append(ClipAugment(self.augment_ops, self.augment_magnitude, fill))
+        return [*steps, self._clip()]
+
+    def _test_steps(self) -> list[nn.Module]:
+        """What follows the resizing."""
+        return [v2.CenterCrop(self.crop), self._clip()]
 
     def _indices(
         self, reader: VideoReader, segment: Segment | None, num_clips: int, train: bool

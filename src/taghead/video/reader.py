@@ -2,7 +2,7 @@
 
 import multiprocessing
 import os
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
 from dataclasses import replace
 from fractions import Fraction
 from os import PathLike
@@ -14,10 +14,19 @@ import numpy as np
 from taghead.errors import VideoError
 from taghead.video.decode import BACKENDS, BackendName, choose_backend
 from taghead.video.decode.pyav import PyAVBackend
-from taghead.video.survey import NO_TIMESTAMP, Survey
+from taghead.video.frame_times import NO_TIMESTAMP
+from taghead.video.limits import (
+    MAX_CLIP_BYTES,
+    MAX_PIXELS,
+    check_clip,
+    check_limits,
+    check_pixels,
+)
+from taghead.video.survey import Survey
 from taghead.video.survey import survey as make_survey
 
 _LARGE = 1280 * 720  # pixels of a frame, from which more than one thread pays
+_HUGE = 4096 * 4096  # pixels, above which the frames that threads hold take too much memory
 _MOST_THREADS = 4
 
 
@@ -44,11 +53,13 @@ class VideoReader:
     Args:
         path: The video file.
         threads: Decoding threads; None takes one for each core, up to 4, for frames of 1280x720
-            and more, and one for smaller frames and in processes that load data.
+            to 4096x4096, and one for others and in processes that load data.
         backend: What decodes: `pyav`; `decord` or `torchcodec` (an extra), which refuse files on
             which they are not proved to be right; or the one that `auto` finds best for the file.
         survey: A survey of the file from before. It is used if the file has not changed since;
             otherwise another one is made.
+        max_pixels: The most pixels of a frame; a file with larger ones is refused.
+        max_clip_bytes: The most bytes of the pictures that :meth:`read` returns.
 
     Attributes:
         backend: The backend taken.
@@ -62,7 +73,8 @@ class VideoReader:
         survey: What is known of the file.
 
     Raises:
-        VideoError: If the file cannot be read as a video, or not by the backend asked for.
+        VideoError: If the file cannot be read as a video, or not by the backend asked for, or its
+            frames are too large.
     """
 
     def __init__(
@@ -71,29 +83,37 @@ class VideoReader:
         threads: int | None = None,
         backend: BackendName = "auto",
         survey: Survey | None = None,
+        max_pixels: int = MAX_PIXELS,
+        max_clip_bytes: int = MAX_CLIP_BYTES,
     ) -> None:
+        check_limits(max_pixels, max_clip_bytes)
         if threads is not None and threads < 1:
             raise ValueError(f"threads must be a positive integer (got {threads})")
         if backend not in BACKENDS:
             raise ValueError(f"backend must be one of {BACKENDS} (got {backend!r})")
         self.path = Path(path)
         valid = survey is not None and survey.path == self.path and survey.is_valid()
-        known = survey if valid and survey is not None else make_survey(self.path)
+        known = survey if valid and survey is not None else make_survey(self.path, max_pixels)
+        check_pixels(self.path, known.height, known.width, max_pixels)
+        self.max_pixels, self.max_clip_bytes = max_pixels, max_clip_bytes
         self.threads = threads or _threads_for(known.height * known.width)
-        self.backend, self.reason, self._backend = choose_backend(backend, known, self.threads)
+        self.backend, self.reason, self._backend = choose_backend(
+            backend, known, self.threads, max_pixels
+        )
         if not known.is_exact and known.decoded is None:
-            known = replace(known, decoded=PyAVBackend(known, self.threads).timestamps())
+            known = replace(known, decoded=self._decoded_times(known))
         timestamps = known.shown_timestamps
         if len(timestamps) < known.min_frames:
             raise VideoError(
                 f"{path}: damaged: only {len(timestamps)} of {known.min_frames} frames"
             )
         self.survey = known
-        self.codec, self.fps = known.codec, known.fps
+        self.codec = known.codec
         self.height, self.width = known.orientation.swap(known.height, known.width)
         self._length = len(timestamps)
         self.times = self._seconds(timestamps)
-        self.duration = float(self.times[-1]) + (1 / self.fps if self.fps else 0.0)
+        self.fps = self._rate()
+        self.duration = self._end()
 
     def __enter__(self) -> "VideoReader":
         return self
@@ -117,13 +137,34 @@ class VideoReader:
 
         Raises:
             IndexError: If a number is negative or beyond the last frame.
-            VideoError: If a frame up to the last one asked for cannot be decoded.
+            VideoError: If a frame up to the last one asked for cannot be decoded, or they take more
+                than `max_clip_bytes`.
         """
         wanted = self._checked(indices)
         height, width = (self.height, self.width) if size is None else size
         if min(height, width) < 1:
             raise ValueError(f"size must be two positive integers (got {size})")
+        check_clip(self.path, len(wanted), height, width, self.max_clip_bytes)
         return self._backend.read(wanted, height, width)
+
+    def read_each(self, indices: Iterable[int]) -> Generator[np.ndarray, None, None]:
+        """Frames by rising number, one by one as they are decoded: memory is that of one.
+
+        Args:
+            indices: Frame numbers, from 0 to `len(reader) - 1`, each greater than the one before.
+
+        Shapes:
+            - **each** `[H, W, 3]`, uint8 RGB, valid until the next one
+
+        Raises:
+            ValueError: If numbers do not rise.
+            IndexError: If a number is negative or beyond the last frame.
+            VideoError: If a frame up to the last one asked for cannot be decoded.
+        """
+        wanted = self._checked(indices)
+        if (np.diff(wanted) <= 0).any():
+            raise ValueError("indices must rise, each greater than the one before")
+        return self._backend.read_each(wanted, self.height, self.width)
 
     def frames_between(self, start_sec: float, end_sec: float | None = None) -> range:
         """Numbers of the frames whose display begins in `[start_sec, end_sec)`.
@@ -145,18 +186,42 @@ class VideoReader:
             )
         return range(first, stop)
 
+    def _decoded_times(self, survey: Survey) -> np.ndarray:
+        return PyAVBackend(survey, self.threads, self.max_pixels).timestamps()
+
     def _seconds(self, timestamps: np.ndarray) -> np.ndarray:
-        known = timestamps[timestamps != NO_TIMESTAMP]
-        if len(known) < len(timestamps) or (np.diff(known) <= 0).any():  # AVI counts frames
-            num_frames = len(timestamps)
-            return np.arange(num_frames) / self.fps if self.fps else np.zeros(num_frames)
+        num_frames, rate = len(timestamps), self.survey.fps
+        if (timestamps == NO_TIMESTAMP).any():  # a raw bitstream states none
+            return np.arange(num_frames) / rate if rate else np.zeros(num_frames)
         unit = self.survey.time_base
-        # AVI states decoding times, which are before those of display by the decoder's delay
-        is_avi = self.survey.container == "avi"
-        start = Fraction(known[0].item()) if is_avi else self.survey.start_time / unit  # in ticks
+        start = self.survey.start_time / unit  # in ticks
+        if self.survey.decoded is not None:
+            start = min(start, Fraction(int(timestamps[0])))
         if start.denominator == 1:  # then all numbers are exact up to one division
-            return (known - start.numerator) * unit.numerator / unit.denominator
-        return (known - float(start)) * float(unit)
+            return (timestamps - start.numerator) * unit.numerator / unit.denominator
+        return (timestamps - float(start)) * float(unit)
+
+    def _rate(self) -> float:
+        """Frames per second as stated, unless what is counted as frames cannot be frames.
+
+        A container may count packets without a frame: empty ones in AVI, hidden ones in WebM.
+        """
+        stated, span = self.survey.fps, float(self.times[-1] - self.times[0])
+        if not stated or not span > 0:
+            return stated
+        measured = (len(self) - 1) / span
+        tolerance = 0.5 if self.survey.decoded is None else 0.01
+        return measured if abs(stated / measured - 1) > tolerance else stated
+
+    def _end(self) -> float:
+        """End of the last frame in seconds; AVI states it, which counts frames in its rate."""
+        survey, last = self.survey, float(self.times[-1])
+        tick = 1 / survey.fps if survey.fps else 0.0
+        stated = float(survey.stated_end * survey.time_base - survey.start_time)
+        longest = max(np.diff(self.times).max(initial=0), tick)
+        if survey.container == "avi" and last < stated <= last + longest + tick / 2:
+            return stated
+        return last + tick
 
     def _checked(self, indices: Iterable[int]) -> np.ndarray:
         wanted = np.array(list(indices))
@@ -188,7 +253,7 @@ def read_frames(
 
 def _threads_for(pixels: int) -> int:
     """Threads for frames of a size: processes that load data share the cores among themselves."""
-    if pixels < _LARGE or multiprocessing.parent_process() is not None:
+    if not _LARGE <= pixels <= _HUGE or multiprocessing.parent_process() is not None:
         return 1
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return min(_MOST_THREADS, cores or 1)

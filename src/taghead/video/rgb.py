@@ -76,7 +76,8 @@ class RGBConverter:
     """Decoded frames to RGB arrays, with one swscale context for all frames of a video.
 
     Colour matrix and range are those that the frame states; unstated, they are BT.601 and
-    limited range, as players take them.
+    limited range, as players take them. Interlaced frames are scaled as whole pictures: swscale
+    would scale each field by itself, so that the small picture kept the comb of the two.
 
     Args:
         height: Height of the pictures.
@@ -93,12 +94,20 @@ class RGBConverter:
         self._reformatter = VideoReformatter()
 
     def __call__(self, frame: VideoFrame) -> np.ndarray:
-        rgb = self._reformatter.reformat(
-            frame, self.width, self.height, "rgb24", interpolation=_METHOD, threads=1
-        )
-        plane = rgb.planes[0]
-        rows = np.frombuffer(memoryview(plane), np.uint8).reshape(self.height, plane.line_size)
-        picture = rows[:, : 3 * self.width].reshape(self.height, self.width, 3)
+        whole = frame
+        if frame.interlaced_frame and (frame.height, frame.width) != (self.height, self.width):
+            # colours, which are subsampled by field, are converted by field; the copy has no fields
+            picture = self._picture(frame, frame.height, frame.width)
+            whole = VideoFrame.from_ndarray(np.ascontiguousarray(picture), "rgb24")
+        picture = self._picture(whole, self.height, self.width)
         if frame.format.name.startswith("gray") and frame.color_range == ColorRange.MPEG:
             picture = _LIMITED_TO_FULL[picture]
         return self.orientation.apply(picture)
+
+    def _picture(self, frame: VideoFrame, height: int, width: int) -> np.ndarray:
+        rgb = self._reformatter.reformat(
+            frame, width, height, "rgb24", interpolation=_METHOD, threads=1
+        )
+        plane = rgb.planes[0]
+        rows = np.frombuffer(memoryview(plane), np.uint8).reshape(height, plane.line_size)
+        return rows[:, : 3 * width].reshape(height, width, 3)

@@ -23,6 +23,7 @@ from taghead.video.demux import (
     without_discard,
 )
 from taghead.video.file_stamp import FileStamp, stamp_of
+from taghead.video.limits import MAX_PIXELS
 from taghead.video.packet_index import (
     PacketInfo,
     frame_timestamps,
@@ -31,8 +32,6 @@ from taghead.video.packet_index import (
     seek_points,
 )
 from taghead.video.rgb import Orientation
-
-NO_TIMESTAMP = np.iinfo(np.int64).min  # as FFmpeg's AV_NOPTS_VALUE
 
 # In these containers and codecs, a packet shows one frame unless it is marked "discard", or none
 # if its header says so. MPEG-2/4 skip frames in secret; AVI and MPEG-TS may split or join them.
@@ -67,9 +66,12 @@ class Survey:
         shown: Which of them are shown.
         seek_points: Packets from which decoding can start, `[S, 2]`: the timestamp of their frame,
             and where to seek for it, in ticks.
+        has_open_gops: Whether pictures before a keyframe may refer past it; False if only decoding
+            tells.
         num_packets: Number of packets; 0 if only decoding tells.
         container_frames: Number of frames that the container states; 0 if it states none.
         min_frames: How many frames decoding must show at least.
+        stated_end: End of the video stream that the container states, in ticks; 0 if none.
         inexact_reason: Why packets do not tell which frames there are; empty if they do.
         decoded: Where packets do not tell: the timestamp of each frame shown, in ticks, found by
             decoding all of them, `NO_TIMESTAMP` where a frame has none; None if not decoded yet.
@@ -90,9 +92,11 @@ class Survey:
     timestamps: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
     shown: np.ndarray = field(default_factory=lambda: np.empty(0, bool))
     seek_points: np.ndarray = field(default_factory=lambda: np.empty((0, 2), np.int64))
+    has_open_gops: bool = False
     num_packets: int = 0
     container_frames: int = 0
     min_frames: int = 1
+    stated_end: int = 0
     inexact_reason: str = ""
     decoded: np.ndarray | None = None
     stamp: FileStamp | None = None
@@ -114,23 +118,28 @@ class Survey:
         return self.stamp is not None and stamp_of(self.path) == self.stamp
 
 
-def survey(path: Path) -> Survey:
+def survey(path: Path, max_pixels: int = MAX_PIXELS) -> Survey:
     """Reads all packets of a file and decodes its first frame.
 
+    Args:
+        path: The video file.
+        max_pixels: The most pixels of a frame.
+
     Raises:
-        VideoError: If the file cannot be read as a video.
+        VideoError: If the file cannot be read as a video, or its frames are larger.
     """
     stamp = stamp_of(path)  # before reading: what is written meanwhile changes it
     check_file(path)
-    return replace(_survey_of(path), stamp=stamp)
+    return replace(_survey_of(path, max_pixels), stamp=stamp)
 
 
-def _survey_of(path: Path) -> Survey:
+def _survey_of(path: Path, max_pixels: int) -> Survey:
     if _may_be_exact(path):
-        with open_stream(path, 1, SKIP_DECODING) as (container, stream):
+        opened = open_stream(path, 1, SKIP_DECODING, max_pixels=max_pixels)
+        with opened as (container, stream):
             if _reason_for_doubt(container, stream) == "":
-                return _of_packets(path, container, stream)
-    with open_stream(path, 1) as (container, stream):
+                return _of_packets(path, container, stream, max_pixels)
+    with open_stream(path, 1, max_pixels=max_pixels) as (container, stream):
         return _of_first_frame(path, container, stream)
 
 
@@ -147,13 +156,16 @@ def _reason_for_doubt(container: InputContainer, stream: VideoStream) -> str:
     return "" if codec in _CODECS else f"its codec ({codec}) may hide frames"
 
 
-def _of_packets(path: Path, container: InputContainer, stream: VideoStream) -> Survey:
-    audio_start = _audio_start(path, container)
+def _of_packets(
+    path: Path, container: InputContainer, stream: VideoStream, max_pixels: int
+) -> Survey:
+    audio_start = _audio_start(path, container, max_pixels)
     codec = stream.codec_context.codec.canonical_name
     width = bitstream.length_bytes(codec, stream.codec_context.extradata)
     found: list[PacketInfo] = []
     keyframes: list[tuple[int | None, int | None]] = []
     first: Packet | None = None
+    has_open_gops = False
     for packet in read_packets(path, container, stream):
         first = first or packet
         counted = codec in ("vp8", "vp9")
@@ -163,6 +175,8 @@ def _of_packets(path: Path, container: InputContainer, stream: VideoStream) -> S
         found.append(PacketInfo(packet.pts, pictures, packet.is_discard))
         if packet.is_keyframe and bitstream.can_start(codec, memoryview(packet), width):
             keyframes.append((packet.pts, packet.dts))
+        if packet.is_keyframe and not bitstream.starts_anew(codec, memoryview(packet), width):
+            has_open_gops = True
     frame = _decode_alone(stream, first) if first is not None and first.is_keyframe else None
     inexact_reason = "a keyframe does not come first" if frame is None else ""
     if frame is not None and frame.interlaced_frame:
@@ -173,7 +187,7 @@ def _of_packets(path: Path, container: InputContainer, stream: VideoStream) -> S
     if frame is None or timestamps is None or shown is None:
         min_frames = 1 if frame is not None and frame.interlaced_frame else min_frames_shown(found)
         inexact_reason = inexact_reason or "its packets leave it open which frames are shown"
-        with open_stream(path, 1) as (container, stream):
+        with open_stream(path, 1, max_pixels=max_pixels) as (container, stream):
             return _of_first_frame(path, container, stream, inexact_reason, min_frames)
     first_frame = int(timestamps[shown][0]) * (stream.time_base or Fraction(1))
     return _survey(
@@ -185,6 +199,7 @@ def _of_packets(path: Path, container: InputContainer, stream: VideoStream) -> S
         timestamps=timestamps,
         shown=shown,
         seek_points=seek_points(keyframes, timestamps, container.format.name.startswith("mov,")),
+        has_open_gops=has_open_gops,
         num_packets=len(found),
     )
 
@@ -230,6 +245,7 @@ def _survey(
         frame.format.name,
         Orientation.of_frame(path, frame),
         container_frames=stream.frames,
+        stated_end=(stream.start_time or 0) + (stream.duration or 0) if stream.duration else 0,
         **index,
     )
 
@@ -240,13 +256,13 @@ def _decode_alone(stream: VideoStream, packet: Packet) -> VideoFrame | None:
     return frames[0] if frames else None
 
 
-def _audio_start(path: Path, container: InputContainer) -> Fraction | None:
+def _audio_start(path: Path, container: InputContainer, max_pixels: int) -> Fraction | None:
     """When audio starts, in seconds of the container's clock; None without audio.
 
     It is read before packets are read, which moves the times that libavformat states.
     """
     if any(stream.start_time is None for stream in container.streams.audio):
-        with open_stream(path, 1) as (probed, _):
+        with open_stream(path, 1, max_pixels=max_pixels) as (probed, _):
             return _start_time(probed.streams.audio)
     return _start_time(container.streams.audio)
 

@@ -21,6 +21,7 @@ import av
 import numpy as np
 
 from taghead.video.file_stamp import stamp_of
+from taghead.video.limits import MAX_CLIP_BYTES, MAX_PIXELS
 from taghead.video.reader import VideoReader
 from taghead.video.rgb import Orientation
 from taghead.video.survey import Survey
@@ -46,12 +47,20 @@ class SurveyCache:
     def __len__(self) -> int:
         return len(self._surveys)
 
-    def open(self, path: str | PathLike[str], stored: str = "") -> VideoReader:
+    def open(
+        self,
+        path: str | PathLike[str],
+        stored: str = "",
+        max_pixels: int = MAX_PIXELS,
+        max_clip_bytes: int = MAX_CLIP_BYTES,
+    ) -> VideoReader:
         """A reader of a file, from a survey that is known if the file is still the same.
 
         Args:
             path: The video file.
             stored: A survey as :func:`survey_to_text` gives it; empty if there is none.
+            max_pixels: As of :class:`VideoReader`.
+            max_clip_bytes: As of :class:`VideoReader`.
 
         Raises:
             VideoError: If the file cannot be read as a video.
@@ -63,7 +72,9 @@ class SurveyCache:
                 self._num_bytes -= num_bytes(known)
         if known is None and stored:
             known = survey_from_text(stored, path)
-        reader = VideoReader(path, survey=known)
+        reader = VideoReader(
+            path, survey=known, max_pixels=max_pixels, max_clip_bytes=max_clip_bytes
+        )
         self._add(reader.survey)
         return reader
 
@@ -83,9 +94,14 @@ class SurveyCache:
 _CACHE = SurveyCache()
 
 
-def open_cached(path: str | PathLike[str], stored: str = "") -> VideoReader:
+def open_cached(
+    path: str | PathLike[str],
+    stored: str = "",
+    max_pixels: int = MAX_PIXELS,
+    max_clip_bytes: int = MAX_CLIP_BYTES,
+) -> VideoReader:
     """A reader of a file, by this process's cache: see :meth:`SurveyCache.open`."""
-    return _CACHE.open(path, stored)
+    return _CACHE.open(path, stored, max_pixels, max_clip_bytes)
 
 
 def num_bytes(survey: Survey) -> int:
@@ -173,4 +189,4 @@ def _digest(path: Path) -> str:
 
 def _versions() -> str:
     ffmpeg = getattr(av, "ffmpeg_version_info", "unknown")
-    return f"survey 1, PyAV {av.__version__}, FFmpeg {ffmpeg}"
+    return f"survey 2, PyAV {av.__version__}, FFmpeg {ffmpeg}"

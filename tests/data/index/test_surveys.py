@@ -37,7 +37,9 @@ def dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def surveyed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     names: list[str] = []
     make = reader.make_survey
-    monkeypatch.setattr(reader, "make_survey", lambda path: names.append(path.name) or make(path))
+    monkeypatch.setattr(
+        reader, "make_survey", lambda path, *_: names.append(path.name) or make(path)
+    )
     return names
 
 

@@ -4,10 +4,12 @@ It imports `taghead.video.survey` and what lies below it; a backend's library is
 used.
 """
 
+from collections.abc import Generator
 from typing import Literal, Protocol, get_args
 
 import numpy as np
 
+from taghead.video.limits import MAX_PIXELS
 from taghead.video.survey import Survey
 
 BackendName = Literal["auto", "pyav", "decord", "torchcodec"]
@@ -16,6 +18,24 @@ BACKENDS = get_args(BackendName)
 
 class Backend(Protocol):
     """Reads frames of a file with a survey, or refuses it with a `VideoError`."""
+
+    def read_each(
+        self, numbers: np.ndarray, height: int, width: int
+    ) -> Generator[np.ndarray, None, None]:
+        """Frames by rising number, one by one.
+
+        Args:
+            numbers: Frame numbers, as the survey counts, each one greater than the one before.
+            height: Height of the pictures.
+            width: Width of the pictures.
+
+        Shapes:
+            - **each** `[height, width, 3]`, uint8 RGB, valid until the next one
+
+        Raises:
+            VideoError: If a frame that is needed cannot be decoded.
+        """
+        ...
 
     def read(self, wanted: np.ndarray, height: int, width: int) -> np.ndarray:
         """Frames by number, in the order asked for.
@@ -34,7 +54,9 @@ class Backend(Protocol):
         ...
 
 
-def choose_backend(name: BackendName, survey: Survey, threads: int) -> tuple[str, str, Backend]:
+def choose_backend(
+    name: BackendName, survey: Survey, threads: int, max_pixels: int = MAX_PIXELS
+) -> tuple[str, str, Backend]:
     """The backend of a name: the name of the one taken, why it is taken, and the backend.
 
     `auto` is `pyav` on every file: it was measured to be as fast as the others on those that they
@@ -54,4 +76,4 @@ def choose_backend(name: BackendName, survey: Survey, threads: int) -> tuple[str
 
         return name, "it was asked for", TorchCodecBackend(survey, threads)
     reason = "it was asked for" if name == "pyav" else "it is right on every file, and as fast"
-    return "pyav", reason, PyAVBackend(survey, threads)
+    return "pyav", reason, PyAVBackend(survey, threads, max_pixels)

@@ -28,6 +28,8 @@ def check_allowed(backend: str, survey: Survey) -> None:
         reason = survey.inexact_reason
     elif survey.codec not in _CODECS:
         reason = f"its codec is {survey.codec}, and only {', '.join(sorted(_CODECS))} are proved"
+    elif survey.has_open_gops:
+        reason = "its GOPs are open: pictures before a keyframe may refer past it"
     elif not survey.shown.all():
         reason = "it was cut without encoding it again: frames of it are not to be shown"
     elif survey.num_packets != num_frames:

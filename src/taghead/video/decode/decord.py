@@ -1,5 +1,7 @@
 """Decoding with decord2, on the files of the allowlist."""
 
+from collections.abc import Generator
+
 import numpy as np
 
 from taghead.errors import VideoError, first_line
@@ -25,6 +27,12 @@ class DecordBackend:
     def __init__(self, survey: Survey, threads: int) -> None:
         check_allowed("decord", survey)
         self.survey, self.threads = survey, threads
+
+    def read_each(
+        self, numbers: np.ndarray, height: int, width: int
+    ) -> Generator[np.ndarray, None, None]:
+        """Frames by rising number: see :class:`~taghead.video.decode.Backend`."""
+        yield from self.read(numbers, height, width)
 
     def read(self, wanted: np.ndarray, height: int, width: int) -> np.ndarray:
         """Frames by number: see :class:`~taghead.video.decode.Backend`."""

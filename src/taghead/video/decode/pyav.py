@@ -2,6 +2,7 @@
 
 from collections.abc import Generator, Iterator
 from contextlib import closing
+from typing import NamedTuple
 
 import av
 import numpy as np
@@ -13,11 +14,20 @@ from av.video.stream import VideoStream
 from taghead.errors import VideoError
 from taghead.video import bitstream
 from taghead.video.demux import HEADER_ONLY, open_stream, read_packets, without_discard
+from taghead.video.frame_times import NO_TIMESTAMP, presentation_times
+from taghead.video.limits import MAX_PIXELS
 from taghead.video.rgb import RGBConverter
-from taghead.video.survey import NO_TIMESTAMP, Survey
+from taghead.video.survey import Survey
 
 # A seek costs about as much as decoding a few frames.
 _MIN_SKIPPED = 8  # frames
+
+
+class _PacketTime(NamedTuple):
+    """Decode time of a packet, and whether two parts of a file are joined there."""
+
+    dts: int | None
+    is_at_join: bool
 
 
 class PyAVBackend:
@@ -31,25 +41,50 @@ class PyAVBackend:
     Args:
         survey: What is known about the file.
         threads: Decoding threads.
+        max_pixels: The most pixels of a frame.
     """
 
-    def __init__(self, survey: Survey, threads: int) -> None:
-        self.survey, self.threads = survey, threads
+    def __init__(self, survey: Survey, threads: int, max_pixels: int = MAX_PIXELS) -> None:
+        self.survey, self.threads, self.max_pixels = survey, threads, max_pixels
+
+    def read_each(
+        self, numbers: np.ndarray, height: int, width: int
+    ) -> Generator[np.ndarray, None, None]:
+        """Frames by rising number: see :class:`~taghead.video.decode.Backend`."""
+        convert = RGBConverter(height, width, self.survey.orientation)
+        with closing(self._frames(numbers)) as frames:
+            for frame in frames:
+                pictures = [convert(frame)]
+                del frame
+                yield pictures.pop()  # nothing of it is kept while the next one is decoded
 
     def read(self, wanted: np.ndarray, height: int, width: int) -> np.ndarray:
         """Frames by number: see :class:`~taghead.video.decode.Backend`."""
         pictures = np.empty((len(wanted), height, width, 3), np.uint8)
-        convert = RGBConverter(height, width, self.survey.orientation)
         numbers, positions = np.unique(wanted, return_inverse=True)
-        with closing(self._frames(numbers)) as frames:
-            for number, frame in enumerate(frames):
-                pictures[positions == number] = convert(frame)
+        with closing(self.read_each(numbers, height, width)) as found:
+            for number, picture in enumerate(found):
+                pictures[positions == number] = picture
         return pictures
 
     def timestamps(self) -> np.ndarray:
         """Timestamp of each frame that is shown, in ticks, by decoding all of them."""
-        found = [NO_TIMESTAMP if one.pts is None else one.pts for one in self._from_start()]
-        return np.array(found, np.int64)
+        survey = self.survey
+        packets: list[_PacketTime] = []
+        found = [(frame.pts, frame.dts) for frame in self._from_start(packets)]
+        if len(found) != len(packets) and any(packet.is_at_join for packet in packets):
+            raise VideoError(
+                f"{survey.path}: damaged: {len(packets)} packets give {len(found)} frames"
+            )
+        pts, output_dts = _ticks([one for one, _ in found]), _ticks([one for _, one in found])
+        return presentation_times(
+            survey.container,
+            pts,
+            output_dts,
+            _ticks([packet.dts for packet in packets]),
+            survey.stated_end,
+            1 / float(survey.time_base),
+        )
 
     def _frames(self, numbers: np.ndarray) -> Generator[VideoFrame, None, None]:
         """The frames of rising numbers."""
@@ -78,7 +113,7 @@ class PyAVBackend:
     def _by_seeking(self, timestamps: np.ndarray) -> Generator[VideoFrame, None, None]:
         """The frames of rising timestamps, each from the keyframe before it."""
         survey = self.survey
-        opened = open_stream(survey.path, self.threads, HEADER_ONLY, survey.stream)
+        opened = open_stream(survey.path, self.threads, HEADER_ONLY, survey.stream, self.max_pixels)
         with opened as (container, stream):
             for start, wanted in self._runs(timestamps):
                 pts, seek_to = (None, None) if start is None else survey.seek_points[start].tolist()
@@ -101,13 +136,22 @@ class PyAVBackend:
                 start = nearest[part[0]].item() + skipped if seeks[part[0]] else None
                 yield start, timestamps[part]
 
-    def _from_start(self) -> Generator[VideoFrame, None, None]:
-        """The frames that are shown, in order, each compared with its packet's timestamp."""
+    def _from_start(
+        self, packets: list[_PacketTime] | None = None
+    ) -> Generator[VideoFrame, None, None]:
+        """The frames that are shown, in order, each compared with its packet's timestamp.
+
+        Args:
+            packets: Takes what the packets state.
+        """
         survey, index = self.survey, 0
         expected = zip(survey.timestamps.tolist(), survey.shown.tolist(), strict=True)
-        with open_stream(survey.path, self.threads, index=survey.stream) as (container, stream):
+        opened = open_stream(
+            survey.path, self.threads, index=survey.stream, max_pixels=self.max_pixels
+        )
+        with opened as (container, stream):
             try:
-                for frame in _decode(survey, container, stream):
+                for frame in _decode(survey, container, stream, packets):
                     whole, shown = not frame.is_corrupt, True
                     if survey.is_exact:
                         if frame.pts is not None and frame.pts < survey.timestamps[0]:
@@ -183,8 +227,19 @@ class _Run:
                 yield frame
 
 
-def _decode(survey: Survey, container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
+def _decode(
+    survey: Survey,
+    container: InputContainer,
+    stream: VideoStream,
+    packets: list[_PacketTime] | None,
+) -> Iterator[VideoFrame]:
     """Decoded frames; those of packets marked "discard" too if all are known, errors and all."""
     for packet in read_packets(survey.path, container, stream):
+        if packets is not None:
+            packets.append(_PacketTime(packet.dts, packet.is_corrupt))
         yield from stream.decode(without_discard(packet) if survey.is_exact else packet)
     yield from stream.decode(None)
+
+
+def _ticks(times: list[int | None]) -> np.ndarray:
+    return np.array([NO_TIMESTAMP if time is None else time for time in times], np.int64)

@@ -1,5 +1,7 @@
 """Decoding with torchcodec, on the files of the allowlist."""
 
+from collections.abc import Generator
+
 import numpy as np
 
 from taghead.errors import VideoError, first_line
@@ -30,6 +32,12 @@ class TorchCodecBackend:
                 "`pip install taghead[torchcodec]` and the shared libraries of FFmpeg 4 to 8"
             ) from error
         self.survey, self.threads = survey, threads
+
+    def read_each(
+        self, numbers: np.ndarray, height: int, width: int
+    ) -> Generator[np.ndarray, None, None]:
+        """Frames by rising number: see :class:`~taghead.video.decode.Backend`."""
+        yield from self.read(numbers, height, width)
 
     def read(self, wanted: np.ndarray, height: int, width: int) -> np.ndarray:
         """Frames by number: see :class:`~taghead.video.decode.Backend`."""
