@@ -18,6 +18,7 @@ from taghead.errors import DataError
 from taghead.features import FeatureCache, FeatureDataModule, FeatureDataset
 from taghead.features.extract import write_features
 from taghead.features.view_dataset import ViewDataset, ViewKey
+from taghead.sweep.run import _data_digest
 from taghead.video import Preprocessing
 
 DataOf = Callable[..., SynthGym]
@@ -289,3 +290,12 @@ def test_a_shard_outside_the_folder_is_refused(copied: Path) -> None:
     path.write_text(changed(path.read_text(), '"val-0000000', '"../val-0000000'))
     with pytest.raises(DataError, match=r"manifest.json: '../val-.*' is not in the cache's folder"):
         FeatureCache(copied)
+
+
+def test_the_digest_of_a_sweep_covers_the_shards(stored: FeatureCache, copied: Path) -> None:
+    digest = _data_digest(FeatureDataModule(str(stored.root)))
+    assert _data_digest(FeatureDataModule(str(copied))) == digest
+    shutil.copytree(copied, copied.with_name("damaged"))
+    spoil(copied.with_name("damaged") / "train-0000000.safetensors", flip(-1))
+    with pytest.raises(DataError, match=r"train-0000000.safetensors: its bytes are not those"):
+        _data_digest(FeatureDataModule(str(copied.with_name("damaged"))))
