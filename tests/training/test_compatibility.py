@@ -27,6 +27,7 @@ def head(**options: Any) -> TAGHead:
     [
         ({"conv": partial(GATV2, heads=2, negative_slope=0.5)}, "conv.negative_slope"),
         ({"conv": partial(GATV2, add_self_loops=True)}, "conv.add_self_loops"),
+        ({"conv": partial(GATV2, aggr="max")}, "conv.aggr"),
         ({"encoder_heads": 4}, "encoder_heads"),
         ({"encoder_norm": "post"}, "encoder_norm"),
         ({"graph_activation": "relu"}, "graph_activation"),
@@ -50,6 +51,8 @@ def test_what_a_head_computes_is_compared(options: dict, key: str) -> None:
     [
         ({}, {"engine": "pyg", "positions_std": 1.0, "graph_dropout": 0.4}),
         ({}, {"conv": partial(GATV2, dropout=0.3, negative_slope=0.2)}),  # its default
+        ({}, {"conv": partial(GATV2, aggr="sum", flow="source_to_target")}),  # of its base
+        ({"conv": partial(GATV2, aggr="add")}, {}),
         ({"channels": None}, {"channels": 8}),
         ({"mode": "none"}, {"mode": "none", "conv": pyg.SAGEConv, "relations": ["past_1f"]}),
         ({"encoder_layers": 0}, {"encoder_layers": 0, "encoder_heads": 4}),

@@ -76,7 +76,7 @@ def head_differences(saved: dict[str, Any], head: TAGHead) -> Iterator[tuple[str
     except ValueError:  # an operator or a relation that no file can hold
         return
     skipped = SHAPES | WITHOUT_EFFECT | _unused(asked, saved)
-    conv = inspect.signature(head.operator.cls) if hasattr(head.operator, "cls") else None
+    conv = getattr(head.operator, "cls", None)
     for name in [*asked, *(name for name in saved if name not in asked)]:
         if name in skipped:
             continue
@@ -106,16 +106,21 @@ def _default(name: str) -> Any:
     return getattr(inspect.signature(TAGHead).parameters.get(name), "default", None)
 
 
-def _with_defaults(conv: Any, signature: inspect.Signature) -> Any:
+def _with_defaults(conv: Any, cls: type[Any]) -> Any:
     """An operator's config with the defaults of a class in place of options that are not given."""
     if not isinstance(conv, dict):
         return conv
-    defaults = {
-        name: parameter.default
-        for name, parameter in signature.parameters.items()
-        if parameter.default is not parameter.empty and not isinstance(parameter.default, nn.Module)
-    }
-    return {**conv, "init_args": {**defaults, **(conv.get("init_args") or {})}}
+    defaults: dict[str, Any] = {}
+    for base in cls.__mro__:  # its `**kwargs` are those of the classes before it
+        if "__init__" in vars(base):
+            for name, parameter in inspect.signature(vars(base)["__init__"]).parameters.items():
+                is_module = isinstance(parameter.default, nn.Module)
+                if parameter.default is not parameter.empty and not is_module:
+                    defaults.setdefault(name, parameter.default)
+    options = {**defaults, **(conv.get("init_args") or {})}
+    if options.get("aggr") == "add":  # PyG's other name of it
+        options["aggr"] = "sum"
+    return {**conv, "init_args": options}
 
 
 def _plain(value: Any) -> Any:
