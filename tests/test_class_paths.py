@@ -90,10 +90,9 @@ def test_options_are_plain_values(options: object) -> None:
 
 
 def test_addresses() -> None:
+    told = r"ckpt_path: .* is an address, and nothing is fetched"
     for address in ("http://a/b", "s3://x", "hf://u/n", "FILE:///x", "git+ssh://x"):
-        with pytest.raises(
-            ValueError, match=r"ckpt_path: .* is an address, and nothing is fetched"
-        ):
+        with pytest.raises(ValueError, match=told):
             refuse_address("ckpt_path", address)
     for name in (None, "last", "a.ckpt", "C:\\a.ckpt", "http:a.ckpt", "runs//a.ckpt"):
         refuse_address("ckpt_path", name)
