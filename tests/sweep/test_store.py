@@ -17,16 +17,14 @@ from taghead.errors import DataError
 from taghead.sweep import RunSpec, SweepSpec, read_sweep
 from taghead.sweep.spec import RunResult
 from taghead.sweep.store import (
-    CHUNK,
     GRACE_SEC,
     MAX_DEATHS,
     Store,
-    from_chunks,
     is_ended,
     is_failed,
     is_interrupted,
-    to_chunks,
 )
+from taghead.sweep.trial_attributes import CHUNK, from_chunks, to_chunks
 
 Write = Callable[..., str]
 CLIPS = [("a.mp4", 0), ("b.mp4", 1), ("c.mp4", 1)]

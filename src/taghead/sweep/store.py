@@ -7,16 +7,12 @@ trials whose process or machine is gone.
 
 from __future__ import annotations
 
-import base64
 import csv
 import hashlib
-import itertools
-import json
 import logging
 import math
 import traceback
 import warnings
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from pathlib import Path
@@ -41,11 +37,19 @@ from taghead.sweep.spec import (
     SweepSpec,
     run_columns,
 )
+from taghead.sweep.trial_attributes import (
+    changed_message,
+    config_of,
+    from_chunks,
+    json_bytes,
+    spec_attributes,
+    spec_of,
+    to_chunks,
+)
 
 HEARTBEAT_SEC = 10
 GRACE_SEC = 90  # without a heartbeat, until a trial is given up
 MAX_DEATHS = 3  # of a run's process, until the run is recorded as failed
-CHUNK = 40_000  # characters; a text column of MySQL holds 65,535 bytes
 RUNS, PREDICTIONS = "runs.csv", "predictions.parquet"
 SCHEMA = pa.schema(
     [("run", pa.string()), ("clip", pa.string()), ("label", pa.int64()), ("predicted", pa.int64())]
@@ -155,10 +159,10 @@ class Store:
         by_id = {run.id: run for run in runs}
         by_name = {str(run): run for run in runs}
         for trial in self.trials():
-            stored, run_id = _run_spec(trial), trial.user_attrs["run"]
+            stored, run_id = spec_of(trial), trial.user_attrs["run"]
             if stored.id != run_id:
                 known = by_id[run_id].config if run_id in by_id else None
-                raise DataError(f"{self.url}: {_changed(stored, run_id, known)}")
+                raise DataError(f"{self.url}: {changed_message(stored, run_id, known)}")
             run = by_id.get(run_id)
             if run is not None and (run.levels, run.seed) == (stored.levels, stored.seed):
                 continue
@@ -191,7 +195,7 @@ class Store:
             for run in runs:
                 trial = current.get(run.id)
                 if trial is None or is_interrupted(trial) or (retry_failed and is_failed(trial)):
-                    self._add(TrialState.WAITING, _attributes(self.name, run))
+                    self._add(TrialState.WAITING, spec_attributes(self.name, run))
                     count += 1
         return count
 
@@ -234,7 +238,7 @@ class Store:
             trial.set_user_attr("worker", worker)
             known = None if runs is None else runs[trial.user_attrs["run"]]
             try:
-                return self._record(trial, function(_config(trial, known)))
+                return self._record(trial, function(config_of(trial, known)))
             except Exception as error:
                 traceback.print_exc()
                 trial.set_user_attr("result", dict(origin))
@@ -263,7 +267,7 @@ class Store:
         top1 = float(result.values["top1"])
         if math.isnan(top1):  # which Optuna takes for a failure without a reason
             raise ValueError("top1 must be a number (got NaN): was no clip tested?")
-        digest = hashlib.sha256(_json(result.clips)).hexdigest()[:12]
+        digest = hashlib.sha256(json_bytes(result.clips)).hexdigest()[:12]
         for name, chunk in to_chunks(f"clips:{digest}", result.clips).items():
             if name not in self.study.user_attrs:  # stored once for all runs that share the clips
                 self.study.set_user_attr(name, chunk)
@@ -355,44 +359,6 @@ def is_ended(trial: FrozenTrial) -> bool:
     return trial.state == TrialState.COMPLETE or is_failed(trial)
 
 
-def _attributes(sweep: str, run: RunSpec) -> dict[str, Any]:
-    return {
-        "run": run.id,
-        "sweep": sweep,
-        "levels": run.levels,
-        "seed": run.seed,
-        "control": run.is_control,
-        "config": json.dumps(run.config),
-    }
-
-
-def _run_spec(trial: Trial | FrozenTrial) -> RunSpec:
-    attributes = trial.user_attrs
-    return RunSpec(attributes["levels"], attributes["seed"], json.loads(attributes["config"]))
-
-
-def _config(trial: Trial, known: Config | None) -> Config:
-    """The config of a run: the sweep file's, where that is given.
-
-    Raises:
-        DataError: If the one in the store is not the one of the run's id.
-    """
-    stored, run_id = _run_spec(trial), trial.user_attrs["run"]
-    if stored.id != run_id:
-        raise DataError(_changed(stored, run_id, known))
-    return stored.config if known is None else known
-
-
-def _changed(stored: RunSpec, run_id: str, known: Config | None) -> str:
-    """What is said of a run whose config in the store is not the one of its id."""
-    found = next(config_differences(stored.config, known), None) if known else None
-    where = f": {found[0]} is {found[1]!r}, in the sweep file {found[2]!r}" if found else ""
-    return (
-        f"the config of the run {stored} ({run_id}) was changed in the store{where}; "
-        f"it is not done: choose another --output or --storage"
-    )
-
-
 def _row(trial: FrozenTrial) -> dict[str, Any]:
     """A row of the table of runs; a cell that is left out is empty."""
     attributes = trial.user_attrs
@@ -406,21 +372,3 @@ def _row(trial: FrozenTrial) -> dict[str, Any]:
         "error": "" if is_done else attributes["error"],
         **{name: result.get(name) for name in (*MEASUREMENTS, *ORIGIN)},
     }
-
-
-def to_chunks(name: str, value: Any) -> dict[str, str]:
-    """A value that JSON can hold, compressed, as short texts under numbered names."""
-    text = base64.b64encode(zlib.compress(_json(value), 9)).decode()
-    starts = range(0, len(text), CHUNK)
-    return {f"{name}:{n}": text[start : start + CHUNK] for n, start in enumerate(starts)}
-
-
-def from_chunks(name: str, attributes: Mapping[str, str]) -> Any:
-    """The inverse of :func:`to_chunks`; lists stand for tuples."""
-    texts = (attributes.get(f"{name}:{n}", "") for n in itertools.count())
-    chunks = itertools.takewhile(bool, texts)
-    return json.loads(zlib.decompress(base64.b64decode("".join(chunks))))
-
-
-def _json(value: Any) -> bytes:
-    return json.dumps(value, separators=(",", ":")).encode()
