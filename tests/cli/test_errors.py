@@ -202,10 +202,10 @@ def test_ctrl_c_in_generate(folder: Path) -> None:
     videos = folder / "clips" / "videos"
     code, told = interrupted(
         ["generate", "clips", "--num-workers=0", "--progress=false"],
-        lambda: any(videos.rglob("*.mp4")),
+        lambda: any(videos.rglob("[!.]*.mp4")),  # a hidden one is not finished
     )
     assert (code, told) == (130, "stopped\n")
-    assert list(videos.rglob("*.mp4"))
+    assert list(videos.rglob("[!.]*.mp4"))
 
 
 def test_warnings_that_concern_nobody_are_patterns() -> None:

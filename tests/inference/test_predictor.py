@@ -61,7 +61,7 @@ def test_whatever_is_wrong_with_a_video_the_next_one_follows(model: VideoClassif
         "gpu.mp4: OutOfMemoryError: CUDA out of memory. Tried to allocate 4 GiB",
         "library.mp4: RuntimeError: an error of a library",
         "text.mp4: is text, not a video",
-        "nan.mp4: the model gives it non-finite probabilities",
+        "nan.mp4: the model's logits are not finite",
         None,
     ]
     assert len(found[-1].classes) == 5

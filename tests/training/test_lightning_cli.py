@@ -100,12 +100,11 @@ def test_last_is_found_under_a_logger_of_ones_own(
     dataset: Path,
     folder: Path,
     capsys: pytest.CaptureFixture[str],
-    caplog: pytest.LogCaptureFixture,
 ) -> None:
     logger = ["--trainer.logger=CSVLogger", "--trainer.logger.save_dir=runs", "--ckpt_path=last"]
-    with caplog.at_level("INFO"):
-        run("fit", dataset, *logger)
-    assert "ckpt_path last: no run in runs/lightning_logs has a last.ckpt" in caplog.text
+    run("fit", dataset, *logger)
+    told = capsys.readouterr().err
+    assert "ckpt_path last: no run in runs/lightning_logs has a last.ckpt" in told
     run("fit", dataset, *logger, "--trainer.max_epochs=2")
     config = yaml.safe_load((RUNS / "lightning_logs/version_1/config.yaml").read_text())
     assert config["ckpt_path"] == "runs/lightning_logs/version_0/checkpoints/last.ckpt"

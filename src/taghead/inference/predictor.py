@@ -70,7 +70,7 @@ def predict_videos(
             views = preprocessing.load_views(video)
             probabilities = model.probabilities(views.unsqueeze(0).to(device))[0]
             if not probabilities.isfinite().all():
-                raise VideoError(f"{video}: the model gives it non-finite probabilities")
+                raise VideoError(f"{video}: the model's logits are not finite")
         except Exception as error:  # memory, nesting, libraries' own: the next video follows
             yield Prediction(str(video), error=_reason(video, error))
             continue

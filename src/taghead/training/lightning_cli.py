@@ -14,7 +14,6 @@ from filelock import BaseFileLock
 from jsonargparse import ArgumentError, Namespace
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import OutOfMemoryError, nn
 
@@ -94,8 +93,9 @@ class TagheadCLI(LightningCLI):
         found = last_checkpoint(where, layout)
         if found is None and self.subcommand != "fit":
             raise DataError(f"ckpt_path last: no run in {where} has a last.ckpt")
-        if found is None:
-            rank_zero_info(f"ckpt_path last: no run in {where} has a last.ckpt: training begins")
+        if found is None and is_first_rank():
+            text = f"ckpt_path last: no run in {where} has a last.ckpt: training begins anew"
+            print(text, file=sys.stderr)
         for holder in (self.config, self.config_init):
             self._set_checkpoint(holder, found)
         if self.subcommand != "fit" or found is None:
