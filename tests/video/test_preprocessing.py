@@ -2,7 +2,7 @@ import json
 import pickle
 import subprocess
 import sys
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from dataclasses import FrozenInstanceError, replace
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,7 @@ from torchvision.transforms import v2
 
 from taghead.errors import VideoError
 from taghead.video import Preprocessing, Segment, VideoReader, clip_indices, uniform_indices
+from taghead.video.preprocessing import READ_AT_ONCE_BYTES
 from taghead.video.sampling import Sampling
 
 SMALL = Preprocessing(num_frames=8, resize=64, crop=48)
@@ -172,13 +173,13 @@ def test_one_view_is_the_clip_of_a_test(h264: Path) -> None:
 
 
 def test_all_views_are_read_at_once(h264: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    read_each, asked = VideoReader.read_each, []
+    read, asked = VideoReader.read, []
 
-    def count(reader: VideoReader, indices: np.ndarray) -> Generator[np.ndarray, None, None]:
+    def count(reader: VideoReader, indices: np.ndarray) -> np.ndarray:
         asked.append(list(indices))
-        return read_each(reader, indices)
+        return read(reader, indices)
 
-    monkeypatch.setattr(VideoReader, "read_each", count)
+    monkeypatch.setattr(VideoReader, "read", count)
     views = replace(SMALL, sampling="dense", test_clips=10, test_crops=3)
     assert len(views.load_views(h264, Segment(0, 12, "frame"))) == 30
     assert asked == [list(range(12))]
@@ -277,10 +278,17 @@ def turned(folder: Path) -> Path:
 @pytest.mark.parametrize("make", [odd, turned])
 @pytest.mark.parametrize("train", [False, True])
 @pytest.mark.parametrize("resize", [48, 120, 200])
+@pytest.mark.parametrize("at_once", [0, READ_AT_ONCE_BYTES])
 def test_frames_resized_one_by_one_are_those_of_a_clip(
-    tmp_path: Path, make: Callable[[Path], Path], train: bool, resize: int
+    tmp_path: Path,
+    make: Callable[[Path], Path],
+    train: bool,
+    resize: int,
+    at_once: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """To the bit."""
+    monkeypatch.setattr("taghead.video.preprocessing.READ_AT_ONCE_BYTES", at_once)
     path = make(tmp_path)
     preprocessing = Preprocessing(
         num_frames=30, resize=resize, crop=40, augment_ops=2, augment_magnitude=15

@@ -19,6 +19,8 @@ from taghead.video.sampling import Sampling, clip_indices, dense_span
 from taghead.video.segment import Segment
 from taghead.video.survey_cache import open_cached
 
+READ_AT_ONCE_BYTES = 2**28  # of decoded frames; resizing them together is faster
+
 
 @dataclass(frozen=True)
 class Preprocessing:
@@ -230,11 +232,21 @@ class Preprocessing:
         return open_cached(path, survey, self.max_pixels, self.max_clip_bytes)
 
     def _read_resized(self, reader: VideoReader, wanted: np.ndarray) -> torch.Tensor:
-        """Frames of a file, resized one by one as they are decoded: `[T, 3, H, W]`."""
+        """Frames of a file, resized: `[T, 3, H, W]`; large ones each as soon as it is decoded."""
         numbers, positions = np.unique(wanted, return_inverse=True)
         height, width = self._resized_size(reader.height, reader.width)
         check_clip(reader.path, self.num_frames, reader.height, reader.width, self.max_clip_bytes)
         check_clip(reader.path, len(wanted), height, width, self.max_clip_bytes)
+        if 3 * len(numbers) * reader.height * reader.width <= READ_AT_ONCE_BYTES:
+            resized = self._resize()(_pictures(reader.read(numbers)))
+        else:
+            resized = self._resize_each(reader, numbers, height, width)
+        return resized if len(numbers) == len(wanted) else resized[torch.from_numpy(positions)]
+
+    def _resize_each(
+        self, reader: VideoReader, numbers: np.ndarray, height: int, width: int
+    ) -> torch.Tensor:
+        """Frames of a file, resized one by one as they are decoded: memory is that of the clip."""
         # channels-last, as frames are decoded
         resized = torch.empty(len(numbers), height, width, 3, dtype=torch.uint8).permute(0, 3, 1, 2)
         resize = self._resize()
@@ -244,7 +256,7 @@ class Preprocessing:
                 picture = _pictures(np.ascontiguousarray(frame)[None])
                 next(targets).copy_(resize(picture)[0])
                 del frame, picture  # before the next one takes memory
-        return resized if len(numbers) == len(wanted) else resized[torch.from_numpy(positions)]
+        return resized
 
     def _resized_size(self, height: int, width: int) -> tuple[int, int]:
         """Height and width of resized frames; no memory is taken for their pixels."""
