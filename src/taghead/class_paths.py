@@ -75,10 +75,10 @@ def is_allowed(path: str, named: Iterable[str] = ()) -> bool:
 def refusal(path: str) -> str:
     """What is said of a class path that is not allowed."""
     module = path.rpartition(".")[0]
-    told = f"{path} is not allowed: classes come from {', '.join(PACKAGES)}"
+    refusal = f"{path} is not allowed: classes come from {', '.join(PACKAGES)}"
     if module.partition(".")[0] in sys.stdlib_module_names:
-        return f"{told} and modules of your own (--modules), none from Python's {module}"
-    return f"{told} and modules that you name: --modules={module} runs its code"
+        return f"{refusal} and modules of your own (--modules), none from Python's {module}"
+    return f"{refusal} and modules that you name: --modules={module} runs its code"
 
 
 def import_class(path: object, base: type[T], packages: Sequence[str] = PACKAGES) -> type[T]:

@@ -1,4 +1,4 @@
-"""Files: state dicts from anywhere, atomic writes, differences of configs, names as text."""
+"""Files: untrusted state dicts, atomic writes, differences of configs, names as text."""
 
 from __future__ import annotations
 

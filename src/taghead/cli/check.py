@@ -184,7 +184,7 @@ class Check:
         try:
             argument = self.options.find(key)
         except UnknownOptionError:
-            return  # it is told where all options are checked
+            return  # reported where all options are checked
         if key.rpartition(".")[2] == "backbone":  # a name, or the class path of one's own
             self._allow(value, where)
         if argument is None or not argument.kinds.classes:
