@@ -1,3 +1,5 @@
+import json
+import math
 import multiprocessing
 import os
 import platform
@@ -5,16 +7,21 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from taghead.errors import DataError
 from taghead.files import (
     UNFINISHED,
     atomic_file,
     atomic_folder,
     config_differences,
+    json_text,
     name_to_text,
+    parse_json,
     remove_unfinished,
     text_to_name,
 )
@@ -175,3 +182,48 @@ def test_differences_of_configs() -> None:
         ("length of a", 3, 2),
         ("a[1]", 2, 5),
     ]
+
+
+def test_json_of_a_value_is_that_of_the_library() -> None:
+    value = {"b": [1, 2.5, None, True], "a": ("é", {})}
+    assert json_text(value, "a.json") == json.dumps(value)
+    options = {"indent": 1, "sort_keys": True, "ensure_ascii": False, "separators": (",", ":")}
+    assert json_text(value, "a.json", **options) == json.dumps(value, **options)
+    assert parse_json(json_text(value, "a.json")) == {"b": [1, 2.5, None, True], "a": ["é", {}]}
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf, np.float64("nan")])
+@pytest.mark.parametrize(
+    ("wrap", "key"),
+    [
+        (lambda number: {"clips": [{}, {"start_sec": number}]}, "clips[1].start_sec"),
+        (lambda number: [0.5, (1, number)], "[1][1]"),
+        (lambda number: {"a": {number: 1}}, "a key of a"),
+        (lambda number: number, "the value"),
+    ],
+)
+def test_a_number_that_json_has_not_is_refused_by_its_key(
+    tmp_path: Path, number: float, wrap: Callable[[float], object], key: str
+) -> None:
+    name = tmp_path / os.fsdecode(b"caf\xe9.json")
+    message = rf"{tmp_path}/caf\xe9.json: {key} is {number}, and JSON has finite numbers alone"
+    with pytest.raises(DataError) as caught:
+        json_text(wrap(number), name)
+    assert str(caught.value) == message
+
+
+def test_a_value_that_holds_itself_is_no_json() -> None:
+    value: list[object] = [1.0]
+    value.append(value)
+    with pytest.raises((ValueError, RecursionError)):
+        json_text(value, "a.json")
+
+
+@pytest.mark.parametrize(
+    "text", ["NaN", '{"a": [Infinity]}', "-Infinity", "1e999", "[-1e400]", "{", "[" * 100_000]
+)
+def test_text_that_is_no_json_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"finite|nested|Expecting"):
+        parse_json(text)
+    with pytest.raises(ValueError, match=r"finite|nested|Expecting"):
+        parse_json(text.encode())

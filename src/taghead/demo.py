@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from functools import partial
@@ -15,6 +14,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from taghead.data import SynthGym
 from taghead.errors import check_counts
+from taghead.files import json_text
 from taghead.inference.predictor import predict_videos, print_table
 from taghead.nn.head import TAGHead
 from taghead.training.report import TestReport
@@ -84,7 +84,9 @@ def demo(
     trainer.fit(task, data)
     trainer.save_checkpoint(folder / "model.ckpt")
     settings = {"seed": seed, "epochs": epochs, "num_train": num_train, **task.model.config()}
-    (folder / "config.json").write_text(json.dumps(settings, indent=2, allow_nan=False) + "\n")
+    (folder / "config.json").write_text(
+        json_text(settings, folder / "config.json", indent=2) + "\n"
+    )
     trainer.test(task, data, verbose=False)
     clip = data.clips["test"][0]
     print(f"\nOne clip of the test split; its class is {clip.class_name}:")

@@ -1,7 +1,9 @@
-"""Files: untrusted state dicts, atomic writes, differences of configs, names as text."""
+"""Files: untrusted state dicts, JSON, atomic writes, differences of configs, names as text."""
 
 from __future__ import annotations
 
+import json
+import math
 import os
 import platform
 import re
@@ -63,6 +65,78 @@ def state_dict_in(content: Any, source: str | Path) -> dict[str, Tensor]:
     ):
         raise DataError(f"{source}: not a state dict: it must map names to tensors")
     return content
+
+
+def json_text(
+    value: Any,
+    source: str | os.PathLike[str],
+    *,
+    indent: int | None = None,
+    sort_keys: bool = False,
+    ensure_ascii: bool = True,
+    separators: tuple[str, str] | None = None,
+) -> str:
+    """JSON of a value; a number that is NaN or infinite, which JSON has not, is refused.
+
+    Args:
+        value: Mappings, sequences and plain values.
+        source: The file that it is written to, or what it describes, for the error.
+        indent: As of `json.dumps`, like the others.
+        sort_keys: Whether keys are sorted.
+        ensure_ascii: Whether other characters than ASCII are escaped.
+        separators: Between items, and between a key and its value.
+
+    Raises:
+        DataError: Naming the key of the first non-finite number.
+    """
+    try:
+        return json.dumps(
+            value,
+            allow_nan=False,
+            indent=indent,
+            sort_keys=sort_keys,
+            ensure_ascii=ensure_ascii,
+            separators=separators,
+        )
+    except ValueError as error:
+        for key, number in _non_finite(value):
+            where = f"{name_to_text(source)}: {key or 'the value'}"
+            raise DataError(f"{where} is {number}, and JSON has finite numbers alone") from error
+        raise
+
+
+def parse_json(text: str | bytes) -> Any:
+    """The value of a JSON text, which may come from anywhere.
+
+    Raises:
+        ValueError: If it is no JSON, has a number that is not finite, such as `NaN` or `1e999`, or
+            is nested too deeply.
+    """
+    try:
+        return json.loads(text, parse_constant=_finite_number, parse_float=_finite_number)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def _finite_number(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text} is no finite number")
+    return number
+
+
+def _non_finite(value: Any, key: str = "") -> Iterator[tuple[str, float]]:
+    """The numbers of a value that are NaN or infinite, with their keys: `clips[3].start_sec`."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            inner_key = f"{key}.{name}".lstrip(".")
+            yield from _non_finite(inner, inner_key)
+            yield from _non_finite(name, f"a key of {key or 'the object'}")
+    elif isinstance(value, list | tuple):
+        for index, inner in enumerate(value):
+            yield from _non_finite(inner, f"{key}[{index}]")
+    elif isinstance(value, float) and not math.isfinite(value):
+        yield key, value
 
 
 @contextmanager

@@ -17,6 +17,10 @@ LINT_IMPORTS = "from importlinter.cli import lint_imports_command; lint_imports_
 NOT_MIRRORED = {"helpers", "integration"}
 PACKAGES = sorted(path.parent for path in PACKAGE.rglob("__init__.py"))
 MODULES = sorted(PACKAGE.rglob("*.py"))
+JSON_CALLS = {"dump", "dumps", "load", "loads"}
+OWN_JSON = {"files.py": 2, "sweep/run.py": 2, "sweep/spec.py": 1, "sweep/trial_attributes.py": 4}
+"""Modules that may call the library, and how often: the one that everybody else uses. The sweep's
+calls are to go: its store is read by others too."""
 
 
 def name_of(path: Path) -> str:
@@ -50,6 +54,28 @@ def test_each_folder_with_modules_is_a_package(package: Path) -> None:
 def test_modules_are_short_and_say_what_they_are(module: Path) -> None:
     assert docstring(module)
     assert len(module.read_text(encoding="utf-8").splitlines()) <= MAX_LINES
+
+
+def test_json_is_written_and_read_in_one_module() -> None:
+    """The library's own functions write and read NaN, which is no JSON."""
+    found: dict[str, int] = {}
+    for module in MODULES:
+        tree = ast.parse(module.read_text(encoding="utf-8"))
+        names = [
+            node for node in ast.walk(tree) if isinstance(node, ast.Attribute | ast.ImportFrom)
+        ]
+        calls = [node for node in names if _is_json(node)]
+        if calls:
+            found[module.relative_to(PACKAGE).as_posix()] = len(calls)
+    assert found["files.py"] == OWN_JSON["files.py"]
+    assert all(count <= OWN_JSON.get(name, 0) for name, count in found.items()), found
+
+
+def _is_json(node: ast.AST) -> bool:
+    if isinstance(node, ast.ImportFrom):
+        return node.module == "json" and any(one.name in JSON_CALLS for one in node.names)
+    is_call = isinstance(node, ast.Attribute) and node.attr in JSON_CALLS
+    return is_call and ast.unparse(node.value) == "json"
 
 
 def test_tests_mirror_the_package() -> None:

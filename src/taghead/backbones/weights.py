@@ -24,6 +24,7 @@ SHA256 = {
     "mvit_v2_s-ae3be167.pth": "ae3be16733081f6d1cd40e4ab980ca23d6df6dc6486d15ada05a5e8ab8c9b975",
     "r2plus1d_18-91a641e6.pth": "91a641e6c2ab531d1aca5f4321b4d802ec5c3babc15df855cdb6e39c6a1107c8",
     "r3d_18-b3b3357e.pth": "b3b3357ead25631ec9c57362ff2128a92d0427e01e2cd184951a44380c3f2e9d",
+    "swin3d_b_22k-7c6ae6fa.pth": "7c6ae6fa165f481a9c71156644a7c0e61bb393e470ca3671b8d24a30d365ffc6",
     "swin3d_t-7615ae03.pth": "7615ae035996b65eb38dad437ae533d2dfcd36f9f89d28c0f0fa7bfb8e6b3130",
 }
 """The whole checksums that are known; of other files, the digits in the name are checked."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +22,7 @@ from taghead.explain.page.clip_page import write_page
 from taghead.explain.page.index_page import PageEntry, write_index
 from taghead.explain.plots.clip_figures import compare_clips, write_figures
 from taghead.explain.selection import Selection
-from taghead.files import atomic_folder
+from taghead.files import atomic_folder, json_text
 from taghead.model.classifier import VideoClassifier
 from taghead.model.pretrained import as_device, load_model
 
@@ -127,7 +126,7 @@ class _ExplanationWriter:
         )
         content = explanation.to_dict(self.source)
         with atomic_folder(folder) as stage:
-            text = json.dumps(content, ensure_ascii=False, allow_nan=False)
+            text = json_text(content, folder / "attention.json", ensure_ascii=False)
             (stage / "attention.json").write_text(text + "\n", encoding="utf-8")
             write_page(explanation, content, self.selection, stage / "page.html")
             write_overlay(explanation, stage / "overlay.mp4")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -14,7 +13,7 @@ from torch import Tensor
 
 from taghead.data.annotations import Clip, Split
 from taghead.errors import DataError
-from taghead.files import config_differences
+from taghead.files import config_differences, json_text, parse_json
 from taghead.video.preprocessing import Preprocessing
 
 MANIFEST_VERSION = 1
@@ -64,7 +63,7 @@ class FeatureSpec:
         """The spec as JSON-serialisable values."""
         held = {field.name: getattr(self, field.name) for field in fields(self)}
         clips = {split: [clip.to_dict() for clip in clips] for split, clips in self.clips.items()}
-        return json.loads(json.dumps({**held, "clips": clips}))
+        return parse_json(json_text({**held, "clips": clips}, "the feature cache"))
 
     @classmethod
     def from_dict(cls, held: Mapping[str, Any]) -> FeatureSpec:
@@ -83,7 +82,9 @@ class FeatureSpec:
 
     def digest(self) -> str:
         """SHA-256 of the spec, which every shard of its cache stores."""
-        return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(
+            json_text(self.to_dict(), "the feature cache", sort_keys=True).encode()
+        ).hexdigest()
 
     def check_same(self, other: FeatureSpec, root: Path) -> None:
         """Checks that a requested spec equals this one, that of an existing cache.
@@ -119,7 +120,7 @@ def read_cache_manifest(root: Path) -> dict[str, Any]:
     if path.exists() and not path.is_file():  # a pipe or a device need not end
         raise DataError(f"{path}: not a regular file")
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise DataError(f"{root}: no feature cache: {MANIFEST} is missing") from None
     except (OSError, ValueError) as error:

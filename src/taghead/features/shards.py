@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,7 +19,7 @@ from torch import Tensor
 from taghead.data.annotations import Split
 from taghead.errors import DataError
 from taghead.features.feature_spec import MANIFEST, FeatureSpec
-from taghead.files import atomic_file
+from taghead.files import atomic_file, json_text, parse_json
 
 KEY = "feature_maps"
 METADATA_KEY = "shard"  # one key: safetensors writes several in no fixed order
@@ -122,7 +121,7 @@ def write_shard(
     """
     sha256 = _sha256(feature_maps)
     about = {"recipe": spec_digest, "sha256": sha256, "stop": shard.stop, "excluded": excluded}
-    data = save({KEY: feature_maps}, {METADATA_KEY: json.dumps(about, allow_nan=False)})
+    data = save({KEY: feature_maps}, {METADATA_KEY: json_text(about, root / shard.file)})
     with atomic_file(root / shard.file) as partial:
         partial.write_bytes(data)
     return WrittenShard(shard, sha256, len(data), excluded)
@@ -138,7 +137,7 @@ def check_shard(root: Path, shard: Shard, spec_digest: str, shape: tuple[int, ..
     try:
         num_bytes = path.stat().st_size
         with safe_open(path, "pt") as file:
-            about, feature_maps = json.loads(file.metadata()[METADATA_KEY]), file.get_tensor(KEY)
+            about, feature_maps = parse_json(file.metadata()[METADATA_KEY]), file.get_tensor(KEY)
         excluded = {int(clip): why for clip, why in about["excluded"].items()}
         finished = WrittenShard(shard, about["sha256"], num_bytes, excluded)
         belongs = (about["recipe"], about["stop"]) == (spec_digest, shard.stop)
@@ -225,7 +224,7 @@ class ShardReader:
         """Where the feature maps begin, by the file's header, which must be of this shard."""
         length = int.from_bytes(file.read(8), "little")
         try:
-            entry = json.loads(file.read(min(length, num_bytes)))[KEY]
+            entry = parse_json(file.read(min(length, num_bytes)))[KEY]
             found = _DTYPES.get(entry["dtype"]), tuple(entry["shape"]), entry["data_offsets"]
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(f"{self.path}: not a whole shard: {error!r}") from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -37,7 +36,7 @@ from taghead.features.shards import (
     plan_shards,
     write_shard,
 )
-from taghead.files import atomic_file, remove_unfinished
+from taghead.files import atomic_file, json_text, remove_unfinished
 
 
 class CacheWriter:
@@ -198,5 +197,5 @@ class CacheWriter:
         }
         with atomic_file(self.root / MANIFEST) as partial:
             partial.write_text(
-                json.dumps(manifest, indent=1, allow_nan=False) + "\n", encoding="utf-8"
+                json_text(manifest, self.root / MANIFEST, indent=1) + "\n", encoding="utf-8"
             )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from rich.text import Text
 
 from taghead.class_paths import allow_modules
 from taghead.errors import DataError, VideoError, one_line, raise_failed
-from taghead.files import line_writer, name_to_text
+from taghead.files import json_text, line_writer, name_to_text
 from taghead.model.classifier import VideoClassifier
 from taghead.model.pretrained import as_device, load_model
 
@@ -39,9 +38,9 @@ class Prediction:
         """One line of JSON; the video's name as :func:`~taghead.files.name_to_text` has it."""
         video = name_to_text(self.video)
         if self.error is not None:
-            return json.dumps({"video": video, "error": name_to_text(self.error)})
+            return json_text({"video": video, "error": name_to_text(self.error)}, video)
         classes = [{"class": name, "probability": round(p, 6)} for name, p in self.classes]
-        return json.dumps({"video": video, "classes": classes}, allow_nan=False)
+        return json_text({"video": video, "classes": classes}, video)
 
 
 @torch.inference_mode()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +16,7 @@ from torch import Tensor, nn
 from taghead.backbones import Backbone, build_backbone
 from taghead.backbones.build import backbone_from_config
 from taghead.errors import DataError, first_line
-from taghead.files import atomic_folder, read_tensors
+from taghead.files import atomic_folder, json_text, parse_json, read_tensors
 from taghead.model.card import CARD, is_generated, model_card
 from taghead.model.released import Preset, is_released, preset_preprocessing, read_released
 from taghead.nn.head import TAGHead
@@ -192,7 +191,7 @@ class VideoClassifier(nn.Module, ModelHubMixin, library_name="taghead"):
         folder = _folder(pretrained_model_name_or_path, {"revision": revision, **hub_options})
         config_file, weights_file = folder / CONFIG, folder / WEIGHTS
         try:
-            model = cls.from_config(json.loads(config_file.read_text()))
+            model = cls.from_config(parse_json(config_file.read_text()))
         except Exception as error:  # JSON, the backbone and the head raise types of their own
             raise DataError(f"{config_file}: not a model's config: {first_line(error)}") from error
         try:
@@ -239,7 +238,7 @@ class VideoClassifier(nn.Module, ModelHubMixin, library_name="taghead"):
         return self.push_to_hub(repo_id or folder.resolve().name, **push_to_hub_kwargs)
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        config = json.dumps(self.config(), indent=2, allow_nan=False)
+        config = json_text(self.config(), CONFIG, indent=2)
         (save_directory / CONFIG).write_text(config + "\n")
         state = {key: value.contiguous() for key, value in self.state_dict().items()}
         save_file(state, save_directory / WEIGHTS, metadata={"format": "pt"})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from taghead.data import Clip
 from taghead.errors import VideoError
-from taghead.files import name_to_text
+from taghead.files import json_text, name_to_text
 from taghead.metrics import (
     MIN_CLIPS,
     Predictions,
@@ -93,7 +92,7 @@ class TestReport(Callback):
         table.to_csv(folder / "predictions.csv", index=False)
         by_class = class_table(names, predictions, num_train, groups)
         by_class.to_csv(folder / "per_class.csv", index=False)
-        text = json.dumps(metrics, indent=2, allow_nan=False)
+        text = json_text(metrics, folder / "metrics.json", indent=2)
         (folder / "metrics.json").write_text(text + "\n")
         confusion_matrix(table, names, folder / "confusion_matrix.png")
         contact_sheet(table, clips, folder / "contact_sheet.png")

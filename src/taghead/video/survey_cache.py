@@ -7,7 +7,6 @@ stored. Both hold for one file as it was; of a changed file another one is made.
 import base64
 import binascii
 import hashlib
-import json
 import threading
 import zlib
 from collections import OrderedDict
@@ -20,6 +19,7 @@ from typing import Any
 import av
 import numpy as np
 
+from taghead.files import json_text, parse_json
 from taghead.video.file_stamp import stamp_of
 from taghead.video.limits import MAX_CLIP_BYTES, MAX_PIXELS
 from taghead.video.reader import VideoReader
@@ -134,7 +134,7 @@ def survey_to_text(survey: Survey) -> str:
         },
         "values": values,
     }
-    return base64.b64encode(zlib.compress(json.dumps(content).encode(), 9)).decode()
+    return base64.b64encode(zlib.compress(json_text(content, survey.path).encode(), 9)).decode()
 
 
 def survey_from_text(text: str, path: Path) -> Survey | None:
@@ -149,7 +149,7 @@ def survey_from_text(text: str, path: Path) -> Survey | None:
     if stamp is None:
         return None
     try:
-        content = json.loads(zlib.decompress(base64.b64decode(text, validate=True)))
+        content = parse_json(zlib.decompress(base64.b64decode(text, validate=True)))
         if content["versions"] != _versions() or content["file"][:2] != [*stamp[:2]]:
             return None
         if content["file"][2] != _digest(path):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from taghead.errors import DataError, first_line
+from taghead.files import parse_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -93,11 +94,11 @@ def read_json(path: Path) -> Any:
         DataError: If it cannot be read.
     """
     try:
-        return json.loads("\n".join(read_lines(path)))
+        return parse_json("\n".join(read_lines(path)))
     except json.JSONDecodeError as error:
         raise DataError(f"{path}: not JSON: line {error.lineno}: {error.msg}") from error
-    except RecursionError as error:
-        raise DataError(f"{path}: not JSON that can be read: it is nested too deeply") from error
+    except ValueError as error:
+        raise DataError(f"{path}: not JSON that can be read: {error}") from error
 
 
 def _check_regular(path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import os
 from collections.abc import Iterable
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from taghead.data.index.scan_result import ClipKey, ScanResult, written_by
+from taghead.files import json_text, parse_json
 
 log = logging.getLogger(__name__)
 
@@ -50,9 +50,11 @@ class Journal:
             OSError: If it cannot be written, unless it is optional.
         """
         self.known.update((result.key, result) for result in several)
-        lines = [json.dumps(asdict(result)) for result in several]
+        lines = [json_text(asdict(result), self.path) for result in several]
         # an empty line ends one that was cut off
-        text = "\n".join([json.dumps(self.header) if self._mode == "wb" else "", *lines, ""])
+        text = "\n".join(
+            [json_text(self.header, self.path) if self._mode == "wb" else "", *lines, ""]
+        )
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open(self._mode) as file:
@@ -76,7 +78,7 @@ class Journal:
 
 def _parsed(line: str) -> Any:
     try:
-        return json.loads(line)
+        return parse_json(line)
     except ValueError:
         return None
 

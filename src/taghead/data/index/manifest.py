@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -14,7 +13,7 @@ from pyarrow import parquet
 from taghead.data.annotations import Annotations, Clip, Split
 from taghead.data.index.scan_result import ClipKey, ScanResult, written_by
 from taghead.errors import DataError
-from taghead.files import atomic_file, name_to_text, text_to_name
+from taghead.files import atomic_file, json_text, name_to_text, parse_json, text_to_name
 
 SCHEMA_VERSION = 1
 _METADATA = b"taghead"
@@ -95,7 +94,7 @@ def write_manifest(
     }
     for name in _TEXT:  # Parquet has valid text alone
         columns[name] = [name_to_text(text) for text in columns[name]]
-    schema = _SCHEMA.with_metadata({_METADATA: json.dumps(description)})
+    schema = _SCHEMA.with_metadata({_METADATA: json_text(description, path)})
     with atomic_file(path) as partial:
         parquet.write_table(pa.table(columns, schema=schema), partial)
 
@@ -111,10 +110,10 @@ def read_manifest(path: str | Path) -> Manifest:
         raise DataError(f"{path}: no such manifest: taghead index writes it")
     try:
         table = parquet.read_table(path)
-        description = json.loads((table.schema.metadata or {})[_METADATA])
+        description = parse_json((table.schema.metadata or {})[_METADATA])
     except (OSError, KeyError, ValueError) as error:  # pyarrow's own errors are ValueErrors
         raise DataError(f"{path}: not a manifest that taghead index wrote") from error
-    version = description.get("schema_version")
+    version = description.get("schema_version") if isinstance(description, dict) else None
     if version != SCHEMA_VERSION:
         raise DataError(
             f"{path}: has the schema version {version}, this version of taghead reads "

@@ -1,7 +1,6 @@
 """Writer of a generated dataset: H.264 files, annotation files, and the parameters."""
 
 import csv
-import json
 import multiprocessing
 import zlib
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
@@ -22,7 +21,7 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TimeRemainingColumn
 
 from taghead.errors import DataError
-from taghead.files import atomic_file, remove_unfinished
+from taghead.files import atomic_file, json_text, parse_json, remove_unfinished
 from taghead.processes import start_worker, usable_cores
 
 from .classes import ClipSpec, check_fraction, class_labels, class_names
@@ -176,14 +175,12 @@ def _check_or_record(root: Path, parameters: dict[str, Any]) -> None:
         raise DataError(f"{root}: is not empty and holds no {RECORD_NAME}; choose another folder")
     root.mkdir(parents=True, exist_ok=True)
     with atomic_file(record) as partial:
-        partial.write_text(
-            json.dumps(parameters, indent=2, allow_nan=False) + "\n", encoding="utf-8"
-        )
+        partial.write_text(json_text(parameters, record, indent=2) + "\n", encoding="utf-8")
 
 
 def _compare(record: Path, parameters: dict[str, Any]) -> None:
     try:
-        found = json.loads(record.read_text(encoding="utf-8"))
+        found = parse_json(record.read_text(encoding="utf-8"))
     except ValueError as error:
         raise DataError(f"{record}: is not JSON ({error})") from error
     if not isinstance(found, dict):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import html
-import json
 import zlib
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from taghead import __version__
 from taghead.explain.clip_explanation import DECIMALS, ClipExplanation
 from taghead.explain.page.assets import asset, csp_hash, fill, jpeg_uri
 from taghead.explain.selection import Selection
+from taghead.files import json_text
 
 SCRIPTS = ("model.js", "page.js", "side.js", "start.js")
 
@@ -103,5 +103,5 @@ def _pack(values: Any, factor: int = 1) -> str:
 
 def _in_script(data: dict[str, Any]) -> str:
     """JSON for a script element: escaped, so that no text in it closes the element."""
-    text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    text = json_text(data, "the page", ensure_ascii=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
