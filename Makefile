@@ -3,11 +3,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+LOCK ?= requirements.lock
 SEED ?= 0
 WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=worksteal
 
-.PHONY: help install demo test notebooks test-scatter lint bench results clean
+.PHONY: help install lock demo test notebooks test-scatter lint bench results clean
 .DEFAULT_GOAL := help
 
 help:
@@ -18,16 +20,36 @@ help:
 	@echo "make lint     check style and types"
 	@echo "make bench    run the benchmarks"
 	@echo "make results  write experiments/RESULTS.md anew from the stored tables"
-	@echo "make install  create $(VENV) and install the package"
+	@echo "make install  create $(VENV) and install the package, with the versions and hashes of $(LOCK);"
+	@echo "              with LOCK= the newest versions that setup.cfg admits, unchecked"
+	@echo "make lock     write requirements.lock anew for setup.cfg; with UPGRADE=--upgrade newer versions"
 	@echo "make clean    remove $(VENV) and caches; data/ and runs/ stay"
 
 install: $(READY)
 
-$(READY): setup.cfg pyproject.toml constraints.txt
+# Nothing is fetched but files whose hashes are in the lock file, those that build source distributions included
+$(READY): setup.cfg pyproject.toml $(LOCK)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; say which with make PYTHON=...")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,slowfast]"
+ifeq ($(LOCK),)
+	$(PIP) install -e ".[dev,slowfast]"
+else
+	awk '/^[^ ]/ {build = /^(packaging|setuptools|wheel)==/} build' $(LOCK) > $(VENV)/build.lock
+	$(PIP) install --require-hashes -r $(VENV)/build.lock
+	$(PIP) install --require-hashes --no-build-isolation -r $(LOCK)
+	$(PIP) install --no-build-isolation --no-deps -e .
+endif
+	$(PIP) check
 	@touch $@
+
+# One set of versions for every system and Python from 3.11 on; torch-scatter alone, since it comes as source
+UV := $(BIN)/uv pip compile --quiet --generate-hashes --no-annotate $(UPGRADE)
+lock:
+	@test -x $(BIN)/uv || $(MAKE) install
+	$(UV) setup.cfg --extra dev --extra slowfast --universal --python-version 3.11 --fork-strategy fewest \
+		--custom-compile-command "make lock" --output-file requirements.lock
+	echo "torch-scatter" | $(UV) - --no-deps --no-build-isolation \
+		--custom-compile-command "make lock" --output-file requirements-scatter.lock
 
 demo: $(READY)
 	$(BIN)/taghead demo --seed $(SEED)
@@ -40,9 +62,7 @@ notebooks: $(READY)
 
 # PyG uses torch-scatter where it is installed; it comes as source and takes minutes to compile
 test-scatter: $(READY)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade setuptools wheel
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation \
-		-c constraints.txt -e ".[scatter]"
+	$(PIP) install --require-hashes --no-build-isolation --no-deps -r requirements-scatter.lock
 	$(PYTEST) tests/operators
 
 lint: $(READY)
