@@ -5,9 +5,11 @@ It may import everything; its imports before the check of a command line take 0.
 
 from __future__ import annotations
 
+import codecs
 import sys
 import warnings
 from collections.abc import Sequence
+from io import TextIOWrapper
 from itertools import pairwise
 
 from taghead import __version__
@@ -22,6 +24,7 @@ from taghead.errors import (
 )
 
 USAGE_CODE, STOPPED_CODE = 2, 130
+_ESCAPE = "taghead.escape"  # how streams write what they cannot encode
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -32,6 +35,7 @@ def main(args: Sequence[str] | None = None) -> None:
             can mend, 130 after Ctrl-C. The message has one to three lines.
     """
     args = list(sys.argv[1:] if args is None else args)
+    _print_any_text()
     for warning in IGNORED_WARNINGS:
         warnings.filterwarnings("ignore", message=warning)
     try:
@@ -44,6 +48,27 @@ def main(args: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt as stop:
         print(f"stopped{f'; {stop}' if stop.args else ''}", file=sys.stderr)
         raise SystemExit(STOPPED_CODE) from None
+
+
+def _print_any_text() -> None:
+    """Makes every text printable, names of files that are no UTF-8 included, in any encoding."""
+    codecs.register_error(_ESCAPE, _escaped)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors=_ESCAPE)
+
+
+def _escaped(error: UnicodeError) -> tuple[str, int]:
+    r"""A text that a stream cannot encode: bytes of names as `\xff`, as `name_to_text` has them."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    escaped = [
+        rf"\x{ord(character) - 0xDC00:02x}"  # as `os.fsdecode` has a byte of a name
+        if "\udc80" <= character <= "\udcff"
+        else character.encode("ascii", "backslashreplace").decode()
+        for character in error.object[error.start : error.end]
+    ]
+    return "".join(escaped), error.end
 
 
 def error_text(error: Exception) -> str:

@@ -13,7 +13,9 @@ from typing import Any
 from taghead.class_paths import allow_modules, refused_path, restrict_parser
 from taghead.cli.table import Command
 from taghead.errors import DataError, UsageError, is_disk_full, one_line
+from taghead.files import name_to_text
 
+_SURROGATE = re.compile("[\udc80-\udcff]")  # a byte of a name that is not UTF-8
 OUTPUTS = ("output", "root")  # arguments that say where a command writes
 
 
@@ -45,7 +47,8 @@ def run(command: Command, args: list[str], modules: Sequence[str] = ()) -> None:
             values = _values(command, function, args)
             function(**values)
     except ArgumentError as error:
-        raise UsageError(refused_path(str(error)) or condensed(str(error))) from error
+        text = str(error)
+        raise UsageError(_not_utf8(text, args) or refused_path(text) or condensed(text)) from error
     except UsageError:
         raise
     except ValueError as error:
@@ -89,6 +92,19 @@ def _values(command: Command, function: Callable[..., Any], args: list[str]) -> 
                 parser.set_defaults(load(command.config)(config))
     values = parser.instantiate(parser.parse_args(args)).as_dict()
     return {name: value for name, value in values.items() if name != "config" or not command.config}
+
+
+def _not_utf8(message: str, args: Sequence[str]) -> str:
+    """The message for a name of a file that a config cannot hold; empty if it is another error."""
+    if "surrogates not allowed" not in message:
+        return ""
+    key = message.removeprefix('Parser key "').partition('"')[0]
+    odd = [arg for arg in args if _SURROGATE.search(arg)]
+    given = next((arg for arg in odd if arg.startswith(f"--{key}")), *odd[:1])
+    return (
+        f"{name_to_text(given)}: the name is not UTF-8, so that no config can hold it: rename it, "
+        f"or link to it"
+    )
 
 
 def condensed(message: str) -> str:

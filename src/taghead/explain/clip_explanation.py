@@ -18,6 +18,7 @@ from taghead.errors import VideoError
 from taghead.explain.clip_view import ClipView
 from taghead.explain.curves import areas, edge_curves
 from taghead.explain.saliency import token_saliency
+from taghead.files import name_to_text
 from taghead.graph.edge_index import clip_edges
 from taghead.model.classifier import VideoClassifier
 
@@ -80,8 +81,8 @@ class ClipExplanation:
         order = self.probabilities.argsort(descending=True, stable=True).tolist()
         return {
             "taghead": __version__,
-            "clip": str(clip.path),
-            "model": str(model),
+            "clip": name_to_text(clip.path),
+            "model": name_to_text(model),
             "view": {"index": clip.view, "of": clip.num_views},
             "predicted": self.class_names[self.predicted],
             "target": self.class_names[self.target],

@@ -1,6 +1,7 @@
 """Inference with a trained model: predictions for video files, and conversion of checkpoints.
 
-It imports `taghead.data`, `taghead.model`, `taghead.video` and what lies below them.
+It imports `taghead.training` (the check of weights), `taghead.data`, `taghead.model` and what lies
+below them.
 """
 
 import lazy_loader

@@ -13,6 +13,7 @@ from taghead.errors import DataError
 from taghead.model.classifier import VideoClassifier
 from taghead.model.pretrained import load_model, save_checkpoint
 from taghead.model.released import Preset
+from taghead.training.finite import non_finite
 
 
 def convert(
@@ -37,10 +38,15 @@ def convert(
 
     Raises:
         ValueError: If an argument breaks its rule.
-        DataError: If a file is missing or of another kind.
+        DataError: If a file is missing or of another kind, or a weight is NaN or infinite.
     """
     allow_modules(modules or [])
     model = load_model(source) if preset is None else VideoClassifier.from_reference(source, preset)
+    if names := non_finite({"state_dict": model.state_dict()}):
+        raise DataError(
+            f"{source}: weights are not finite, the first of {len(names)}: {names[0]}; no model is "
+            f"written of them"
+        )
     if classes is not None:
         model.class_names = _class_names(classes, model.head.num_classes)
     if metrics is not None:

@@ -19,7 +19,7 @@ from taghead.data.index.report import draw_classes, write_report
 from taghead.data.index.scan import scan
 from taghead.data.index.scan_result import ClipKey, ScanResult, written_by
 from taghead.errors import DataError
-from taghead.files import atomic_file, name_to_text
+from taghead.files import atomic_file, name_to_text, text_to_name
 from taghead.processes import usable_cores
 
 MANIFEST, EXCLUDED, REPORT, PICTURE, PARTIAL = (
@@ -156,7 +156,7 @@ def _earlier_results(manifest: Path, root: str) -> dict[ClipKey, ScanResult]:
     except DataError:  # none, or of another version
         return {}
     of = earlier.description["root"]
-    if Path(of).absolute() != Path(root).absolute():
+    if Path(text_to_name(of)).absolute() != Path(root).absolute():
         raise DataError(f"{manifest}: is of another folder of videos, {of}: say another output")
     return earlier.known if earlier.description["written_by"] == written_by() else {}
 
@@ -171,7 +171,8 @@ def _excluded(entries: Sequence[ManifestEntry]) -> pd.DataFrame:
 
 def _check_counts(folder: Path, annotations: Annotations) -> None:
     """Checks in the files as written that every listed clip is in one of them."""
-    used = pd.read_parquet(folder / MANIFEST).query("reason == ''")["split"].value_counts()
+    with (folder / MANIFEST).open("rb") as file:  # the folder's name may be any bytes
+        used = pd.read_parquet(file).query("reason == ''")["split"].value_counts()
     excluded = pd.read_csv(folder / EXCLUDED)["split"].value_counts()
     for split, clips in annotations.clips.items():
         counts = used.get(split, 0), excluded.get(split, 0)

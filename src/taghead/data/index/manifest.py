@@ -79,9 +79,9 @@ def write_manifest(
     description = {
         "schema_version": SCHEMA_VERSION,
         "written_by": written_by(),
-        "root": str(root),
+        "root": name_to_text(root),
         "format": annotations.format,
-        "sources": dict(annotations.sources),
+        "sources": {split: name_to_text(name) for split, name in annotations.sources.items()},
         "class_names": annotations.class_names,
     }
     columns: dict[str, list[Any]] = {
@@ -95,8 +95,8 @@ def write_manifest(
     for name in _TEXT:  # Parquet has valid text alone
         columns[name] = [name_to_text(text) for text in columns[name]]
     schema = _SCHEMA.with_metadata({_METADATA: json_text(description, path)})
-    with atomic_file(path) as partial:
-        parquet.write_table(pa.table(columns, schema=schema), partial)
+    with atomic_file(path) as partial, partial.open("wb") as file:  # whose name may be any bytes
+        parquet.write_table(pa.table(columns, schema=schema), file)
 
 
 def read_manifest(path: str | Path) -> Manifest:
@@ -109,7 +109,8 @@ def read_manifest(path: str | Path) -> Manifest:
     if not path.is_file():
         raise DataError(f"{path}: no such manifest: taghead index writes it")
     try:
-        table = parquet.read_table(path)
+        with path.open("rb") as file:
+            table = parquet.read_table(file)
         description = parse_json((table.schema.metadata or {})[_METADATA])
     except (OSError, KeyError, ValueError) as error:  # pyarrow's own errors are ValueErrors
         raise DataError(f"{path}: not a manifest that taghead index wrote") from error

@@ -14,7 +14,7 @@ from taghead import __version__
 from taghead.explain.clip_explanation import DECIMALS, ClipExplanation
 from taghead.explain.page.assets import asset, csp_hash, fill, jpeg_uri
 from taghead.explain.selection import Selection
-from taghead.files import json_text
+from taghead.files import json_text, name_to_text
 
 SCRIPTS = ("model.js", "page.js", "side.js", "start.js")
 
@@ -42,8 +42,8 @@ def write_page(
     text = fill(
         asset("page.html"),
         {
-            "title": html.escape(f"{clip.path.name}: what the model attended to"),
-            "name": html.escape(clip.path.name),
+            "title": html.escape(f"{name_to_text(clip.path.name)}: what the model attended to"),
+            "name": html.escape(name_to_text(clip.path.name)),
             "about": html.escape(about),
             "predicted": html.escape(best["class"].replace("_", " ")),
             "probability": f"{best['probability']:.1%}",

@@ -10,6 +10,7 @@ from pathlib import Path
 from taghead import __version__
 from taghead.explain.clip_explanation import ClipExplanation
 from taghead.explain.page.assets import asset, csp_hash, fill, jpeg_uri
+from taghead.files import name_to_text
 
 
 @dataclass(frozen=True)
@@ -57,9 +58,9 @@ def write_index(
 
 def _card(entry: PageEntry) -> str:
     """The list item of a clip."""
-    name = html.escape(Path(entry.video).name)
+    name = html.escape(name_to_text(Path(entry.video).name))
     if entry.explanation is None:
-        reason = html.escape(entry.error or "")
+        reason = html.escape(name_to_text(entry.error or ""))
         return f'<li class="card"><strong>{name}</strong><p class="note failed">{reason}</p></li>'
     explanation = entry.explanation
     picture = jpeg_uri(explanation.clip.pictures[len(explanation.clip.pictures) // 2])

@@ -17,6 +17,7 @@ from taghead.explain.plots.frames import save_figure
 from taghead.explain.plots.heat import ClipHeat, compare_heat, token_heat
 from taghead.explain.saliency import token_saliency
 from taghead.explain.selection import Selection
+from taghead.files import name_to_text
 from taghead.nn.head import TAGHead
 
 LABEL_WIDTH = 20  # characters of a line
@@ -51,7 +52,7 @@ def compare_clips(
     """
     targets = list(dict.fromkeys(one.target for one in explanations))
     rows = [
-        _row(one, target, _saliency(one, head, target), Path(one.clip.path).stem)
+        _row(one, target, _saliency(one, head, target), name_to_text(Path(one.clip.path).stem))
         for target in targets
         for one in explanations
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -18,8 +19,11 @@ from taghead.data.annotations.video_files import (
     class_folders,
     folders_in,
     holds_videos,
+    videos_in,
 )
 from taghead.errors import DataError
+
+log = logging.getLogger(__name__)
 
 CLASSES_HINT = "where all folders are classes, say train=."
 SPLIT_FOLDERS: dict[Split, tuple[str, ...]] = {
@@ -69,11 +73,14 @@ def split_folders(root: str | Path) -> dict[Split, Path]:
 
 
 def _check_siblings(root: Path, found: Mapping[Split, Path]) -> None:
-    """Refuses a folder of videos beside split folders, which would be left out.
+    """Refuses a folder of videos beside split folders, which would be left out; warns of files.
 
     Raises:
-        DataError: Naming it.
+        DataError: Naming the folder.
     """
+    loose = [path for path in videos_in(root) if path.is_file()] if found else []
+    if loose:
+        log.warning("%s: left aside: it is in no split (1 of %d)", loose[0], len(loose))
     for folder in folders_in(root) if found else []:
         if folder not in found.values() and holds_videos(folder):
             known = ", ".join(name for names in SPLIT_FOLDERS.values() for name in names)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import get_args
 
@@ -16,7 +16,12 @@ from taghead.data.annotations.annotation_format import (
 from taghead.data.annotations.class_list import class_numbers
 from taghead.data.annotations.clip import Clip, Split
 from taghead.data.annotations.formats.class_folders import split_folders
-from taghead.data.annotations.video_files import class_folders, videos_in
+from taghead.data.annotations.video_files import (
+    class_folders,
+    folders_in,
+    holds_videos,
+    videos_in,
+)
 from taghead.errors import DataError
 from taghead.files import name_to_text
 
@@ -54,12 +59,35 @@ def haa500_clips(root: Path) -> list[tuple[str, int, Path]]:
     """Class, number and file of all clips in HAA500's layout.
 
     Raises:
-        DataError: If a file is not named as in HAA500, or there is none.
+        DataError: If a file is not named as in HAA500, or there is none; or if some lie in class
+            folders and others beside these.
     """
-    flat = [path for path in videos_in(root) if not path.is_dir()]
-    named = {"": flat} if flat else class_folders(root)
+    flat = _flat(root)
+    if flat and (folder := _first_class_folder(root)):
+        raise DataError(
+            f"{flat[0]}: lies beside class folders such as {folder.name} (1 of {len(flat)}): "
+            f"HAA500's clips lie all in class folders, or all in one folder"
+        )
+    return _named({"": flat} if flat else class_folders(root))
+
+
+def _flat(root: Path) -> list[Path]:
+    """The videos in a folder itself."""
+    return [path for path in videos_in(root) if not path.is_dir()]
+
+
+def _first_class_folder(root: Path) -> Path | None:
+    return next((folder for folder in folders_in(root) if holds_videos(folder)), None)
+
+
+def _named(files: Mapping[str, list[Path]]) -> list[tuple[str, int, Path]]:
+    """Class, number and file of the clips of each folder; the folder's name is empty for root.
+
+    Raises:
+        DataError: If a file is not named as in HAA500.
+    """
     found = []
-    for folder, paths in named.items():
+    for folder, paths in files.items():
         for path in paths:
             match = _HAA500_NAME.fullmatch(path.stem)
             if not match or int(match["number"]) > 19 or not _same_name(match["name"], folder):
@@ -78,12 +106,17 @@ def _same_name(name: str, folder: str) -> bool:
 def looks_like_haa500(root: Path) -> bool | None:
     """Whether a folder has HAA500's layout; None if it may have.
 
-    It has, if each class has all clips 000 to 019. It has not, if a file is named otherwise.
+    It has, if each class has all clips 000 to 019. It has not, if a file is named otherwise; but
+    it may have, if only files beside the class folders are.
     """
+    is_mixed = False
     try:
-        found = haa500_clips(root)
+        is_mixed = bool(_flat(root)) and _first_class_folder(root) is not None
+        found = _named(class_folders(root)) if is_mixed else haa500_clips(root)
     except DataError:
         return False
+    if is_mixed:
+        return None
     numbers: dict[str, set[int]] = {}
     for name, number, _ in found:
         numbers.setdefault(name, set()).add(number)
@@ -105,7 +138,8 @@ class HAA500(AnnotationFormat):
             return Detection(Certainty.CERTAIN if certain else Certainty.NO)
         return Detection(
             Certainty.POSSIBLE,
-            "files are named as in HAA500, but some of 000 to 019 are missing in a class",
+            "files are named as in HAA500, but some of 000 to 019 are missing in a class, or files "
+            "lie beside the class folders",
         )
 
     def sources(self, arguments: Arguments) -> dict[Split, str]:
