@@ -87,14 +87,9 @@ def test_a_name_that_no_config_can_hold(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(folder)
-    args = [
-        "extract",
-        os.fsdecode(b"f\xff"),
-        "--data=taghead.data.VideoDataModule",
-        "--model=model",
-    ]
+    args = ["extract", os.fsdecode(b"f\xff"), "--data=taghead.data.VideoDataModule"]
     with pytest.raises(SystemExit) as stop:
-        main([*args, os.fsdecode(b"--data.root=caf\xff")])
+        main([*args, "--model=model", os.fsdecode(b"--data.root=caf\xff")])
     assert stop.value.code == 2
     assert capsys.readouterr().err == (
         "error: --data.root=caf\\xff: the name is not UTF-8, so that no config can hold it: "

@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 import torch
 from authors import Reference, reference, released
+from tiny import make_model
 
 from taghead import VideoClassifier
 from taghead.cli import main
 from taghead.errors import DataError
 from taghead.inference.convert_checkpoint import convert
-from taghead.model.pretrained import load_model
+from taghead.model.pretrained import load_model, save_checkpoint
 
 PAPER_HEAD = [
     "--model.head=taghead.TAGHead",
@@ -170,3 +171,22 @@ def test_what_cannot_be_converted_leaves_nothing(
         convert(**arguments)
     assert "\n" not in str(error.value)
     assert not Path("out").exists()
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: float
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    model = make_model()
+    with torch.no_grad():
+        next(model.head.classifier.parameters()).view(-1)[-1] = number
+    save_checkpoint(model, "bad.ckpt")
+    for output in ("shared", "copy.ckpt"):
+        with pytest.raises(SystemExit) as stop:
+            main(["convert", "bad.ckpt", output, "--modules=tiny"])
+        assert str(stop.value.code) == (
+            "error: bad.ckpt: weights are not finite, the first of 1: head.classifier.0.weight; "
+            "no model is written of them"
+        )
+    assert [path.name for path in tmp_path.iterdir()] == ["bad.ckpt"]

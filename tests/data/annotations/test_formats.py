@@ -330,6 +330,27 @@ def test_haa500_names_its_files_after_classes(tmp_path: Path) -> None:
             read_haa500(root, "train")
 
 
+def test_a_file_beside_class_folders_is_reported(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = touch(haa500(tmp_path / "haa", "run", "jump"), "run_019.mp4", "jump_001.mp4")
+    with pytest.raises(DataError, match=r"lie beside the class folders: say format=folders or"):
+        read_annotations(root)
+    told = r"jump_001.mp4: lies beside class folders such as jump \(1 of 2\): HAA500's clips lie"
+    with pytest.raises(DataError, match=told):
+        read_annotations(root, format="haa500")
+    assert len(read_annotations(root, format="folders").clips["train"]) == 40
+    assert f"{root}/jump_001.mp4: left aside: it is in no class folder (1 of 2)" in caplog.text
+    other = touch(haa500(tmp_path / "other", "run", "jump"), "intro.mp4", "notes/a.txt")
+    with pytest.raises(DataError, match="say format=folders or format=haa500"):
+        read_annotations(other)
+    splits = touch(tmp_path / "splits", "train/x/0.mp4", "train/y/0.mp4", "loose.mp4")
+    assert len(read_annotations(splits).clips["train"]) == 2
+    assert f"{splits}/loose.mp4: left aside: it is in no split (1 of 1)" in caplog.text
+    flat = touch(haa500(tmp_path / "flat", "run", "jump", flat=True), "notes/a.txt")
+    assert read_annotations(flat).format == "haa500"
+
+
 # Diving48 ----------------------------------------------------------------------------------------
 
 

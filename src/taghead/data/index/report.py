@@ -96,7 +96,7 @@ def draw_classes(annotations: Annotations, entries: Sequence[ManifestEntry], pat
 def _splits(root: str, annotations: Annotations, entries: Sequence[ManifestEntry]) -> Iterator[str]:
     usable = Counter(entry.split for entry in entries if entry.result.usable)
     total, used = len(entries), usable.total()
-    yield f"{name_to_text(root)}: {annotations.format}, {len(annotations.class_names)} classes"
+    yield f"{root}: {annotations.format}, {len(annotations.class_names)} classes"
     yield f"{'split':<8}{'listed':>8}{'used':>8}{'excluded':>10}  listed in"
     for split, clips in annotations.clips.items():
         left_out = len(clips) - usable[split]
