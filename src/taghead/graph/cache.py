@@ -7,7 +7,7 @@ import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from threading import Lock
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -112,3 +112,19 @@ def can_cache(device: torch.device) -> bool:
         return False
     is_plain = not torch._C._len_torch_dispatch_stack()  # no mode replaces tensors
     return is_plain or type(torch.empty(0, device=device)) is Tensor
+
+
+class derived(Generic[R]):
+    """A property that is computed once, but anew in a compiler's trace.
+
+    As `functools.cached_property`, whose lock Python 3.11's compilers cannot trace.
+    """
+
+    def __init__(self, function: Callable[[Any], R]) -> None:
+        self.function = function
+
+    def __get__(self, owner: Any, cls: type) -> R:
+        value = self.function(owner)
+        if not torch.compiler.is_compiling():
+            owner.__dict__[self.function.__name__] = value
+        return value

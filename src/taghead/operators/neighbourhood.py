@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from taghead.graph.cache import CACHE
+from taghead.graph.cache import CACHE, derived
 from taghead.graph.grid import Grid
 from taghead.graph.relations import Relation
 from taghead.operators.algebra import (
@@ -31,7 +31,6 @@ from taghead.operators.parts import (
     ShiftPart,
     Size,
     TensorOwner,
-    derived,
     parts_of,
 )
 

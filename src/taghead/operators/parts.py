@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from taghead.graph.cache import CACHE, can_cache
+from taghead.graph.cache import CACHE, can_cache, derived
 from taghead.graph.edges import TimeEdges, WindowEdges, intra_frame_edges
 from taghead.graph.grid import Grid
 from taghead.graph.relations import Relation
@@ -23,26 +23,9 @@ from taghead.operators.algebra import Arrays
 
 LOOP = -1  # relation index of the self-loops that an operator adds
 
-R = TypeVar("R")
 Size = tuple[int, int, int]
 Tensors = tuple[Tensor | None, ...]
 MakeArrays = Callable[..., Arrays]
-
-
-class derived(Generic[R]):
-    """A property that is computed once, but anew in a compiler's trace.
-
-    As `functools.cached_property`, whose lock Python 3.11's compilers cannot trace.
-    """
-
-    def __init__(self, function: Callable[[Any], R]) -> None:
-        self.function = function
-
-    def __get__(self, owner: Any, cls: type) -> R:
-        value = self.function(owner)
-        if not torch.compiler.is_compiling():
-            owner.__dict__[self.function.__name__] = value
-        return value
 
 
 class TensorOwner:
