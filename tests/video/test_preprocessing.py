@@ -17,7 +17,7 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from taghead.errors import VideoError
-from taghead.video import Preprocessing, Segment, VideoReader, clip_indices, uniform_indices
+from taghead.video import Limits, Preprocessing, Segment, VideoReader, clip_indices, uniform_indices
 from taghead.video.preprocessing import READ_AT_ONCE_BYTES
 from taghead.video.sampling import Sampling
 
@@ -303,23 +303,25 @@ def test_frames_resized_one_by_one_are_those_of_a_clip(
 
 
 def test_frames_that_are_too_large_are_refused(h264: Path) -> None:
-    small = Preprocessing(num_frames=4, resize=32, crop=32, max_pixels=120 * 160 - 1)
-    message = rf"^{h264}: its frames of 160x120 have 19,200 pixels, more than max_pixels = 19,199$"
-    for load in (small.load, small.load_views, partial(VideoReader, max_pixels=19_199)):
-        with pytest.raises(VideoError, match=message):
+    small = Preprocessing(num_frames=4, resize=32, crop=32, limits=Limits(120 * 160 - 1))
+    reason = "160x120 have 19,200 pixels, more than limits.max_pixels = 19,199"
+    for load in (small.load, small.load_views, partial(VideoReader, limits=Limits(19_199))):
+        with pytest.raises(VideoError, match=rf"^{h264}: its frames of {reason}$"):
             load(h264)
-    assert replace(small, max_pixels=120 * 160).load(h264).shape == (3, 4, 32, 32)
+    for raised in (120 * 160, 2**62):
+        assert replace(small, limits=Limits(raised)).load(h264).shape == (3, 4, 32, 32)
 
 
 def test_clips_that_are_too_large_are_refused(h264: Path) -> None:
-    fits = Preprocessing(num_frames=4, resize=32, crop=32, max_clip_bytes=4 * 3 * 120 * 160)
+    limits = Limits(max_clip_bytes=4 * 3 * 120 * 160)
+    fits = Preprocessing(num_frames=4, resize=32, crop=32, limits=limits)
     assert fits.load(h264).shape == (3, 4, 32, 32)
-    over = replace(fits, max_clip_bytes=4 * 3 * 120 * 160 - 1)
-    message = rf"^{h264}: 4 frames of 160x120 take 230,400 bytes, more than max_clip.* = 230,399$"
+    over = replace(fits, limits=Limits(max_clip_bytes=4 * 3 * 120 * 160 - 1))
+    message = rf"^{h264}: 4 frames of 160x120 take 230,400 bytes, more than limits.* = 230,399$"
     for load in (over.load, over.load_views):
         with pytest.raises(VideoError, match=message):
             load(h264)
-    reader = VideoReader(h264, max_clip_bytes=4 * 3 * 120 * 160)
+    reader = VideoReader(h264, limits=limits)
     assert len(reader.read(range(4))) == 4
     assert len(reader.read(range(16), size=(60, 80))) == 16
     with pytest.raises(VideoError, match=r"5 frames of 160x120 take 288,000 bytes"):
@@ -330,20 +332,23 @@ def test_clips_that_are_too_large_are_refused(h264: Path) -> None:
 
 
 def test_limits_are_no_part_of_what_a_clip_is() -> None:
-    assert not {"max_pixels", "max_clip_bytes"} & set(Preprocessing().to_dict())
-    raised = Preprocessing(max_pixels=2**30)
-    assert raised.to_dict()["max_pixels"] == 2**30
-    assert Preprocessing.from_dict(raised.to_dict()) == raised
+    raised = Preprocessing(limits=Limits(max_pixels=2**30))
+    assert raised == Preprocessing()
+    assert raised.to_dict() == Preprocessing().to_dict()
+    assert "limits" not in raised.to_dict()
+    with pytest.raises(ValueError, match=r"preprocessing has no limits"):
+        Preprocessing.from_dict({"limits": {"max_pixels": 2**40}})
     for name in ("max_pixels", "max_clip_bytes"):
         for value in (0, True, 1e9):
-            with pytest.raises(ValueError, match=rf"{name} must be a positive integer"):
-                Preprocessing(**{name: value})
+            with pytest.raises(ValueError, match=rf"limits.{name} must be a positive integer"):
+                Limits(**{name: value})
 
 
 MEASURE = """
 import resource, sys
-from taghead.video import Preprocessing
-load = Preprocessing(num_frames=16, resize=64, crop=64, max_clip_bytes=2**34).load
+from taghead.video import Limits, Limits, Preprocessing
+limits = Limits(max_clip_bytes=2**34)
+load = Preprocessing(num_frames=16, resize=64, crop=64, limits=limits).load
 load(sys.argv[1])
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 load(sys.argv[2])

@@ -15,13 +15,7 @@ from taghead.errors import VideoError
 from taghead.video.decode import BACKENDS, BackendName, choose_backend
 from taghead.video.decode.pyav import PyAVBackend
 from taghead.video.frame_times import NO_TIMESTAMP
-from taghead.video.limits import (
-    MAX_CLIP_BYTES,
-    MAX_PIXELS,
-    check_clip,
-    check_limits,
-    check_pixels,
-)
+from taghead.video.limits import Limits
 from taghead.video.survey import Survey
 from taghead.video.survey import survey as make_survey
 
@@ -58,8 +52,8 @@ class VideoReader:
             which they are not proved to be right; or the one that `auto` finds best for the file.
         survey: A survey of the file from before. It is used if the file has not changed since;
             otherwise another one is made.
-        max_pixels: The most pixels of a frame; a file with larger ones is refused.
-        max_clip_bytes: The most bytes of the pictures that :meth:`read` returns.
+        limits: What the file may ask for: pixels of a frame, and bytes of the pictures that
+            :meth:`read` returns.
 
     Attributes:
         backend: The backend taken.
@@ -83,22 +77,20 @@ class VideoReader:
         threads: int | None = None,
         backend: BackendName = "auto",
         survey: Survey | None = None,
-        max_pixels: int = MAX_PIXELS,
-        max_clip_bytes: int = MAX_CLIP_BYTES,
+        limits: Limits = Limits(),  # noqa: B008, it is frozen
     ) -> None:
-        check_limits(max_pixels, max_clip_bytes)
         if threads is not None and threads < 1:
             raise ValueError(f"threads must be a positive integer (got {threads})")
         if backend not in BACKENDS:
             raise ValueError(f"backend must be one of {BACKENDS} (got {backend!r})")
         self.path = Path(path)
         valid = survey is not None and survey.path == self.path and survey.is_valid()
-        known = survey if valid and survey is not None else make_survey(self.path, max_pixels)
-        check_pixels(self.path, known.height, known.width, max_pixels)
-        self.max_pixels, self.max_clip_bytes = max_pixels, max_clip_bytes
+        known = survey if valid and survey is not None else make_survey(self.path, limits)
+        limits.check_frame(self.path, known.height, known.width)
+        self.limits = limits
         self.threads = threads or _threads_for(known.height * known.width)
         self.backend, self.reason, self._backend = choose_backend(
-            backend, known, self.threads, max_pixels
+            backend, known, self.threads, limits
         )
         if not known.is_exact and known.decoded is None:
             known = replace(known, decoded=self._decoded_times(known))
@@ -138,33 +130,34 @@ class VideoReader:
         Raises:
             IndexError: If a number is negative or beyond the last frame.
             VideoError: If a frame up to the last one asked for cannot be decoded, or they take more
-                than `max_clip_bytes`.
+                than `limits.max_clip_bytes`.
         """
         wanted = self._checked(indices)
-        height, width = (self.height, self.width) if size is None else size
-        if min(height, width) < 1:
-            raise ValueError(f"size must be two positive integers (got {size})")
-        check_clip(self.path, len(wanted), height, width, self.max_clip_bytes)
+        height, width = self._size(size)
+        self.limits.check_clip(self.path, len(wanted), height, width)
         return self._backend.read(wanted, height, width)
 
-    def read_each(self, indices: Iterable[int]) -> Generator[np.ndarray, None, None]:
+    def read_each(
+        self, indices: Iterable[int], size: tuple[int, int] | None = None
+    ) -> Generator[np.ndarray, None, None]:
         """Frames by rising number, one by one as they are decoded: memory is that of one.
 
         Args:
             indices: Frame numbers, from 0 to `len(reader) - 1`, each greater than the one before.
+            size: Height and width, as in :meth:`read`.
 
         Shapes:
             - **each** `[H, W, 3]`, uint8 RGB, valid until the next one
 
         Raises:
-            ValueError: If numbers do not rise.
+            ValueError: If numbers do not rise, or `size` is not positive.
             IndexError: If a number is negative or beyond the last frame.
             VideoError: If a frame up to the last one asked for cannot be decoded.
         """
         wanted = self._checked(indices)
         if (np.diff(wanted) <= 0).any():
             raise ValueError("indices must rise, each greater than the one before")
-        return self._backend.read_each(wanted, self.height, self.width)
+        return self._backend.read_each(wanted, *self._size(size))
 
     def frames_between(self, start_sec: float, end_sec: float | None = None) -> range:
         """Numbers of the frames whose display begins in `[start_sec, end_sec)`.
@@ -187,7 +180,7 @@ class VideoReader:
         return range(first, stop)
 
     def _decoded_times(self, survey: Survey) -> np.ndarray:
-        return PyAVBackend(survey, self.threads, self.max_pixels).timestamps()
+        return PyAVBackend(survey, self.threads, self.limits).timestamps()
 
     def _seconds(self, timestamps: np.ndarray) -> np.ndarray:
         num_frames, rate = len(timestamps), self.survey.fps
@@ -222,6 +215,13 @@ class VideoReader:
         if survey.container == "avi" and last < stated <= last + longest + tick / 2:
             return stated
         return last + tick
+
+    def _size(self, size: tuple[int, int] | None) -> tuple[int, int]:
+        """Height and width of pictures."""
+        height, width = (self.height, self.width) if size is None else size
+        if min(height, width) < 1:
+            raise ValueError(f"size must be two positive integers (got {size})")
+        return height, width
 
     def _checked(self, indices: Iterable[int]) -> np.ndarray:
         wanted = np.array(list(indices))

@@ -9,7 +9,7 @@ from typing import Literal, Protocol, get_args
 
 import numpy as np
 
-from taghead.video.limits import MAX_PIXELS
+from taghead.video.limits import Limits
 from taghead.video.survey import Survey
 
 BackendName = Literal["auto", "pyav", "decord", "torchcodec"]
@@ -55,7 +55,7 @@ class Backend(Protocol):
 
 
 def choose_backend(
-    name: BackendName, survey: Survey, threads: int, max_pixels: int = MAX_PIXELS
+    name: BackendName, survey: Survey, threads: int, limits: Limits
 ) -> tuple[str, str, Backend]:
     """The backend of a name: the name of the one taken, why it is taken, and the backend.
 
@@ -76,4 +76,4 @@ def choose_backend(
 
         return name, "it was asked for", TorchCodecBackend(survey, threads)
     reason = "it was asked for" if name == "pyav" else "it is right on every file, and as fast"
-    return "pyav", reason, PyAVBackend(survey, threads, max_pixels)
+    return "pyav", reason, PyAVBackend(survey, threads, limits)

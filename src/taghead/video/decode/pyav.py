@@ -15,7 +15,7 @@ from taghead.errors import VideoError
 from taghead.video import bitstream
 from taghead.video.demux import HEADER_ONLY, open_stream, read_packets, without_discard
 from taghead.video.frame_times import NO_TIMESTAMP, presentation_times
-from taghead.video.limits import MAX_PIXELS
+from taghead.video.limits import Limits
 from taghead.video.rgb import RGBConverter
 from taghead.video.survey import Survey
 
@@ -41,11 +41,11 @@ class PyAVBackend:
     Args:
         survey: What is known about the file.
         threads: Decoding threads.
-        max_pixels: The most pixels of a frame.
+        limits: What the file may ask for.
     """
 
-    def __init__(self, survey: Survey, threads: int, max_pixels: int = MAX_PIXELS) -> None:
-        self.survey, self.threads, self.max_pixels = survey, threads, max_pixels
+    def __init__(self, survey: Survey, threads: int, limits: Limits) -> None:
+        self.survey, self.threads, self.limits = survey, threads, limits
 
     def read_each(
         self, numbers: np.ndarray, height: int, width: int
@@ -113,7 +113,7 @@ class PyAVBackend:
     def _by_seeking(self, timestamps: np.ndarray) -> Generator[VideoFrame, None, None]:
         """The frames of rising timestamps, each from the keyframe before it."""
         survey = self.survey
-        opened = open_stream(survey.path, self.threads, HEADER_ONLY, survey.stream, self.max_pixels)
+        opened = open_stream(survey.path, self.threads, HEADER_ONLY, survey.stream, self.limits)
         with opened as (container, stream):
             for start, wanted in self._runs(timestamps):
                 pts, seek_to = (None, None) if start is None else survey.seek_points[start].tolist()
@@ -146,9 +146,7 @@ class PyAVBackend:
         """
         survey, index = self.survey, 0
         expected = zip(survey.timestamps.tolist(), survey.shown.tolist(), strict=True)
-        opened = open_stream(
-            survey.path, self.threads, index=survey.stream, max_pixels=self.max_pixels
-        )
+        opened = open_stream(survey.path, self.threads, index=survey.stream, limits=self.limits)
         with opened as (container, stream):
             try:
                 for frame in _decode(survey, container, stream, packets):
