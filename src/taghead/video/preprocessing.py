@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 from torchvision.transforms import v2
+from torchvision.transforms.v2.functional import resize
 
 from taghead.video.augmentation import STRENGTHS, ClipAugment
 from taghead.video.limits import Limits
@@ -241,15 +242,18 @@ class Preprocessing:
         self, reader: VideoReader, numbers: np.ndarray, height: int, width: int
     ) -> torch.Tensor:
         """Frames of a file, resized one by one as they are decoded: memory is that of the clip."""
-        # channels-last, as frames are decoded
-        resized = torch.empty(len(numbers), height, width, 3, dtype=torch.uint8).permute(0, 3, 1, 2)
-        resize = self._resize()
-        with closing(reader.read_each(numbers)) as frames:
-            targets = iter(resized)
-            for frame in frames:
-                picture = _pictures(np.ascontiguousarray(frame)[None])
-                next(targets).copy_(resize(picture)[0])
-                del frame, picture  # before the next one takes memory
+        resized = _empty(len(numbers), height, width)
+        rows = _empty(1, reader.height, width)  # of one frame, narrowed
+        with closing(reader.read_bands(numbers)) as frames:
+            for target, bands in zip(resized, frames, strict=True):
+                start = 0
+                for band in bands:
+                    picture = _pictures(np.ascontiguousarray(band)[None])
+                    stop = start + len(band)
+                    # as torch does with a whole picture: its rows, then its columns
+                    rows[:, :, start:stop] = resize(picture, [len(band), width])
+                    start = stop
+                target.copy_(resize(rows, [height, width])[0])
         return resized
 
     def _resized_size(self, height: int, width: int) -> tuple[int, int]:
@@ -306,6 +310,11 @@ def _pictures(frames: np.ndarray) -> torch.Tensor:
     In memory they stay channels-last, which uint8 resizing is twice as fast on.
     """
     return torch.from_numpy(frames).permute(0, 3, 1, 2)
+
+
+def _empty(num_frames: int, height: int, width: int) -> torch.Tensor:
+    """Frames `[T, 3, H, W]`, in memory channels-last."""
+    return torch.empty(num_frames, height, width, 3, dtype=torch.uint8).permute(0, 3, 1, 2)
 
 
 class _ToClip(nn.Module):

@@ -2,23 +2,27 @@
 
 import multiprocessing
 import os
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
+from contextlib import closing
 from dataclasses import replace
 from fractions import Fraction
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+from av.video.frame import VideoFrame
 
 from taghead.errors import VideoError
 from taghead.video.decode import BACKENDS, BackendName, choose_backend
 from taghead.video.decode.pyav import PyAVBackend
 from taghead.video.frame_times import NO_TIMESTAMP
 from taghead.video.limits import Limits
+from taghead.video.rgb import RGBConverter
 from taghead.video.survey import Survey
 from taghead.video.survey import survey as make_survey
 
+R = TypeVar("R")
 _LARGE = 1280 * 720  # pixels of a frame, from which more than one thread pays
 _HUGE = 4096 * 4096  # pixels, above which the frames that threads hold take too much memory
 _MOST_THREADS = 4
@@ -135,7 +139,12 @@ class VideoReader:
         wanted = self._checked(indices)
         height, width = self._size(size)
         self.limits.check_clip(self.path, len(wanted), height, width)
-        return self._backend.read(wanted, height, width)
+        pictures = np.empty((len(wanted), height, width, 3), np.uint8)
+        numbers, positions = np.unique(wanted, return_inverse=True)
+        with closing(self._read(numbers, self._to_rgb(height, width))) as found:
+            for number, picture in enumerate(found):
+                pictures[positions == number] = picture
+        return pictures
 
     def read_each(
         self, indices: Iterable[int], size: tuple[int, int] | None = None
@@ -154,10 +163,29 @@ class VideoReader:
             IndexError: If a number is negative or beyond the last frame.
             VideoError: If a frame up to the last one asked for cannot be decoded.
         """
-        wanted = self._checked(indices)
-        if (np.diff(wanted) <= 0).any():
-            raise ValueError("indices must rise, each greater than the one before")
-        return self._backend.read_each(wanted, *self._size(size))
+        return self._read(self._rising(indices), self._to_rgb(*self._size(size)))
+
+    def read_bands(
+        self, indices: Iterable[int]
+    ) -> Generator[Generator[np.ndarray, None, None], None, None]:
+        """Frames by rising number, each in bands of whole rows, top to bottom.
+
+        Together the bands are the picture of :meth:`read`, to the last bit, and memory is that of
+        one: a frame as large as `limits` allow takes little more than its decoder needs. Frames of
+        odd height or width, and rare pixel formats, are one band.
+
+        Args:
+            indices: Frame numbers, as in :meth:`read_each`.
+
+        Shapes:
+            - **each band** `[rows, W, 3]`, uint8 RGB, valid until the next one
+
+        Raises:
+            ValueError: If numbers do not rise.
+            IndexError: If a number is negative or beyond the last frame.
+            VideoError: If a frame up to the last one asked for cannot be decoded.
+        """
+        return self._read(self._rising(indices), self._to_rgb(self.height, self.width).bands)
 
     def frames_between(self, start_sec: float, end_sec: float | None = None) -> range:
         """Numbers of the frames whose display begins in `[start_sec, end_sec)`.
@@ -215,6 +243,27 @@ class VideoReader:
         if survey.container == "avi" and last < stated <= last + longest + tick / 2:
             return stated
         return last + tick
+
+    def _read(
+        self, numbers: np.ndarray, convert: Callable[[VideoFrame], R]
+    ) -> Generator[R, None, None]:
+        """Converted frames; nothing of one is kept while the next one is decoded."""
+        if not len(numbers):
+            return
+        with closing(self._backend.frames(numbers)) as frames:
+            for frame in frames:
+                converted = [convert(frame)]
+                del frame
+                yield converted.pop()
+
+    def _to_rgb(self, height: int, width: int) -> RGBConverter:
+        return RGBConverter(height, width, self.survey.orientation)
+
+    def _rising(self, indices: Iterable[int]) -> np.ndarray:
+        wanted = self._checked(indices)
+        if (np.diff(wanted) <= 0).any():
+            raise ValueError("indices must rise, each greater than the one before")
+        return wanted
 
     def _size(self, size: tuple[int, int] | None) -> tuple[int, int]:
         """Height and width of pictures."""

@@ -31,7 +31,7 @@ from taghead.video.packet_index import (
     min_frames_shown,
     seek_points,
 )
-from taghead.video.rgb import Orientation
+from taghead.video.rgb import Orientation, corner
 
 # In these containers and codecs, a packet shows one frame unless it is marked "discard", or none
 # if its header says so. MPEG-2/4 skip frames in secret; AVI and MPEG-TS may split or join them.
@@ -243,7 +243,7 @@ def _survey(
         frame.height,
         frame.width,
         frame.format.name,
-        Orientation.of_frame(path, frame),
+        Orientation.of_frame(path, corner(frame)),
         container_frames=stream.frames,
         stated_end=(stream.start_time or 0) + (stream.duration or 0) if stream.duration else 0,
         **index,
