@@ -26,14 +26,33 @@ _CLEARED: set[Path] = set()  # folders from which this process has removed what 
 NESTED_UNDER = ("model_state_dict", "model_state", "state_dict")
 
 
+def check_regular(path: str | Path, max_bytes: int | None = None) -> None:
+    """Refuses what is no file of bytes: a pipe, a socket or a device need not end.
+
+    Args:
+        path: The file.
+        max_bytes: How large it may be.
+
+    Raises:
+        DataError: If there is no such file, or it is of another kind or larger.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise DataError(f"{path}: no such file")
+    if not path.is_file():
+        raise DataError(f"{path}: is not a regular file")
+    size = path.stat().st_size
+    if max_bytes is not None and size > max_bytes:
+        raise DataError(f"{path}: has {size:,} bytes, more than the {max_bytes:,} of such a file")
+
+
 def read_tensors(path: str | Path) -> Any:
     """Loads a file of `torch.save` that holds tensors and plain containers; no code in it runs.
 
     Raises:
         DataError: If the file is missing, damaged or holds anything else.
     """
-    if not Path(path).is_file():
-        raise DataError(f"{path}: no such file")
+    check_regular(path)
     import torch  # reading a table needs no torch
 
     try:

@@ -40,7 +40,7 @@ def model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> VideoClassifier:
 
     made = make_model()
     monkeypatch.setattr(Preprocessing, "load_views", load_views)
-    monkeypatch.setattr(predictor, "load_model", lambda path: made)
+    monkeypatch.setattr(predictor, "load_model", lambda path, limits: made)
     monkeypatch.chdir(tmp_path)
     for name in ("a.mp4", "b.mp4", "c.mp4", "nan.mp4", "stop.mp4", NOT_UTF8, "x"):
         Path(name).touch()

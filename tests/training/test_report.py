@@ -49,9 +49,9 @@ def test_the_contact_sheet_shows_parts_of_videos_and_survives_those_that_are_gon
 ) -> None:
     read, asked = VideoReader.read, []
 
-    def record(reader: VideoReader, indices: np.ndarray) -> np.ndarray:
+    def record(reader: VideoReader, indices: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         asked.append(indices.tolist())
-        return read(reader, indices)
+        return read(reader, indices, size)
 
     monkeypatch.setattr(VideoReader, "read", record)
     video = next((dataset / "videos").rglob("test_*.mp4"))

@@ -1,5 +1,8 @@
 """Frames by random numbers from files of many kinds: the one asked for, or a refusal."""
 
+import json
+import shutil
+import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
@@ -270,3 +273,19 @@ def test_segments_in_seconds_have_the_frames_that_begin_in_them(
         assert list(Segment(start, end).frames(reader)) == wanted
         asked += 1
     assert asked > 0
+
+
+@pytest.mark.skipif(shutil.which("ffprobe") is None, reason="ffprobe is not installed")
+@pytest.mark.parametrize("name", [*KINDS, *COPIES, *CUTS])
+def test_times_are_those_of_ffprobe(cases: dict[str, Case], name: str) -> None:
+    """Another build of FFmpeg, by its own program; a frame may have no time in AVI's end."""
+    clock = "pkt_dts_time" if name.endswith(".avi") else "best_effort_timestamp_time"
+    command = ["ffprobe", "-v", "error", "-select_streams", "v:0", "-of", "json", "-show_entries"]
+    command += [f"frame={clock}", str(cases[name].path)]
+    found = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)["frames"]
+    times = VideoReader(cases[name].path).times
+    assert len(found) == len(times)
+    known = [index for index, frame in enumerate(found) if clock in frame]
+    if known:
+        shown = np.array([float(found[index][clock]) for index in known])
+        assert np.ptp(times[known] - shown) <= 0.001

@@ -22,7 +22,7 @@ from numbered import (
 from PIL import Image
 
 from taghead.errors import DataError, VideoError
-from taghead.video import VideoReader, read_frames
+from taghead.video import Limits, VideoReader, read_frames
 
 AVI = {"bf": "2", "g": "12", "b": "1500k"}
 ENCODINGS = {
@@ -300,9 +300,9 @@ def test_a_frame_that_is_larger_than_the_first_is_damage(tmp_path: Path) -> None
     path.write_bytes(write_video(tmp_path / "small.ts", 4).read_bytes() + large.read_bytes())
     assert len(VideoReader(path)) == 8
     with pytest.raises(VideoError, match=rf"^{path}: damaged"):
-        VideoReader(path, max_pixels=120 * 160)
-    with pytest.raises(VideoError, match=r"1280x720 have 921,600 pixels, more than max_pixels ="):
-        VideoReader(large, max_pixels=1280 * 720 - 1)
+        VideoReader(path, limits=Limits(max_pixels=120 * 160))
+    with pytest.raises(VideoError, match=r"1280x720 have 921,600 pixels, more than limits.max_"):
+        VideoReader(large, limits=Limits(max_pixels=1280 * 720 - 1))
 
 
 @pytest.mark.parametrize("device", ["/dev/zero", "/dev/null"])

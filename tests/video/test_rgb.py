@@ -1,3 +1,5 @@
+import gc
+from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,7 +11,8 @@ from numbered import H264, write_video
 
 from taghead.errors import VideoError
 from taghead.video import VideoReader
-from taghead.video.rgb import Orientation, RGBConverter
+from taghead.video.rgb import _BANDED, Orientation, RGBConverter, corner
+from taghead.video.survey import survey
 
 BT601, BT709 = 6, 1  # AVColorSpace
 
@@ -116,3 +119,76 @@ def test_a_small_picture_of_two_fields_has_no_comb(tmp_path: Path) -> None:
     reader = VideoReader(path)
     assert np.ptp(reader.read([1])[0, :, 64, 1].astype(int)) > 180
     assert np.ptp(reader.read([1], size=(64, 64))[0, 4:-4, 32, 1].astype(int)) < 30
+
+
+def noise(pix_fmt: str, height: int, width: int) -> av.VideoFrame:
+    """A frame in which no two rows or columns are alike."""
+    frame = av.VideoFrame(width, height, pix_fmt)
+    random = np.random.default_rng(0)
+    for plane in frame.planes:
+        if "10" in pix_fmt:
+            content = random.integers(0, 1024, plane.buffer_size // 2, np.uint16)
+        else:
+            content = random.integers(0, 256, plane.buffer_size, np.uint8)
+        plane.update(content.tobytes())
+    frame.pts = 0
+    return frame
+
+
+TURNS = [Orientation(*flags) for flags in product([False, True], repeat=3)]
+
+
+@pytest.mark.parametrize("pix_fmt", sorted(_BANDED))
+@pytest.mark.parametrize("turn", TURNS)
+@pytest.mark.parametrize(("height", "width"), [(302, 200), (96, 331), (94, 330), (121, 163)])
+def test_bands_are_the_picture(
+    pix_fmt: str, turn: Orientation, height: int, width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("taghead.video.rgb.BAND_BYTES", 0)
+    frame = noise(pix_fmt, height, width)
+    frame.color_range, frame.colorspace = LIMITED, BT709
+    convert = RGBConverter(*turn.swap(height, width), turn)
+    whole = convert(frame).copy()
+    bands = [band.copy() for band in convert.bands(frame)]
+    is_odd = height % 2 or width % 2
+    assert len(bands) == (1 if is_odd else -(-len(whole) // 64))
+    assert all(band.shape[1:] == whole.shape[1:] for band in bands)
+    assert np.array_equal(np.concatenate(bands), whole)
+
+
+def test_bands_of_interlaced_frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("taghead.video.rgb.BAND_BYTES", 0)
+    codec, options = INTERLACED["a.mp4"]
+    path = write_video(tmp_path / "a.mp4", 6, codec, options=options, size=(240, 160))
+    reader = VideoReader(path)
+    whole = reader.read(range(6))
+    for picture, bands in zip(whole, reader.read_bands(range(6)), strict=True):
+        assert np.array_equal(np.concatenate([band.copy() for band in bands]), picture)
+
+
+def test_other_formats_are_one_band(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("taghead.video.rgb.BAND_BYTES", 0)
+    frame = noise("yuv411p", 200, 202)
+    convert = RGBConverter(200, 202, Orientation())
+    whole = convert(frame).copy()
+    (band,) = convert.bands(frame)
+    assert np.array_equal(band, whole)
+
+
+def test_a_frame_whose_display_matrix_was_read_is_freed_at_once(tmp_path: Path) -> None:
+    """PyAV's side data and their frame hold each other."""
+    path = write_video(tmp_path / "a.mp4", 3, setup=lambda one: one.set_display_rotation(90))
+    with av.open(path) as container:
+        frame = next(container.decode(video=0))
+        turn = Orientation.of_frame(path, frame)
+        assert turn.transpose
+        assert Orientation.of_frame(path, corner(frame)) == turn
+    del frame
+    gc.collect()
+    gc.disable()
+    try:
+        survey(path)
+        left = [one.width for one in gc.get_objects() if type(one) is av.VideoFrame]
+    finally:
+        gc.enable()
+    assert set(left) <= {8}

@@ -18,7 +18,7 @@ from taghead.data.dataset import ClipDataset, LabelledDataset
 from taghead.data.index.excluded import ExcludedClip, excluded_table, find_missing
 from taghead.data.index.journal import Journal
 from taghead.data.index.manifest import Manifest, read_manifest
-from taghead.data.index.scan import scan
+from taghead.data.index.scan import Bounds, scan
 from taghead.data.index.scan_result import ClipKey, clip_key, surveys_of
 from taghead.data.sampler import EpochSampler, LateLoader
 from taghead.errors import DataError
@@ -258,7 +258,13 @@ class VideoDataModule(LightningDataModule):
             self._warn_of_missing(split, self._indexed.listed.get(split, []))
             known = {**self._indexed.known, **known}
         results = scan(
-            listed, self.root, known, journal, num_workers=self.num_workers, title=f"{split} clips"
+            listed,
+            self.root,
+            known,
+            journal,
+            num_workers=self.num_workers,
+            title=f"{split} clips",
+            bounds=Bounds(self.preprocessing.limits, self.preprocessing.num_frames),
         )
         self.surveys |= surveys_of([*known.values(), *results], self.root)
         return [

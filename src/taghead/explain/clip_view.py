@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 from torch import Tensor
 
@@ -63,36 +65,35 @@ def load_view(path: str | Path, preprocessing: Preprocessing, view: int = 0) -> 
             f"(got {view})"
         )
     clip, crop = divmod(view, preprocessing.test_crops)
-    with VideoReader(path) as reader:
+    with VideoReader(path, limits=preprocessing.limits) as reader:
+        reader.limits.check_clip(reader.path, preprocessing.num_frames, reader.height, reader.width)
         indices = preprocessing.test_indices(reader)[clip]
         wanted, positions = np.unique(indices, return_inverse=True)
-        frames = reader.read(wanted)
-        seconds = reader.times[indices]
-    box = preprocessing.test_box(reader.height, reader.width, crop)
+        box = preprocessing.test_box(reader.height, reader.width, crop)
+        tensors, pictures = [], []
+        with closing(reader.read_each(wanted)) as frames:
+            for picture in frames:
+                frame = np.ascontiguousarray(picture)
+                tensors.append(preprocessing.test_view(frame[np.newaxis], crop))
+                pictures.append(_picture(frame, box, preprocessing.crop))
     return ClipView(
-        Path(path),
+        reader.path,
         view,
         preprocessing.num_views,
         indices,
-        seconds,
-        preprocessing.test_view(frames[positions], crop),
-        _pictures(frames, box, preprocessing.crop)[positions],
+        reader.times[indices],
+        torch.cat(tensors, dim=1)[:, positions],
+        np.stack(pictures)[positions],
     )
 
 
-def _pictures(frames: np.ndarray, box: tuple[float, ...], smallest: int) -> np.ndarray:
-    """The crop of frames `[T, H, W, 3]` in a box, resized to squares of an even side."""
-    height, width = frames.shape[1:3]
+def _picture(frame: np.ndarray, box: tuple[float, ...], smallest: int) -> np.ndarray:
+    """The crop of a frame `[H, W, 3]` in a box, resized to a square of an even side."""
+    height, width = frame.shape[:2]
     top, left, bottom, right = (
         part * side for part, side in zip(box, (height, width) * 2, strict=True)
     )
     side = round(min(max(bottom - top, smallest), MAX_SIDE) / 2) * 2
     pixels = (left, top, right, bottom)
-    return np.stack(
-        [
-            np.asarray(
-                Image.fromarray(frame).resize((side, side), Image.Resampling.LANCZOS, pixels)
-            )
-            for frame in frames
-        ]
-    )
+    picture = Image.fromarray(frame)
+    return np.asarray(picture.resize((side, side), Image.Resampling.LANCZOS, pixels))

@@ -25,6 +25,7 @@ from taghead.explain.selection import Selection
 from taghead.files import atomic_folder, json_text
 from taghead.model.classifier import VideoClassifier
 from taghead.model.pretrained import as_device, load_model
+from taghead.video.limits import Limits
 
 PictureFormat = Literal["png", "pdf", "svg"]
 MAX_COMPARED = 3  # clips in the picture that compares clips
@@ -44,6 +45,7 @@ def explain(
     formats: list[PictureFormat] | None = None,
     device: str = "auto",
     modules: list[str] | None = None,
+    limits: Limits = Limits(),  # noqa: B008, it is frozen
 ) -> None:
     """Explains predictions by attention: JSON, pictures, a video and an interactive page.
 
@@ -66,6 +68,7 @@ def explain(
         formats: File formats of each picture: `png`, `pdf`, `svg`; PNG and PDF if not given.
         device: Where the model runs: `auto`, `cpu`, `cuda`, ...
         modules: Python modules to import first: where operators of your own are defined.
+        limits: What a video file may ask for; a larger one is refused.
 
     Raises:
         ValueError: If an argument breaks its rule.
@@ -73,7 +76,7 @@ def explain(
     """
     device = as_device(device)
     allow_modules(modules or [])
-    classifier = load_model(model).to(device)
+    classifier = load_model(model, limits).to(device)
     _check_attention(classifier, model)
     selection = Selection(layer, head, relation, edges, tuple(formats or ("png", "pdf")))
     selection = selection.checked(classifier.head)

@@ -18,6 +18,7 @@ from taghead.errors import DataError, VideoError, one_line, raise_failed
 from taghead.files import json_text, line_writer, name_to_text
 from taghead.model.classifier import VideoClassifier
 from taghead.model.pretrained import as_device, load_model
+from taghead.video.limits import Limits
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,7 @@ def predict(
     output: str | None = None,
     device: str = "auto",
     modules: list[str] | None = None,
+    limits: Limits = Limits(),  # noqa: B008, it is frozen
 ) -> None:
     """Prints the most probable classes of video files, each as soon as it is predicted.
 
@@ -106,6 +108,7 @@ def predict(
             its lines are in `<output>.partial-<process id>`, and stay there if the command stops.
         device: Where the model runs: `auto`, `cpu`, `cuda`, ...
         modules: Python modules to import first: where operators of your own are defined.
+        limits: What a video file may ask for; a larger one is refused.
 
     Raises:
         ValueError: If an argument breaks its rule.
@@ -117,7 +120,7 @@ def predict(
     allow_modules(modules or [])
     errors: list[str | None] = []
     with line_writer(output) if output else nullcontext() as write:
-        for prediction in predict_videos(load_model(model), videos, top, device):
+        for prediction in predict_videos(load_model(model, limits), videos, top, device):
             if write is not None:
                 write(prediction.to_json())
             if format == "jsonl":

@@ -10,21 +10,24 @@ from typing import Any
 
 import torch
 from huggingface_hub import ModelCard, ModelHubMixin, snapshot_download
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from taghead.backbones import Backbone, build_backbone
 from taghead.backbones.build import backbone_from_config
 from taghead.errors import DataError, first_line
-from taghead.files import atomic_folder, json_text, parse_json, read_tensors
+from taghead.files import atomic_folder, check_regular, json_text, parse_json, read_tensors
 from taghead.model.card import CARD, is_generated, model_card
 from taghead.model.released import Preset, is_released, preset_preprocessing, read_released
+from taghead.model.sizes import check_sizes
 from taghead.nn.head import TAGHead
 from taghead.video.preprocessing import Preprocessing
 
 log = logging.getLogger(__name__)
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
+MAX_CONFIG_BYTES = 2**26  # of JSON, which takes some times as much memory
 
 
 class VideoClassifier(nn.Module, ModelHubMixin, library_name="taghead"):
@@ -135,13 +138,15 @@ class VideoClassifier(nn.Module, ModelHubMixin, library_name="taghead"):
                 raise DataError(
                     "a released TAG-Head checkpoint: `taghead convert` takes it, with --preset"
                 )
-            model = cls.from_config(checkpoint["video_classifier"])
             prefix = "model."
             state = {
                 key.removeprefix(prefix): value
                 for key, value in checkpoint["state_dict"].items()
                 if key.startswith(prefix)
             }
+            config = checkpoint["video_classifier"]
+            check_sizes(config, {key: one.shape for key, one in state.items()}, cls.from_config)
+            model = cls.from_config(config)
             model.load_state_dict(state)
         except Exception as error:  # a file from anywhere may hold anything
             reason = first_line(error).removeprefix(f"{path}: ")
@@ -191,9 +196,21 @@ class VideoClassifier(nn.Module, ModelHubMixin, library_name="taghead"):
         folder = _folder(pretrained_model_name_or_path, {"revision": revision, **hub_options})
         config_file, weights_file = folder / CONFIG, folder / WEIGHTS
         try:
-            model = cls.from_config(parse_json(config_file.read_text()))
+            check_regular(config_file, MAX_CONFIG_BYTES)
+            config = parse_json(config_file.read_text())
+            try:
+                shapes = _shapes(weights_file)
+            except DataError:
+                with torch.device("meta"):
+                    cls.from_config(config)  # a fault of the config comes first
+                raise
+            check_sizes(config, shapes, cls.from_config)
+            model = cls.from_config(config)
         except Exception as error:  # JSON, the backbone and the head raise types of their own
-            raise DataError(f"{config_file}: not a model's config: {first_line(error)}") from error
+            if str(error).startswith(str(weights_file)):
+                raise
+            reason = first_line(error).removeprefix(f"{config_file}: ")
+            raise DataError(f"{config_file}: not a model's config: {reason}") from error
         try:
             model.load_state_dict(load_file(weights_file))
         except Exception as error:  # safetensors and torch raise types of their own
@@ -246,6 +263,21 @@ class VideoClassifier(nn.Module, ModelHubMixin, library_name="taghead"):
     def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
         """The model card, `README.md` in the saved folder."""
         return model_card(self.config(), sum(p.numel() for p in self.parameters()))
+
+
+def _shapes(weights_file: Path) -> dict[str, list[int]]:
+    """The shape of each tensor of a safetensors file, from its header alone.
+
+    Raises:
+        DataError: If it is no such file.
+    """
+    check_regular(weights_file)
+    try:
+        with safe_open(weights_file, "pt") as file:
+            return {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
+    except Exception as error:  # safetensors raises types of its own
+        reason = first_line(error)
+        raise DataError(f"{weights_file}: not this model's weights: {reason}") from error
 
 
 def _folder(name: str | Path, hub_options: dict[str, Any]) -> Path:

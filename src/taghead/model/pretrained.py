@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import lightning
@@ -10,10 +11,18 @@ import torch
 from taghead.errors import DataError, first_line
 from taghead.files import atomic_file
 from taghead.model.classifier import VideoClassifier
+from taghead.video.limits import Limits
 
 
-def load_model(path: str | Path) -> VideoClassifier:
+def load_model(
+    path: str | Path,
+    limits: Limits = Limits(),  # noqa: B008, it is frozen
+) -> VideoClassifier:
     """A model from a folder of `save_pretrained` or from a training checkpoint, in evaluation.
+
+    Args:
+        path: The folder or the file.
+        limits: What a video file may ask for, which no model says.
 
     Raises:
         DataError: If it is neither, or has no preprocessing.
@@ -28,6 +37,7 @@ def load_model(path: str | Path) -> VideoClassifier:
     )
     if model.preprocessing is None:
         raise DataError(f"{path}: the model has no preprocessing, which makes clips of videos")
+    model.preprocessing = replace(model.preprocessing, limits=limits)
     return model
 
 

@@ -34,6 +34,7 @@ from taghead.operators import EdgeFeatures, Engine, Operator, OperatorFactory, a
 DEFAULT_OPERATOR = Operator(TransformerConv, heads=4)
 DEFAULT_RELATIONS = ("intra_frame", "past_3f", "future_3f")
 MAX_DEFAULT_CHANNELS = 512
+MAX_LAYERS = 1000  # of either kind; more are a slip, and building them takes minutes
 
 
 class TAGHead(nn.Module):
@@ -130,6 +131,9 @@ class TAGHead(nn.Module):
         channels = min(in_channels, MAX_DEFAULT_CHANNELS) if channels is None else channels
         check_counts(in_channels=in_channels, num_classes=num_classes, channels=channels)
         check_counts(graph_layers=graph_layers)
+        for name, count in {"graph_layers": graph_layers, "encoder_layers": encoder_layers}.items():
+            if count > MAX_LAYERS:
+                raise ValueError(f"{name} must be at most {MAX_LAYERS} (got {count})")
         check_choices(
             mode=(mode, get_args(Mode)),
             relation_aggr=(relation_aggr, get_args(RelationAggregation)),

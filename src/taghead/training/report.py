@@ -27,10 +27,11 @@ from taghead.metrics import (
     long_tail_groups,
 )
 from taghead.training.task import ClassificationTask
-from taghead.video import VideoReader, uniform_indices
+from taghead.video import Limits, VideoReader, uniform_indices
 
 log = logging.getLogger(__name__)
 
+MAX_CELL = 280  # pixels of a frame's longer side in the contact sheet, twice what is drawn
 TITLES = {"top1": "Top-1", "top5": "Top-5", "mca": "MCA"}
 
 
@@ -95,7 +96,8 @@ class TestReport(Callback):
         text = json_text(metrics, folder / "metrics.json", indent=2)
         (folder / "metrics.json").write_text(text + "\n")
         confusion_matrix(table, names, folder / "confusion_matrix.png")
-        contact_sheet(table, clips, folder / "contact_sheet.png")
+        limits = data.preprocessing.limits
+        contact_sheet(table, clips, folder / "contact_sheet.png", limits=limits)
         print(f"{headline(metrics)}. Written to {name_to_text(folder)}")
 
 
@@ -256,6 +258,7 @@ def contact_sheet(
     path: Path,
     num_rows: int = 12,
     num_frames: int = 8,
+    limits: Limits = Limits(),  # noqa: B008, it is frozen
 ) -> None:
     """Draws frames of some clips, a row each, with their predictions; wrong ones are among them.
 
@@ -268,6 +271,7 @@ def contact_sheet(
         path: The picture file.
         num_rows: Maximum number of clips.
         num_frames: Frames of each clip.
+        limits: What a video file may ask for; a clip of a larger one is left out.
     """
     is_wrong = table["class"] != table["predicted"]
     wrong = table[is_wrong].sort_values("probability", ascending=False).head(num_rows // 2)
@@ -282,7 +286,7 @@ def contact_sheet(
         for cell in strip:
             cell.set_axis_off()
         try:
-            for cell, frame in zip(strip, _frames(clips[index], num_frames), strict=True):
+            for cell, frame in zip(strip, _frames(clips[index], num_frames, limits), strict=True):
                 cell.imshow(frame)
         except VideoError as error:  # a test of cached features, after the video was removed
             log.warning("the contact sheet lacks a clip: %s", error)
@@ -297,8 +301,10 @@ def contact_sheet(
     figure.savefig(path, dpi=100)
 
 
-def _frames(clip: Clip, num_frames: int) -> np.ndarray:
-    """Frames of a clip, from its first to its last, `[num_frames, H, W, 3]`."""
-    with VideoReader(clip.path) as reader:
+def _frames(clip: Clip, num_frames: int, limits: Limits) -> np.ndarray:
+    """Frames of a clip, from its first to its last, `[num_frames, H, W, 3]`, small ones."""
+    with VideoReader(clip.path, limits=limits) as reader:
         shown = range(len(reader)) if clip.segment is None else clip.segment.frames(reader)
-        return reader.read(shown.start + uniform_indices(len(shown), num_frames))
+        scale = min(1.0, MAX_CELL / max(reader.height, reader.width))
+        size = max(1, round(scale * reader.height)), max(1, round(scale * reader.width))
+        return reader.read(shown.start + uniform_indices(len(shown), num_frames), size)

@@ -1,3 +1,4 @@
+from .limits import Limits as Limits
 from .preprocessing import Preprocessing as Preprocessing
 from .reader import VideoReader as VideoReader
 from .reader import read_frames as read_frames

@@ -12,10 +12,11 @@ from av.video.stream import VideoStream
 
 from taghead.errors import VideoError
 from taghead.video.containers import check_complete
-from taghead.video.limits import MAX_PIXELS, check_pixels
+from taghead.video.limits import Limits
 from taghead.video.transport_stream import count_joins
 
 _PADDING = 2**16  # pixels: decoders count what codecs add at the edges
+_MOST = 2**31 - 1  # as FFmpeg's option takes it
 # Text that libavformat would draw as a video, and lists of other files.
 _TEXT_FORMATS = frozenset({"tty", "concat", "dash", "hls"})
 # Opening a file decodes frames of it to learn what containers of the survey's list state anyway.
@@ -50,7 +51,7 @@ def open_stream(
     threads: int,
     probing: dict[str, str] | None = None,
     index: int | None = None,
-    max_pixels: int = MAX_PIXELS,
+    limits: Limits = Limits(),  # noqa: B008, it is frozen
 ) -> Iterator[tuple[InputContainer, VideoStream]]:
     """A container and its video stream, ready to decode; all others are left out.
 
@@ -59,13 +60,14 @@ def open_stream(
         threads: Decoding threads.
         probing: Options that restrain what libavformat reads and decodes when it opens a file.
         index: Number of the stream; the best one if None.
-        max_pixels: The most pixels of a frame; decoders allocate no larger ones.
+        limits: What the file may ask for; decoders allocate no larger frames.
 
     Raises:
         VideoError: If there is no video stream that can be decoded, its frames are too large, or
             FFmpeg finds an error.
     """
-    limit = {"max_pixels": str(2 * max_pixels + _PADDING)}  # for a size that changes on the way
+    # for a size that changes on the way
+    limit = {"max_pixels": str(min(2 * limits.max_pixels + _PADDING, _MOST))}
     try:
         # "file:" keeps a colon in a name from being taken for a protocol, and the pattern type a %
         # from being taken for a sequence of images
@@ -90,7 +92,7 @@ def open_stream(
             raise VideoError(f"{path}: has no video stream")
         if stream.codec_context is None:
             raise VideoError(f"{path}: there is no decoder for its codec")
-        check_pixels(path, stream.height, stream.width, max_pixels)
+        limits.check_frame(path, stream.height, stream.width)
         stream.codec_context.options = limit
         for other in container.streams:
             if other is not stream:

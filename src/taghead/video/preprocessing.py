@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import closing
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from itertools import islice
 from os import PathLike
 from typing import Any, get_args
@@ -11,9 +11,10 @@ import numpy as np
 import torch
 from torch import nn
 from torchvision.transforms import v2
+from torchvision.transforms.v2.functional import resize
 
 from taghead.video.augmentation import STRENGTHS, ClipAugment
-from taghead.video.limits import MAX_CLIP_BYTES, MAX_PIXELS, check_clip, check_limits
+from taghead.video.limits import Limits
 from taghead.video.reader import VideoReader
 from taghead.video.sampling import Sampling, clip_indices, dense_span
 from taghead.video.segment import Segment
@@ -54,9 +55,9 @@ class Preprocessing:
         augment_ops: Operations of RandAugment that each training clip undergoes, the same in every
             frame (:class:`~taghead.video.augmentation.ClipAugment`); none mirrors it.
         augment_magnitude: How strong they are, 0 to 30.
-        max_pixels: The most pixels of a frame; a file with larger ones is refused.
-        max_clip_bytes: The most bytes of the frames of a clip as they are decoded, and of all views
-            once they are resized; a longer or larger one is refused.
+        limits: What a video file may ask for: pixels of a frame, and bytes of the frames of a clip
+            as they are decoded, and of all views once they are resized. It is no part of what a
+            clip is: neither compared nor saved.
 
     Raises:
         ValueError: If an argument is out of its range.
@@ -75,15 +76,13 @@ class Preprocessing:
     test_crops: int = 1
     augment_ops: int = 0
     augment_magnitude: int = 9
-    max_pixels: int = MAX_PIXELS
-    max_clip_bytes: int = MAX_CLIP_BYTES
+    limits: Limits = field(default=Limits(), compare=False)
 
     def __post_init__(self) -> None:
         for name in ("num_frames", "resize", "crop", "stride", "test_clips", "test_crops"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name} must be a positive integer (got {value!r})")
-        check_limits(self.max_pixels, self.max_clip_bytes)
         for name, most in {"augment_ops": None, "augment_magnitude": STRENGTHS - 1}.items():
             value = getattr(self, name)
             is_count = isinstance(value, int) and not isinstance(value, bool) and value >= 0
@@ -122,12 +121,8 @@ class Preprocessing:
         return dense_span(self.num_frames, self.stride)
 
     def to_dict(self) -> dict[str, Any]:
-        """The arguments, ready for JSON.
-
-        Limits have no part in what a clip is: they are there if they are not the usual ones.
-        """
-        usual = {"max_pixels": MAX_PIXELS, "max_clip_bytes": MAX_CLIP_BYTES}
-        return {name: value for name, value in asdict(self).items() if usual.get(name) != value}
+        """The arguments but `limits`, ready for JSON."""
+        return {name: value for name, value in asdict(self).items() if name != "limits"}
 
     @classmethod
     def from_dict(cls, arguments: Mapping[str, Any]) -> "Preprocessing":
@@ -136,7 +131,7 @@ class Preprocessing:
         Raises:
             ValueError: If an argument is unknown.
         """
-        known = [field.name for field in fields(cls)]
+        known = [each.name for each in fields(cls) if each.name != "limits"]
         unknown = sorted(set(arguments) - set(known))
         if unknown:
             raise ValueError(f"preprocessing has no {', '.join(unknown)} (it has {known})")
@@ -229,14 +224,14 @@ class Preprocessing:
         )
 
     def _open(self, path: str | PathLike[str], survey: str) -> VideoReader:
-        return open_cached(path, survey, self.max_pixels, self.max_clip_bytes)
+        return open_cached(path, survey, self.limits)
 
     def _read_resized(self, reader: VideoReader, wanted: np.ndarray) -> torch.Tensor:
         """Frames of a file, resized: `[T, 3, H, W]`; large ones each as soon as it is decoded."""
         numbers, positions = np.unique(wanted, return_inverse=True)
         height, width = self._resized_size(reader.height, reader.width)
-        check_clip(reader.path, self.num_frames, reader.height, reader.width, self.max_clip_bytes)
-        check_clip(reader.path, len(wanted), height, width, self.max_clip_bytes)
+        self.limits.check_clip(reader.path, self.num_frames, reader.height, reader.width)
+        self.limits.check_clip(reader.path, len(wanted), height, width)
         if 3 * len(numbers) * reader.height * reader.width <= READ_AT_ONCE_BYTES:
             resized = self._resize()(_pictures(reader.read(numbers)))
         else:
@@ -247,15 +242,18 @@ class Preprocessing:
         self, reader: VideoReader, numbers: np.ndarray, height: int, width: int
     ) -> torch.Tensor:
         """Frames of a file, resized one by one as they are decoded: memory is that of the clip."""
-        # channels-last, as frames are decoded
-        resized = torch.empty(len(numbers), height, width, 3, dtype=torch.uint8).permute(0, 3, 1, 2)
-        resize = self._resize()
-        with closing(reader.read_each(numbers)) as frames:
-            targets = iter(resized)
-            for frame in frames:
-                picture = _pictures(np.ascontiguousarray(frame)[None])
-                next(targets).copy_(resize(picture)[0])
-                del frame, picture  # before the next one takes memory
+        resized = _empty(len(numbers), height, width)
+        rows = _empty(1, reader.height, width)  # of one frame, narrowed
+        with closing(reader.read_bands(numbers)) as frames:
+            for target, bands in zip(resized, frames, strict=True):
+                start = 0
+                for band in bands:
+                    picture = _pictures(np.ascontiguousarray(band)[None])
+                    stop = start + len(band)
+                    # as torch does with a whole picture: its rows, then its columns
+                    rows[:, :, start:stop] = resize(picture, [len(band), width])
+                    start = stop
+                target.copy_(resize(rows, [height, width])[0])
         return resized
 
     def _resized_size(self, height: int, width: int) -> tuple[int, int]:
@@ -312,6 +310,11 @@ def _pictures(frames: np.ndarray) -> torch.Tensor:
     In memory they stay channels-last, which uint8 resizing is twice as fast on.
     """
     return torch.from_numpy(frames).permute(0, 3, 1, 2)
+
+
+def _empty(num_frames: int, height: int, width: int) -> torch.Tensor:
+    """Frames `[T, 3, H, W]`, in memory channels-last."""
+    return torch.empty(num_frames, height, width, 3, dtype=torch.uint8).permute(0, 3, 1, 2)
 
 
 class _ToClip(nn.Module):

@@ -2,29 +2,27 @@
 
 import multiprocessing
 import os
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
+from contextlib import closing
 from dataclasses import replace
 from fractions import Fraction
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+from av.video.frame import VideoFrame
 
 from taghead.errors import VideoError
 from taghead.video.decode import BACKENDS, BackendName, choose_backend
 from taghead.video.decode.pyav import PyAVBackend
 from taghead.video.frame_times import NO_TIMESTAMP
-from taghead.video.limits import (
-    MAX_CLIP_BYTES,
-    MAX_PIXELS,
-    check_clip,
-    check_limits,
-    check_pixels,
-)
+from taghead.video.limits import Limits
+from taghead.video.rgb import RGBConverter
 from taghead.video.survey import Survey
 from taghead.video.survey import survey as make_survey
 
+R = TypeVar("R")
 _LARGE = 1280 * 720  # pixels of a frame, from which more than one thread pays
 _HUGE = 4096 * 4096  # pixels, above which the frames that threads hold take too much memory
 _MOST_THREADS = 4
@@ -58,8 +56,8 @@ class VideoReader:
             which they are not proved to be right; or the one that `auto` finds best for the file.
         survey: A survey of the file from before. It is used if the file has not changed since;
             otherwise another one is made.
-        max_pixels: The most pixels of a frame; a file with larger ones is refused.
-        max_clip_bytes: The most bytes of the pictures that :meth:`read` returns.
+        limits: What the file may ask for: pixels of a frame, and bytes of the pictures that
+            :meth:`read` returns.
 
     Attributes:
         backend: The backend taken.
@@ -83,22 +81,20 @@ class VideoReader:
         threads: int | None = None,
         backend: BackendName = "auto",
         survey: Survey | None = None,
-        max_pixels: int = MAX_PIXELS,
-        max_clip_bytes: int = MAX_CLIP_BYTES,
+        limits: Limits = Limits(),  # noqa: B008, it is frozen
     ) -> None:
-        check_limits(max_pixels, max_clip_bytes)
         if threads is not None and threads < 1:
             raise ValueError(f"threads must be a positive integer (got {threads})")
         if backend not in BACKENDS:
             raise ValueError(f"backend must be one of {BACKENDS} (got {backend!r})")
         self.path = Path(path)
         valid = survey is not None and survey.path == self.path and survey.is_valid()
-        known = survey if valid and survey is not None else make_survey(self.path, max_pixels)
-        check_pixels(self.path, known.height, known.width, max_pixels)
-        self.max_pixels, self.max_clip_bytes = max_pixels, max_clip_bytes
+        known = survey if valid and survey is not None else make_survey(self.path, limits)
+        limits.check_frame(self.path, known.height, known.width)
+        self.limits = limits
         self.threads = threads or _threads_for(known.height * known.width)
         self.backend, self.reason, self._backend = choose_backend(
-            backend, known, self.threads, max_pixels
+            backend, known, self.threads, limits
         )
         if not known.is_exact and known.decoded is None:
             known = replace(known, decoded=self._decoded_times(known))
@@ -138,33 +134,58 @@ class VideoReader:
         Raises:
             IndexError: If a number is negative or beyond the last frame.
             VideoError: If a frame up to the last one asked for cannot be decoded, or they take more
-                than `max_clip_bytes`.
+                than `limits.max_clip_bytes`.
         """
         wanted = self._checked(indices)
-        height, width = (self.height, self.width) if size is None else size
-        if min(height, width) < 1:
-            raise ValueError(f"size must be two positive integers (got {size})")
-        check_clip(self.path, len(wanted), height, width, self.max_clip_bytes)
-        return self._backend.read(wanted, height, width)
+        height, width = self._size(size)
+        self.limits.check_clip(self.path, len(wanted), height, width)
+        pictures = np.empty((len(wanted), height, width, 3), np.uint8)
+        numbers, positions = np.unique(wanted, return_inverse=True)
+        with closing(self._read(numbers, self._to_rgb(height, width))) as found:
+            for number, picture in enumerate(found):
+                pictures[positions == number] = picture
+        return pictures
 
-    def read_each(self, indices: Iterable[int]) -> Generator[np.ndarray, None, None]:
+    def read_each(
+        self, indices: Iterable[int], size: tuple[int, int] | None = None
+    ) -> Generator[np.ndarray, None, None]:
         """Frames by rising number, one by one as they are decoded: memory is that of one.
 
         Args:
             indices: Frame numbers, from 0 to `len(reader) - 1`, each greater than the one before.
+            size: Height and width, as in :meth:`read`.
 
         Shapes:
             - **each** `[H, W, 3]`, uint8 RGB, valid until the next one
+
+        Raises:
+            ValueError: If numbers do not rise, or `size` is not positive.
+            IndexError: If a number is negative or beyond the last frame.
+            VideoError: If a frame up to the last one asked for cannot be decoded.
+        """
+        return self._read(self._rising(indices), self._to_rgb(*self._size(size)))
+
+    def read_bands(
+        self, indices: Iterable[int]
+    ) -> Generator[Generator[np.ndarray, None, None], None, None]:
+        """Frames by rising number, each in bands of whole rows, top to bottom.
+
+        Together the bands are the picture of :meth:`read`, to the last bit, and memory is that of
+        one: a frame as large as `limits` allow takes little more than its decoder needs. Frames of
+        odd height or width, and rare pixel formats, are one band.
+
+        Args:
+            indices: Frame numbers, as in :meth:`read_each`.
+
+        Shapes:
+            - **each band** `[rows, W, 3]`, uint8 RGB, valid until the next one
 
         Raises:
             ValueError: If numbers do not rise.
             IndexError: If a number is negative or beyond the last frame.
             VideoError: If a frame up to the last one asked for cannot be decoded.
         """
-        wanted = self._checked(indices)
-        if (np.diff(wanted) <= 0).any():
-            raise ValueError("indices must rise, each greater than the one before")
-        return self._backend.read_each(wanted, self.height, self.width)
+        return self._read(self._rising(indices), self._to_rgb(self.height, self.width).bands)
 
     def frames_between(self, start_sec: float, end_sec: float | None = None) -> range:
         """Numbers of the frames whose display begins in `[start_sec, end_sec)`.
@@ -187,7 +208,7 @@ class VideoReader:
         return range(first, stop)
 
     def _decoded_times(self, survey: Survey) -> np.ndarray:
-        return PyAVBackend(survey, self.threads, self.max_pixels).timestamps()
+        return PyAVBackend(survey, self.threads, self.limits).timestamps()
 
     def _seconds(self, timestamps: np.ndarray) -> np.ndarray:
         num_frames, rate = len(timestamps), self.survey.fps
@@ -222,6 +243,34 @@ class VideoReader:
         if survey.container == "avi" and last < stated <= last + longest + tick / 2:
             return stated
         return last + tick
+
+    def _read(
+        self, numbers: np.ndarray, convert: Callable[[VideoFrame], R]
+    ) -> Generator[R, None, None]:
+        """Converted frames; nothing of one is kept while the next one is decoded."""
+        if not len(numbers):
+            return
+        with closing(self._backend.frames(numbers)) as frames:
+            for frame in frames:
+                converted = [convert(frame)]
+                del frame
+                yield converted.pop()
+
+    def _to_rgb(self, height: int, width: int) -> RGBConverter:
+        return RGBConverter(height, width, self.survey.orientation)
+
+    def _rising(self, indices: Iterable[int]) -> np.ndarray:
+        wanted = self._checked(indices)
+        if (np.diff(wanted) <= 0).any():
+            raise ValueError("indices must rise, each greater than the one before")
+        return wanted
+
+    def _size(self, size: tuple[int, int] | None) -> tuple[int, int]:
+        """Height and width of pictures."""
+        height, width = (self.height, self.width) if size is None else size
+        if min(height, width) < 1:
+            raise ValueError(f"size must be two positive integers (got {size})")
+        return height, width
 
     def _checked(self, indices: Iterable[int]) -> np.ndarray:
         wanted = np.array(list(indices))

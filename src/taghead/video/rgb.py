@@ -1,10 +1,13 @@
 """Conversion of a decoded frame to the RGB picture that a player shows."""
 
+from collections.abc import Generator
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from av.filter import Graph
 from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 
@@ -12,6 +15,16 @@ from taghead.errors import VideoError
 
 # FULL_CHR_H_INT is exact for 10 bits, and leaves 8 bits their fast path, within 3/255 of exact.
 _METHOD = Interpolation.BILINEAR | Interpolation.FULL_CHR_H_INT
+# Formats whose bands were compared with the whole picture, to the bit.
+_BANDED = frozenset(
+    {
+        *("yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p", "yuv440p"),
+        *("yuv420p10le", "yuv422p10le", "yuv444p10le"),
+        *("gray", "gray10le", "gbrp", "rgb24", "bgra"),
+    }
+)
+BAND_BYTES = 2**23  # of the RGB picture
+_ALIGNED, _AROUND = 64, 16  # rows: fields, chroma and dithering repeat within them
 # swscale takes every gray frame for full range.
 _LIMITED_TO_FULL = np.clip(np.rint((np.arange(256) - 16) * 255 / 219), 0, 255).astype(np.uint8)
 
@@ -94,15 +107,49 @@ class RGBConverter:
         self._reformatter = VideoReformatter()
 
     def __call__(self, frame: VideoFrame) -> np.ndarray:
+        return self.orientation.apply(self._coded(frame))
+
+    def bands(self, frame: VideoFrame) -> Generator[np.ndarray, None, None]:
+        """The picture of a frame in its own size, in bands of whole rows from top to bottom.
+
+        Each is converted when it is asked for, with some rows around it, which chroma of other
+        rows is interpolated from.
+
+        Shapes:
+            - **each** `[rows, width, 3]`, uint8 RGB, valid until the next one
+        """
+        across = frame.width if self.orientation.transpose else frame.height
+        along = frame.height if self.orientation.transpose else frame.width
+        step = max(1, BAND_BYTES // (3 * along * _ALIGNED)) * _ALIGNED
+        starts = range(0, across, step)
+        is_odd = frame.height % 2 or frame.width % 2  # swscale converts those in another way
+        if len(starts) == 1 or is_odd or frame.format.name not in _BANDED:
+            yield self(frame)
+            return
+        for start in reversed(starts) if self.orientation.flip_y else starts:
+            stop = min(start + step, across)
+            first, last = max(0, start - _AROUND), min(across, stop + _AROUND)
+            part = _cut(frame, first, last, self.orientation.transpose)
+            picture = self._picture(part, part.height, part.width)
+            del part
+            inside = slice(start - first, stop - first)
+            index = (slice(None), inside) if self.orientation.transpose else inside
+            yield self.orientation.apply(self._levels(frame, picture[index]))
+
+    def _coded(self, frame: VideoFrame) -> np.ndarray:
+        """The picture as it is coded, before it is turned."""
         whole = frame
         if frame.interlaced_frame and (frame.height, frame.width) != (self.height, self.width):
             # colours, which are subsampled by field, are converted by field; the copy has no fields
             picture = self._picture(frame, frame.height, frame.width)
             whole = VideoFrame.from_ndarray(np.ascontiguousarray(picture), "rgb24")
-        picture = self._picture(whole, self.height, self.width)
+        return self._levels(frame, self._picture(whole, self.height, self.width))
+
+    @staticmethod
+    def _levels(frame: VideoFrame, picture: np.ndarray) -> np.ndarray:
         if frame.format.name.startswith("gray") and frame.color_range == ColorRange.MPEG:
-            picture = _LIMITED_TO_FULL[picture]
-        return self.orientation.apply(picture)
+            return _LIMITED_TO_FULL[picture]
+        return picture
 
     def _picture(self, frame: VideoFrame, height: int, width: int) -> np.ndarray:
         rgb = self._reformatter.reformat(
@@ -111,3 +158,39 @@ class RGBConverter:
         plane = rgb.planes[0]
         rows = np.frombuffer(memoryview(plane), np.uint8).reshape(height, plane.line_size)
         return rows[:, : 3 * width].reshape(height, width, 3)
+
+
+def corner(frame: VideoFrame) -> VideoFrame:
+    """A copy of a frame's corner, with all that the frame states about itself.
+
+    A frame of which PyAV was asked for side data lives until Python looks for circles.
+    """
+    return _filtered(frame, crop="min(iw,8):min(ih,8):0:0", copy="")
+
+
+def _cut(frame: VideoFrame, first: int, last: int, columns: bool) -> VideoFrame:
+    """Rows, or columns, of a frame from `first` to `last - 1`: it shares the frame's memory."""
+    size = f"{last - first}:ih:{first}:0" if columns else f"iw:{last - first}:0:{first}"
+    return _filtered(frame, crop=f"{size}:exact=1")
+
+
+def _filtered(frame: VideoFrame, **filters: str) -> VideoFrame:
+    """A frame after FFmpeg's filters of some names and arguments."""
+    graph = Graph()
+    graph.threads = 1
+    last = graph.add_buffer(
+        width=frame.width,
+        height=frame.height,
+        format=frame.format,
+        time_base=frame.time_base or Fraction(1),
+    )
+    for name, arguments in [*filters.items(), ("buffersink", "")]:
+        following = graph.add(name, arguments.replace(",", "\\,"))
+        last.link_to(following)
+        last = following
+    graph.configure()
+    graph.push(frame)
+    found = graph.pull()
+    assert isinstance(found, VideoFrame)
+    found.color_range, found.colorspace = frame.color_range, frame.colorspace
+    return found

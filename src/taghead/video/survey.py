@@ -23,7 +23,7 @@ from taghead.video.demux import (
     without_discard,
 )
 from taghead.video.file_stamp import FileStamp, stamp_of
-from taghead.video.limits import MAX_PIXELS
+from taghead.video.limits import Limits
 from taghead.video.packet_index import (
     PacketInfo,
     frame_timestamps,
@@ -31,7 +31,7 @@ from taghead.video.packet_index import (
     min_frames_shown,
     seek_points,
 )
-from taghead.video.rgb import Orientation
+from taghead.video.rgb import Orientation, corner
 
 # In these containers and codecs, a packet shows one frame unless it is marked "discard", or none
 # if its header says so. MPEG-2/4 skip frames in secret; AVI and MPEG-TS may split or join them.
@@ -118,28 +118,28 @@ class Survey:
         return self.stamp is not None and stamp_of(self.path) == self.stamp
 
 
-def survey(path: Path, max_pixels: int = MAX_PIXELS) -> Survey:
+def survey(path: Path, limits: Limits = Limits()) -> Survey:  # noqa: B008, it is frozen
     """Reads all packets of a file and decodes its first frame.
 
     Args:
         path: The video file.
-        max_pixels: The most pixels of a frame.
+        limits: What the file may ask for.
 
     Raises:
         VideoError: If the file cannot be read as a video, or its frames are larger.
     """
     stamp = stamp_of(path)  # before reading: what is written meanwhile changes it
     check_file(path)
-    return replace(_survey_of(path, max_pixels), stamp=stamp)
+    return replace(_survey_of(path, limits), stamp=stamp)
 
 
-def _survey_of(path: Path, max_pixels: int) -> Survey:
+def _survey_of(path: Path, limits: Limits) -> Survey:
     if _may_be_exact(path):
-        opened = open_stream(path, 1, SKIP_DECODING, max_pixels=max_pixels)
+        opened = open_stream(path, 1, SKIP_DECODING, limits=limits)
         with opened as (container, stream):
             if _reason_for_doubt(container, stream) == "":
-                return _of_packets(path, container, stream, max_pixels)
-    with open_stream(path, 1, max_pixels=max_pixels) as (container, stream):
+                return _of_packets(path, container, stream, limits)
+    with open_stream(path, 1, limits=limits) as (container, stream):
         return _of_first_frame(path, container, stream)
 
 
@@ -157,9 +157,9 @@ def _reason_for_doubt(container: InputContainer, stream: VideoStream) -> str:
 
 
 def _of_packets(
-    path: Path, container: InputContainer, stream: VideoStream, max_pixels: int
+    path: Path, container: InputContainer, stream: VideoStream, limits: Limits
 ) -> Survey:
-    audio_start = _audio_start(path, container, max_pixels)
+    audio_start = _audio_start(path, container, limits)
     codec = stream.codec_context.codec.canonical_name
     width = bitstream.length_bytes(codec, stream.codec_context.extradata)
     found: list[PacketInfo] = []
@@ -187,7 +187,7 @@ def _of_packets(
     if frame is None or timestamps is None or shown is None:
         min_frames = 1 if frame is not None and frame.interlaced_frame else min_frames_shown(found)
         inexact_reason = inexact_reason or "its packets leave it open which frames are shown"
-        with open_stream(path, 1, max_pixels=max_pixels) as (container, stream):
+        with open_stream(path, 1, limits=limits) as (container, stream):
             return _of_first_frame(path, container, stream, inexact_reason, min_frames)
     first_frame = int(timestamps[shown][0]) * (stream.time_base or Fraction(1))
     return _survey(
@@ -243,7 +243,7 @@ def _survey(
         frame.height,
         frame.width,
         frame.format.name,
-        Orientation.of_frame(path, frame),
+        Orientation.of_frame(path, corner(frame)),
         container_frames=stream.frames,
         stated_end=(stream.start_time or 0) + (stream.duration or 0) if stream.duration else 0,
         **index,
@@ -256,13 +256,13 @@ def _decode_alone(stream: VideoStream, packet: Packet) -> VideoFrame | None:
     return frames[0] if frames else None
 
 
-def _audio_start(path: Path, container: InputContainer, max_pixels: int) -> Fraction | None:
+def _audio_start(path: Path, container: InputContainer, limits: Limits) -> Fraction | None:
     """When audio starts, in seconds of the container's clock; None without audio.
 
     It is read before packets are read, which moves the times that libavformat states.
     """
     if any(stream.start_time is None for stream in container.streams.audio):
-        with open_stream(path, 1, max_pixels=max_pixels) as (probed, _):
+        with open_stream(path, 1, limits=limits) as (probed, _):
             return _start_time(probed.streams.audio)
     return _start_time(container.streams.audio)
 

@@ -21,7 +21,7 @@ import numpy as np
 
 from taghead.files import json_text, parse_json
 from taghead.video.file_stamp import stamp_of
-from taghead.video.limits import MAX_CLIP_BYTES, MAX_PIXELS
+from taghead.video.limits import Limits
 from taghead.video.reader import VideoReader
 from taghead.video.rgb import Orientation
 from taghead.video.survey import Survey
@@ -51,16 +51,14 @@ class SurveyCache:
         self,
         path: str | PathLike[str],
         stored: str = "",
-        max_pixels: int = MAX_PIXELS,
-        max_clip_bytes: int = MAX_CLIP_BYTES,
+        limits: Limits = Limits(),  # noqa: B008, it is frozen
     ) -> VideoReader:
         """A reader of a file, from a survey that is known if the file is still the same.
 
         Args:
             path: The video file.
             stored: A survey as :func:`survey_to_text` gives it; empty if there is none.
-            max_pixels: As of :class:`VideoReader`.
-            max_clip_bytes: As of :class:`VideoReader`.
+            limits: What the file may ask for.
 
         Raises:
             VideoError: If the file cannot be read as a video.
@@ -72,9 +70,7 @@ class SurveyCache:
                 self._num_bytes -= num_bytes(known)
         if known is None and stored:
             known = survey_from_text(stored, path)
-        reader = VideoReader(
-            path, survey=known, max_pixels=max_pixels, max_clip_bytes=max_clip_bytes
-        )
+        reader = VideoReader(path, survey=known, limits=limits)
         self._add(reader.survey)
         return reader
 
@@ -97,11 +93,10 @@ _CACHE = SurveyCache()
 def open_cached(
     path: str | PathLike[str],
     stored: str = "",
-    max_pixels: int = MAX_PIXELS,
-    max_clip_bytes: int = MAX_CLIP_BYTES,
+    limits: Limits = Limits(),  # noqa: B008, it is frozen
 ) -> VideoReader:
     """A reader of a file, by this process's cache: see :meth:`SurveyCache.open`."""
-    return _CACHE.open(path, stored, max_pixels, max_clip_bytes)
+    return _CACHE.open(path, stored, limits)
 
 
 def num_bytes(survey: Survey) -> int:

@@ -16,11 +16,12 @@ from taghead.data.index.excluded import ExcludedClip, excluded_table
 from taghead.data.index.journal import Journal
 from taghead.data.index.manifest import ManifestEntry, read_manifest, write_manifest
 from taghead.data.index.report import draw_classes, write_report
-from taghead.data.index.scan import scan
+from taghead.data.index.scan import Bounds, scan
 from taghead.data.index.scan_result import ClipKey, ScanResult, written_by
 from taghead.errors import DataError
 from taghead.files import atomic_file, name_to_text, text_to_name
 from taghead.processes import usable_cores
+from taghead.video import Limits
 
 MANIFEST, EXCLUDED, REPORT, PICTURE, PARTIAL = (
     "manifest.parquet",
@@ -45,6 +46,7 @@ def index(
     timeout_sec: float = 300.0,
     rescan: bool = False,
     outside_root: bool = False,
+    limits: Limits = Limits(),  # noqa: B008, it is frozen
 ) -> None:
     """Checks a dataset: reads every frame of every clip, and reports what is wrong with it.
 
@@ -68,6 +70,8 @@ def index(
         timeout_sec: How long reading a clip may take.
         rescan: Whether to read all clips again.
         outside_root: Whether annotations may name videos outside `root`.
+        limits: What a video file may ask for; the clips of a larger one cannot be used. The bytes
+            are those of `min_frames` frames.
 
     Raises:
         DataError: If the dataset cannot be listed, or `output` is of another one.
@@ -93,6 +97,7 @@ def index(
             num_workers=num_workers,
             hashed=True,
             timeout_sec=timeout_sec,
+            bounds=Bounds(limits, min_frames),
         )
     except KeyboardInterrupt:
         print("stopped; the same command resumes it", file=sys.stderr)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from rich.console import Console
 from rich.filesize import decimal
@@ -20,7 +20,7 @@ from taghead.data.index.journal import Journal
 from taghead.data.index.scan_result import ClipKey, ScanResult, clip_key
 from taghead.data.workers import Failure, memory_limit, run_isolated
 from taghead.errors import VideoError
-from taghead.video import Segment, VideoReader
+from taghead.video import Limits, Segment, VideoReader
 from taghead.video.survey_cache import survey_to_text
 
 R = TypeVar("R")
@@ -37,6 +37,28 @@ class FileState:
     reason: str = ""
 
 
+class Bounds(NamedTuple):
+    """What a clip may take: limits, and the number of frames of a clip that is read."""
+
+    limits: Limits = Limits()
+    clip_frames: int = 1
+
+    def check(self, path: Path, height: int, width: int) -> None:
+        """Refuses clips of frames of a size; raises a VideoError."""
+        self.limits.check_frame(path, height, width)
+        self.limits.check_clip(path, self.clip_frames, height, width)
+
+    def allow(self, result: ScanResult) -> bool:
+        """Whether a result says of the clip what another scan would."""
+        if result.exceeds_limits:
+            return False
+        try:
+            self.check(Path(result.file), result.height, result.width)
+        except VideoError:
+            return False
+        return True
+
+
 @dataclass(frozen=True)
 class ScanJob:
     """Segments of one file, for one process; the file's hash, None if it is to be computed."""
@@ -46,6 +68,7 @@ class ScanJob:
     state: FileState
     segments: tuple[Segment | None, ...]
     content_hash: str | None
+    bounds: Bounds
 
 
 def scan(
@@ -58,14 +81,15 @@ def scan(
     hashed: bool = False,
     timeout_sec: float = 300.0,
     title: str = "clips",
+    bounds: Bounds = Bounds(),  # noqa: B008, it is immutable
 ) -> list[ScanResult]:
     """The scan result of every clip, in the order of the clips.
 
-    Clips with a known result whose file has kept its size and time are not read again. All frames
-    of the others are decoded. A clip at which a process dies is read again in a process of its
-    own, alone; if that dies too, or takes too long, the clip cannot be used, like one that cannot
-    be decoded. Where it was ended from outside, as the system does when memory runs out, the
-    reason says so, and the next scan reads it again.
+    Clips with a known result whose file has kept its size and time are not read again, unless
+    limits have changed for them. All frames of the others are decoded. A clip at which a process
+    dies is read again in a process of its own, alone; if that dies too, or takes too long, the clip
+    cannot be used, like one that cannot be decoded. Where it was ended from outside, as the system
+    does when memory runs out, the reason says so, and the next scan reads it again.
 
     Args:
         clips: The clips.
@@ -76,6 +100,7 @@ def scan(
         hashed: Whether to compute `content_hash`.
         timeout_sec: How long a clip may take, beside the time to read its file from a slow disk.
         title: What the progress bar calls them.
+        bounds: What a clip may take; one that takes more cannot be used.
     """
     states = file_states(clips)
     found: dict[ClipKey, ScanResult] = {}
@@ -84,16 +109,17 @@ def scan(
         key, state = clip_key(clip, root), states[clip.path]
         if state.reason:
             found[key] = ScanResult(*key, state.reason)
-        elif _is_fresh(known.get(key), state, hashed):
+        elif _is_fresh(known.get(key), state, hashed, bounds):
             found[key] = known[key]
         elif not clip.fault:
             unread[key] = clip
+    jobs = _jobs(unread, states, hashed, bounds)
     columns = (*Progress.get_default_columns()[:3], MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), disable=not unread) as bar:
         task = bar.add_task(
             f"Reading {title}", total=len(unread) + len(found), completed=len(found)
         )
-        with closing(_each(_jobs(unread, states, hashed), num_workers, timeout_sec)) as results:
+        with closing(_each(jobs, num_workers, timeout_sec)) as results:
             for several in results:
                 if journal is not None:
                     journal.add([result for result in several if not result.is_transient])
@@ -115,11 +141,13 @@ def scan_file(job: ScanJob) -> list[ScanResult]:
     content_hash = _content_hash(job)
     empty = [replace(_unread(job, segment), content_hash=content_hash) for segment in job.segments]
     try:
-        reader = VideoReader(job.path, threads=1)
+        reader = VideoReader(job.path, threads=1, limits=job.bounds.limits)
     except Exception as error:  # of libraries too: whatever it is, it is this file's
         return [replace(result, reason=_reason(job.path, error)) for result in empty]
     pairs = zip(empty, job.segments, strict=True)
-    results = [_with_frames(_with_file(result, reader), reader, part) for result, part in pairs]
+    results = [
+        _with_frames(_with_file(result, reader), reader, part, job.bounds) for result, part in pairs
+    ]
     return [replace(results[0], survey=survey_to_text(reader.survey)), *results[1:]]
 
 
@@ -138,11 +166,15 @@ def _with_file(result: ScanResult, reader: VideoReader) -> ScanResult:
     )
 
 
-def _with_frames(result: ScanResult, reader: VideoReader, segment: Segment | None) -> ScanResult:
+def _with_frames(
+    result: ScanResult, reader: VideoReader, segment: Segment | None, bounds: Bounds
+) -> ScanResult:
     """The result, with what decoding the segment found out."""
     try:
+        bounds.check(reader.path, reader.height, reader.width)
         frames = range(len(reader)) if segment is None else segment.frames(reader)
-        reader.read(frames, size=(16, 16))  # small pictures: decoding is what may fail
+        with closing(reader.read_each(frames, size=(16, 16))) as pictures:
+            deque(pictures, maxlen=0)  # small ones: decoding is what may fail
     except Exception as error:
         return replace(result, reason=_reason(reader.path, error))
     end = reader.times[frames.stop] if frames.stop < len(reader) else reader.duration
@@ -189,15 +221,20 @@ def _state(path: Path) -> FileState:
     return FileState(stat.st_size, stat.st_mtime_ns)
 
 
-def _is_fresh(result: ScanResult | None, state: FileState, hashed: bool) -> bool:
+def _is_fresh(result: ScanResult | None, state: FileState, hashed: bool, bounds: Bounds) -> bool:
     """Whether the file is as it was, and no more is asked for than is known."""
     if result is None or (result.size, result.mtime_ns) != (state.size, state.mtime_ns):
+        return False
+    if not bounds.allow(result):
         return False
     return not result.is_transient and bool(result.content_hash or result.reason or not hashed)
 
 
 def _jobs(
-    unread: Mapping[ClipKey, Clip], states: Mapping[Path, FileState], hashed: bool
+    unread: Mapping[ClipKey, Clip],
+    states: Mapping[Path, FileState],
+    hashed: bool,
+    bounds: Bounds,
 ) -> list[ScanJob]:
     """Clips that are to be read, by file, some at a time."""
     files: dict[tuple[str, Path], list[Segment | None]] = {}
@@ -205,7 +242,14 @@ def _jobs(
         files.setdefault((file, clip.path), []).append(clip.segment)
     content_hash = None if hashed else ""
     return [
-        ScanJob(file, path, states[path], tuple(of_file[i : i + SEGMENTS_OF_A_JOB]), content_hash)
+        ScanJob(
+            file,
+            path,
+            states[path],
+            tuple(of_file[i : i + SEGMENTS_OF_A_JOB]),
+            content_hash,
+            bounds,
+        )
         for (file, path), of_file in files.items()
         for i in range(0, len(of_file), SEGMENTS_OF_A_JOB)
     ]

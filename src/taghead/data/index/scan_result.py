@@ -10,6 +10,7 @@ import av
 
 from taghead import __version__
 from taghead.data.annotations import Clip
+from taghead.video.limits import MORE_THAN
 
 TRANSIENT = ("MemoryError", "not read: ")
 """How reasons begin that are this machine's and not the file's."""
@@ -72,6 +73,11 @@ class ScanResult:
     def usable(self) -> bool:
         """Whether the clip can be read."""
         return not self.reason
+
+    @property
+    def exceeds_limits(self) -> bool:
+        """Whether the clip was refused for its size: with other limits it may be usable."""
+        return MORE_THAN in self.reason
 
     @property
     def is_transient(self) -> bool:

@@ -8,8 +8,9 @@ from collections.abc import Generator
 from typing import Literal, Protocol, get_args
 
 import numpy as np
+from av.video.frame import VideoFrame
 
-from taghead.video.limits import MAX_PIXELS
+from taghead.video.limits import Limits
 from taghead.video.survey import Survey
 
 BackendName = Literal["auto", "pyav", "decord", "torchcodec"]
@@ -17,36 +18,13 @@ BACKENDS = get_args(BackendName)
 
 
 class Backend(Protocol):
-    """Reads frames of a file with a survey, or refuses it with a `VideoError`."""
+    """Decodes a file with a survey, or refuses it with a `VideoError`."""
 
-    def read_each(
-        self, numbers: np.ndarray, height: int, width: int
-    ) -> Generator[np.ndarray, None, None]:
-        """Frames by rising number, one by one.
+    def frames(self, numbers: np.ndarray) -> Generator[VideoFrame, None, None]:
+        """Decoded frames by rising number, one by one; none but the last given is kept.
 
         Args:
             numbers: Frame numbers, as the survey counts, each one greater than the one before.
-            height: Height of the pictures.
-            width: Width of the pictures.
-
-        Shapes:
-            - **each** `[height, width, 3]`, uint8 RGB, valid until the next one
-
-        Raises:
-            VideoError: If a frame that is needed cannot be decoded.
-        """
-        ...
-
-    def read(self, wanted: np.ndarray, height: int, width: int) -> np.ndarray:
-        """Frames by number, in the order asked for.
-
-        Args:
-            wanted: Frame numbers, as the survey counts; one may come more than once.
-            height: Height of the pictures.
-            width: Width of the pictures.
-
-        Shapes:
-            - **output** `[T, height, width, 3]`, uint8 RGB
 
         Raises:
             VideoError: If a frame that is needed cannot be decoded.
@@ -55,7 +33,7 @@ class Backend(Protocol):
 
 
 def choose_backend(
-    name: BackendName, survey: Survey, threads: int, max_pixels: int = MAX_PIXELS
+    name: BackendName, survey: Survey, threads: int, limits: Limits
 ) -> tuple[str, str, Backend]:
     """The backend of a name: the name of the one taken, why it is taken, and the backend.
 
@@ -76,4 +54,4 @@ def choose_backend(
 
         return name, "it was asked for", TorchCodecBackend(survey, threads)
     reason = "it was asked for" if name == "pyav" else "it is right on every file, and as fast"
-    return "pyav", reason, PyAVBackend(survey, threads, max_pixels)
+    return "pyav", reason, PyAVBackend(survey, threads, limits)

@@ -4,17 +4,20 @@ The lists hold what was compared with PyAV frame by frame on files of every kind
 decoder says of itself tells where it numbers frames wrongly.
 """
 
+from collections.abc import Iterator
+
 import numpy as np
 from av.video.frame import VideoFrame
 
 from taghead.errors import VideoError
-from taghead.video.rgb import Orientation, RGBConverter
 from taghead.video.survey import Survey
 
 # decord counts HEVC wrongly where GOPs refer to each other. AV1 is right, but where decord's
 # decoder for it was loaded into a process, torchcodec's crashes.
 _CODECS = frozenset({"h264", "vp8", "vp9"})
 _PIXELS = frozenset({"yuv420p", "yuvj420p"})
+_LARGEST_OF_DECORD = 4096 * 4096  # pixels; it was seen to hold up to 18 RGB pictures
+BATCH_BYTES = 2**26  # of RGB pictures, which these backends give whole
 
 
 def check_allowed(backend: str, survey: Survey) -> None:
@@ -38,6 +41,8 @@ def check_allowed(backend: str, survey: Survey) -> None:
         reason = f"its pixels are {survey.pix_fmt}, and only 8-bit 4:2:0 is proved"
     elif not survey.orientation.is_upright:
         reason = "it is turned by metadata"
+    elif backend == "decord" and survey.height * survey.width > _LARGEST_OF_DECORD:
+        reason = f"its frames are {survey.width}x{survey.height}, and decord holds many at a time"
     elif survey.container_frames not in (0, num_frames):
         reason = f"its container states {survey.container_frames} frames, and it has {num_frames}"
     if reason:
@@ -59,12 +64,14 @@ def check_count(backend: str, survey: Survey, counted: int) -> None:
         )
 
 
-def resized(pictures: np.ndarray, height: int, width: int, orientation: Orientation) -> np.ndarray:
-    """Pictures `[T, H, W, 3]` resized, as by `VideoReader.read`."""
-    if pictures.shape[1:3] == (height, width):
-        return pictures
-    convert = RGBConverter(height, width, orientation)
-    result = np.empty((len(pictures), height, width, 3), np.uint8)
-    for target, picture in zip(result, pictures, strict=True):
-        target[:] = convert(VideoFrame.from_ndarray(picture, "rgb24"))
-    return result
+def batches(survey: Survey, numbers: np.ndarray) -> Iterator[list[int]]:
+    """Frame numbers, as many at a time as some RGB pictures fit into memory."""
+    size = max(1, BATCH_BYTES // (3 * survey.height * survey.width))
+    for start in range(0, len(numbers), size):
+        yield numbers[start : start + size].tolist()
+
+
+def as_frames(pictures: np.ndarray) -> Iterator[VideoFrame]:
+    """Decoded frames of RGB pictures `[T, H, W, 3]`."""
+    for picture in pictures:
+        yield VideoFrame.from_ndarray(picture, "rgb24")

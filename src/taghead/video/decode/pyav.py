@@ -15,8 +15,7 @@ from taghead.errors import VideoError
 from taghead.video import bitstream
 from taghead.video.demux import HEADER_ONLY, open_stream, read_packets, without_discard
 from taghead.video.frame_times import NO_TIMESTAMP, presentation_times
-from taghead.video.limits import MAX_PIXELS
-from taghead.video.rgb import RGBConverter
+from taghead.video.limits import Limits
 from taghead.video.survey import Survey
 
 # A seek costs about as much as decoding a few frames.
@@ -41,31 +40,11 @@ class PyAVBackend:
     Args:
         survey: What is known about the file.
         threads: Decoding threads.
-        max_pixels: The most pixels of a frame.
+        limits: What the file may ask for.
     """
 
-    def __init__(self, survey: Survey, threads: int, max_pixels: int = MAX_PIXELS) -> None:
-        self.survey, self.threads, self.max_pixels = survey, threads, max_pixels
-
-    def read_each(
-        self, numbers: np.ndarray, height: int, width: int
-    ) -> Generator[np.ndarray, None, None]:
-        """Frames by rising number: see :class:`~taghead.video.decode.Backend`."""
-        convert = RGBConverter(height, width, self.survey.orientation)
-        with closing(self._frames(numbers)) as frames:
-            for frame in frames:
-                pictures = [convert(frame)]
-                del frame
-                yield pictures.pop()  # nothing of it is kept while the next one is decoded
-
-    def read(self, wanted: np.ndarray, height: int, width: int) -> np.ndarray:
-        """Frames by number: see :class:`~taghead.video.decode.Backend`."""
-        pictures = np.empty((len(wanted), height, width, 3), np.uint8)
-        numbers, positions = np.unique(wanted, return_inverse=True)
-        with closing(self.read_each(numbers, height, width)) as found:
-            for number, picture in enumerate(found):
-                pictures[positions == number] = picture
-        return pictures
+    def __init__(self, survey: Survey, threads: int, limits: Limits) -> None:
+        self.survey, self.threads, self.limits = survey, threads, limits
 
     def timestamps(self) -> np.ndarray:
         """Timestamp of each frame that is shown, in ticks, by decoding all of them."""
@@ -86,8 +65,8 @@ class PyAVBackend:
             1 / float(survey.time_base),
         )
 
-    def _frames(self, numbers: np.ndarray) -> Generator[VideoFrame, None, None]:
-        """The frames of rising numbers."""
+    def frames(self, numbers: np.ndarray) -> Generator[VideoFrame, None, None]:
+        """Decoded frames by rising number: see :class:`~taghead.video.decode.Backend`."""
         given = 0
         if self.survey.is_exact:
             with closing(self._by_seeking(self.survey.shown_timestamps[numbers])) as frames:
@@ -95,6 +74,7 @@ class PyAVBackend:
                     for frame in frames:
                         yield frame
                         given += 1
+                        del frame  # whose memory the next one takes
                 except (av.FFmpegError, VideoError, _UnexpectedError):
                     pass  # decoding from the start tells what is wrong, if anything is
         if given == len(numbers):
@@ -106,6 +86,7 @@ class PyAVBackend:
                 if index == next_one:
                     yield frame
                     next_one = next(left, -1)
+                del frame
                 if next_one < 0:
                     return
         raise VideoError(f"{self.survey.path}: damaged: only {index + 1} frames of it are there")
@@ -113,7 +94,7 @@ class PyAVBackend:
     def _by_seeking(self, timestamps: np.ndarray) -> Generator[VideoFrame, None, None]:
         """The frames of rising timestamps, each from the keyframe before it."""
         survey = self.survey
-        opened = open_stream(survey.path, self.threads, HEADER_ONLY, survey.stream, self.max_pixels)
+        opened = open_stream(survey.path, self.threads, HEADER_ONLY, survey.stream, self.limits)
         with opened as (container, stream):
             for start, wanted in self._runs(timestamps):
                 pts, seek_to = (None, None) if start is None else survey.seek_points[start].tolist()
@@ -146,9 +127,7 @@ class PyAVBackend:
         """
         survey, index = self.survey, 0
         expected = zip(survey.timestamps.tolist(), survey.shown.tolist(), strict=True)
-        opened = open_stream(
-            survey.path, self.threads, index=survey.stream, max_pixels=self.max_pixels
-        )
+        opened = open_stream(survey.path, self.threads, index=survey.stream, limits=self.limits)
         with opened as (container, stream):
             try:
                 for frame in _decode(survey, container, stream, packets):
@@ -163,6 +142,7 @@ class PyAVBackend:
                     if shown:
                         yield frame
                         index += 1
+                    del frame
             except av.FFmpegError as error:
                 raise VideoError(
                     f"{survey.path}: damaged or truncated after frame {index - 1}: {error.strerror}"

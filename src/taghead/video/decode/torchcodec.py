@@ -3,9 +3,10 @@
 from collections.abc import Generator
 
 import numpy as np
+from av.video.frame import VideoFrame
 
 from taghead.errors import VideoError, first_line
-from taghead.video.decode.allowlist import check_allowed, check_count, resized
+from taghead.video.decode.allowlist import as_frames, batches, check_allowed, check_count
 from taghead.video.survey import Survey
 
 
@@ -33,35 +34,29 @@ class TorchCodecBackend:
             ) from error
         self.survey, self.threads = survey, threads
 
-    def read_each(
-        self, numbers: np.ndarray, height: int, width: int
-    ) -> Generator[np.ndarray, None, None]:
-        """Frames by rising number: see :class:`~taghead.video.decode.Backend`."""
-        yield from self.read(numbers, height, width)
-
-    def read(self, wanted: np.ndarray, height: int, width: int) -> np.ndarray:
-        """Frames by number: see :class:`~taghead.video.decode.Backend`."""
+    def frames(self, numbers: np.ndarray) -> Generator[VideoFrame, None, None]:
+        """Decoded frames by rising number: see :class:`~taghead.video.decode.Backend`."""
         from torchcodec.decoders import VideoDecoder
 
         survey = self.survey
-        if not len(wanted):
-            return np.empty((0, height, width, 3), np.uint8)
-        numbers, positions = np.unique(wanted, return_inverse=True)
+        tick = float(survey.time_base)
         try:
             decoder = VideoDecoder(
                 str(survey.path), dimension_order="NHWC", num_ffmpeg_threads=self.threads
             )
             check_count("torchcodec", survey, len(decoder))
-            batch = decoder.get_frames_at(numbers.tolist())
+            for batch in batches(survey, numbers):
+                found = decoder.get_frames_at(batch)
+                due = survey.timestamps[batch] * tick
+                wrong = np.flatnonzero(np.abs(found.pts_seconds.numpy() - due) > tick / 2)
+                if len(wrong):
+                    raise VideoError(
+                        f"{survey.path}: damaged: torchcodec gives another frame for "
+                        f"{batch[wrong[0]]}"
+                    )
+                yield from as_frames(found.data.numpy())
+        except VideoError:
+            raise
         except (RuntimeError, ValueError, IndexError) as error:
             reason = first_line(error)
             raise VideoError(f"{survey.path}: torchcodec cannot decode it: {reason}") from error
-        due = survey.timestamps[numbers] * float(survey.time_base)
-        wrong = np.flatnonzero(
-            np.abs(batch.pts_seconds.numpy() - due) > float(survey.time_base) / 2
-        )
-        if len(wrong):
-            raise VideoError(
-                f"{survey.path}: damaged: torchcodec gives another frame for {numbers[wrong[0]]}"
-            )
-        return resized(batch.data.numpy(), height, width, survey.orientation)[positions]
