@@ -261,6 +261,6 @@ def test_a_clip_with_a_logit_that_is_not_finite_has_no_probabilities(
 def test_metrics_that_are_no_numbers_are_not_written(tmp_path: Path) -> None:
     classifier = model()
     classifier.metrics = {"top1": float("nan")}
-    with pytest.raises(ValueError, match="not JSON compliant"):
+    with pytest.raises(DataError, match=r"config\.json: metrics\.top1 is nan"):
         classifier.save_pretrained(tmp_path / "saved")
     assert not (tmp_path / "saved/config.json").exists()
