@@ -66,7 +66,7 @@ def compare_runs(
             parts.append(section(results, figures, _text(notes) if notes.is_file() else None))
     parts.append(METHOD.format(num_draws=f"{num_draws:,}"))
     with atomic_folder(target.parent) as stage:
-        numbers = pd.concat([results.to_frame() for results in sweeps])
+        numbers = pd.concat([results.numbers for results in sweeps])
         numbers.to_csv(stage / "configurations.csv", index=False, float_format="%.10g")
         (stage / target.name).write_text("\n".join(parts), encoding="utf-8")
     print(
