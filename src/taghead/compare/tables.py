@@ -202,8 +202,6 @@ def _check_runs(path: Path, table: pd.DataFrame, done: pd.DataFrame) -> None:
             f"{path}: no run is a control: the column control is false in every row, and --control "
             "names the factors that make one, such as relations=none"
         )
-    if len(sweeps := sorted(set(table["sweep"]))) > 1:
-        raise DataError(f"{path}: the runs must be of one sweep (got {', '.join(sweeps)})")
     if done.empty:
         raise DataError(f"{path}: no run is done")
     if (again := table["run"].duplicated()).any():
@@ -212,8 +210,12 @@ def _check_runs(path: Path, table: pd.DataFrame, done: pd.DataFrame) -> None:
         if len(same) > 1:
             runs = ", ".join(same)
             raise DataError(f"{path}: one run a configuration and seed: {runs} have the same")
-    if len(digests := sorted(set(done["data"]))) > 1:
-        raise DataError(f"{path}: all runs must have the same data (got {', '.join(digests)})")
+    for found, rule in (
+        (table["sweep"], "the runs must be of one sweep"),
+        (done["data"], "all runs must have the same data"),
+    ):
+        if found.nunique() > 1:
+            raise DataError(f"{path}: {rule} (got {', '.join(sorted(set(found)))})")
 
 
 def _read_predictions(path: Path, runs: pd.Series) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
