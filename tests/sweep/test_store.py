@@ -190,6 +190,25 @@ def test_a_result_that_is_no_number_is_an_error(store: Store, runs: list[RunSpec
     assert enqueue(store, runs[:1]) == 0
 
 
+def test_json_has_no_infinity_and_no_nan(
+    store: Store, sweep: SweepSpec, runs: list[RunSpec]
+) -> None:
+    enqueue(store, runs[:1])
+    infinite = result(1.0)._replace(values={"top1": 1.0, "head_gflop": float("inf")})
+    assert store.run_next("a", lambda config: infinite, {})
+    error = store.current()[runs[0].id].user_attrs["error"]
+    assert error == "ValueError: head_gflop must be a finite number (got inf)"
+    with sqlite3.connect("study.db") as database:
+        values = [
+            value for (value,) in database.execute("SELECT value_json FROM trial_user_attributes")
+        ]
+        assert not any("Infinity" in value or "NaN" in value for value in values)
+        query = "UPDATE trial_user_attributes SET value_json = ? WHERE key = 'config'"
+        database.execute(query, (json.dumps('{"model": {"learning_rate": NaN}}'),))
+    with pytest.raises(DataError, match=r"study.db: the run \w+ is not readable in the store: "):
+        Store(store.url, store.name).check(sweep, runs)
+
+
 def test_a_run_without_a_heartbeat_is_done_again(store: Store, runs: list[RunSpec]) -> None:
     enqueue(store, runs[:2])
     with at_work(store, "silent", top1=1.0), at_work(store, "alive", top1=0.5):

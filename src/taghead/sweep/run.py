@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import hashlib
 import json
+import logging
 import os
 import subprocess
 import time
@@ -56,6 +57,8 @@ class RunCLI(TagheadCLI):
 
     def __init__(self, config: Config, only_parse: bool = False) -> None:
         self.only_parse = only_parse
+        for name in ("lightning.pytorch", "lightning.fabric"):  # they tell of each trainer
+            logging.getLogger(name).setLevel(logging.WARNING)
         try:
             super().__init__(
                 ClassificationTask,
@@ -91,23 +94,22 @@ def check_configs(sweep: SweepSpec, runs: Iterable[RunSpec], build: bool = True)
     Raises:
         DataError: If a config breaks a rule; the message names the file and the key.
     """
-    combinations = {json.dumps(run.levels): run for run in runs}  # seeds break no rule
+    combinations = {
+        json.dumps(run.levels, allow_nan=False): run for run in runs
+    }  # seeds break no rule
     console = Console(stderr=True)
     for run in track(combinations.values(), "Checking", transient=True, console=console):
-        error = _config_error(run.config, build)
-        if error is not None:
+        if (error := _config_error(run.config, build)) is not None:
             raise DataError(f"{sweep.path}: {_locate(error, sweep, run, build)}") from error
 
 
 def _locate(error: Exception, sweep: SweepSpec, run: RunSpec, build: bool) -> str:
-    """The first override after which the config breaks a rule, and which."""
-    config = sweep.base_config(run.seed)
-    if _config_error(config, build) is not None:
-        return f"base: {error}"
-    for path, override in sweep.overrides(run.levels):
-        config = with_overrides(config, override)
+    """The error and its place: the first override after which the config breaks a rule."""
+    config, path = sweep.base_config(run.seed), "base"
+    for next_path, override in [*sweep.overrides(run.levels), (str(run), {})]:
         if (found := _config_error(config, build)) is not None:
             return f"{path}: {found}"
+        config, path = with_overrides(config, override), next_path
     return f"{run}: {error}"
 
 
@@ -247,5 +249,5 @@ def _data_digest(data: VideoDataModule) -> str:
         split: [[*clip_key(clip, data.root), clip.label] for clip in listed]
         for split, listed in data.listed.items()
     }
-    text = json.dumps([data.class_names, clips], sort_keys=True)
+    text = json.dumps([data.class_names, clips], sort_keys=True, allow_nan=False)
     return f"clips:{hashlib.sha256(text.encode()).hexdigest()[:DIGEST_LENGTH]}"

@@ -7,7 +7,6 @@ trials whose process or machine is gone.
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import logging
 import math
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+import pandas as pd
 import pyarrow as pa
 from filelock import FileLock
 from optuna.exceptions import ExperimentalWarning, StorageInternalError
@@ -38,8 +38,6 @@ from taghead.sweep.spec import (
     run_columns,
 )
 from taghead.sweep.trial_attributes import (
-    changed_message,
-    config_of,
     from_chunks,
     json_bytes,
     spec_attributes,
@@ -145,6 +143,10 @@ class Store:
                 found[run] = trial
         return found
 
+    def ended(self) -> dict[str, FrozenTrial]:
+        """The trials of the runs that are done or failed, by the run's id."""
+        return {run: trial for run, trial in self.current().items() if is_ended(trial)}
+
     def check(self, sweep: SweepSpec, runs: Sequence[RunSpec]) -> None:
         """Checks that a sweep file has all runs that the store has.
 
@@ -156,14 +158,14 @@ class Store:
                 f"{self.url}: has runs of the factors {', '.join(self.factors)}, {sweep.path} has "
                 f"{', '.join(sweep.factors)}; choose another --output or --storage"
             )
-        by_id = {run.id: run for run in runs}
-        by_name = {str(run): run for run in runs}
+        by_id, by_name = {run.id: run for run in runs}, {str(run): run for run in runs}
+        configs = {run.id: run.config for run in runs}
         for trial in self.trials():
-            stored, run_id = spec_of(trial), trial.user_attrs["run"]
-            if stored.id != run_id:
-                known = by_id[run_id].config if run_id in by_id else None
-                raise DataError(f"{self.url}: {changed_message(stored, run_id, known)}")
-            run = by_id.get(run_id)
+            run_id = trial.user_attrs["run"]
+            try:
+                stored, run = spec_of(trial, configs), by_id.get(run_id)
+            except DataError as error:
+                raise DataError(f"{self.url}: {error}") from error
             if run is not None and (run.levels, run.seed) == (stored.levels, stored.seed):
                 continue
             what = f"has the run {stored} ({run_id}), which {sweep.path} does not have"
@@ -236,9 +238,9 @@ class Store:
             begun = True
             print(f"run {trial.user_attrs['run']}: {trial.user_attrs['levels']}", flush=True)
             trial.set_user_attr("worker", worker)
-            known = None if runs is None else runs[trial.user_attrs["run"]]
             try:
-                return self._record(trial, function(config_of(trial, known)))
+                config = spec_of(trial, runs).config
+                return self._record(trial, function(config))
             except Exception as error:
                 traceback.print_exc()
                 trial.set_user_attr("result", dict(origin))
@@ -264,9 +266,11 @@ class Store:
         return run is None or any(other.user_attrs["run"] == run for other in older)
 
     def _record(self, trial: Trial, result: RunResult) -> float:
-        top1 = float(result.values["top1"])
-        if math.isnan(top1):  # which Optuna takes for a failure without a reason
-            raise ValueError("top1 must be a number (got NaN): was no clip tested?")
+        for name, value in result.values.items():  # for JSON, and Optuna fails without a reason
+            if isinstance(value, float) and math.isnan(value):
+                raise ValueError(f"{name} must be a number (got NaN): was no clip tested?")
+            if isinstance(value, float) and math.isinf(value):
+                raise ValueError(f"{name} must be a finite number (got {value})")
         digest = hashlib.sha256(json_bytes(result.clips)).hexdigest()[:12]
         for name, chunk in to_chunks(f"clips:{digest}", result.clips).items():
             if name not in self.study.user_attrs:  # stored once for all runs that share the clips
@@ -274,7 +278,7 @@ class Store:
         trial.set_user_attr("result", {**result.values, "clips": digest})
         for name, chunk in to_chunks("predicted", result.predicted).items():
             trial.set_user_attr(name, chunk)
-        return top1
+        return float(result.values["top1"])
 
     def retry_stale(self) -> None:
         """Queues the runs again whose processes have shown no heartbeat for `GRACE_SEC` seconds."""
@@ -321,13 +325,10 @@ class Store:
                 run that is done and each test clip.
             predictions: Whether the second is written too.
         """
-        current = self.current()
-        ended = [current[run] for run in sorted(current) if is_ended(current[run])]
+        ended = [trial for _, trial in sorted(self.ended().items())]
         with atomic_folder(folder) as stage:
-            with (stage / RUNS).open("w", newline="", encoding="utf-8") as file:
-                writer = csv.DictWriter(file, run_columns(self.factors), lineterminator="\n")
-                writer.writeheader()
-                writer.writerows(map(_row, ended))
+            rows = pd.DataFrame(map(_row, ended), columns=run_columns(self.factors), dtype=object)
+            rows.to_csv(stage / RUNS, index=False, lineterminator="\n")
             if predictions:
                 done = [trial for trial in ended if trial.state == TrialState.COMPLETE]
                 tables = [SCHEMA.empty_table(), *map(self._prediction_rows, done)]
