@@ -285,6 +285,12 @@ def test_pipes_in_a_cache_are_refused(copied: Path, name: str) -> None:
         FeatureCache(copied).backbone()
 
 
+def test_a_device_is_no_manifest(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").symlink_to("/dev/null")
+    with pytest.raises(DataError, match=f"{tmp_path / 'manifest.json'}: not a regular file"):
+        FeatureCache(tmp_path)
+
+
 def test_a_shard_outside_the_folder_is_refused(copied: Path) -> None:
     path = copied / "manifest.json"
     path.write_text(changed(path.read_text(), '"val-0000000', '"../val-0000000'))

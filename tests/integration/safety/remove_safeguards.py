@@ -14,6 +14,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -31,6 +32,7 @@ ROOT = Path(__file__).parents[3]
 PACKAGE = ROOT / "src" / "taghead"
 LIMIT_SEC = 240  # of the tests of one safeguard, which may wait for ever without it
 AS_IT_IS = "the package as it is"
+CLIPS = {"splits": {"train": 36, "val": 18, "test": 18}, "num_workers": 2, "progress": False}
 LOADED = (  # by every process once, before it is forked
     *("pytest", "hypothesis", "torch", "torchvision", "torch_geometric", "torch_geometric.nn"),
     *("lightning.pytorch.cli", "torchmetrics", "pandas", "av", "safetensors.torch", "optuna"),
@@ -133,7 +135,31 @@ def removed(safeguard: Safeguard) -> str:
     return changed
 
 
-def start(job: Job) -> None:
+def write_dataset(folder: Path) -> Path:
+    """The generated clips of the fixture `dataset`, once for all jobs."""
+    command = (
+        f"from taghead.data.synthetic import write_dataset as w; w({str(folder)!r}, **{CLIPS})"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(PACKAGE.parent)}
+    subprocess.run([sys.executable, "-c", command], env=environment, check=True)
+    return folder
+
+
+def share_dataset(dataset: Path) -> None:
+    """Has the fixture `dataset` copy the clips that are there instead of making them anew."""
+    from taghead.data import synthetic
+
+    made = synthetic.write_dataset
+
+    def copied(root: Path, **options: Any) -> Any:
+        if {**CLIPS, **options} != CLIPS:
+            return made(root, **options)
+        return shutil.copytree(dataset, root, dirs_exist_ok=True)
+
+    synthetic.write_dataset = copied
+
+
+def start(job: Job, dataset: Path) -> None:
     """Starts a job in a process of its own, which has the libraries loaded but not the package."""
     tree = job.folder / "src"
     shutil.copytree(PACKAGE, tree / "taghead", ignore=shutil.ignore_patterns("__pycache__"))
@@ -157,6 +183,7 @@ def start(job: Job) -> None:
         import taghead
 
         assert Path(taghead.__file__).is_relative_to(tree), taghead.__file__
+        share_dataset(dataset)
         options = ["-q", "-p", "no:cacheprovider", f"--basetemp={job.folder / 'tmp'}"]
         pytest.main([*options, *job.tests], plugins=[Recorder(job.folder / "outcome.json")])
     finally:
@@ -180,14 +207,14 @@ def with_suppressed(function: Any, *args: Any) -> None:
         return
 
 
-def run_jobs(jobs: Sequence[Job], workers: int) -> Iterator[Job]:
+def run_jobs(jobs: Sequence[Job], workers: int, dataset: Path) -> Iterator[Job]:
     """Runs jobs, some at a time, and gives each as it ends."""
     waiting, running = list(jobs), {}
     try:
         while waiting or running:
             while waiting and len(running) < workers:
                 job = waiting.pop(0)
-                start(job)
+                start(job, dataset)
                 running[job.pid] = job
             pid, _ = os.waitpid(-1, os.WNOHANG)
             late = [job for job in running.values() if time.monotonic() - job.begun > LIMIT_SEC]
@@ -246,7 +273,8 @@ def main() -> None:
         jobs = plan(chosen, Path(name), options.workers)
         task = bar.add_task("Removing safeguards", total=len(jobs))
         done = {}
-        for job in run_jobs(jobs, options.workers):
+        dataset = write_dataset(Path(name) / "dataset")
+        for job in run_jobs(jobs, options.workers, dataset):
             bar.advance(task)
             done[job.folder] = job
             if verdict := job.verdict():

@@ -75,25 +75,18 @@ CODE = [  # whose code runs
         (f"{CHECKPOINTS}test_a_checkpoint_with_code_is_refused_and_not_run",),
     ),
     Safeguard(
-        "states of callbacks are data",
-        "training/lightning_cli.py",
-        'states = torch.load(path, map_location="cpu", weights_only=True, mmap=True)',
-        'states = torch.load(path, map_location="cpu", weights_only=False, mmap=True)',
-        (f"{CLI}test_states_with_code_are_refused_and_not_run",),
-    ),
-    Safeguard(
         "Lightning reads checkpoints as data",
         "training/lightning_cli.py",
         'if options.get("weights_only") is None:',
         "if False:",
-        (f"{CLI}test_lightning_reads_a_checkpoint_as_data",),
+        (f"{CLI}test_a_checkpoint_is_read_as_data_and_its_hyper_parameters_not_at_all",),
     ),
     Safeguard(
         "hyper-parameters of a checkpoint are not read",
         "training/lightning_cli.py",
         "def _parse_ckpt_path(self) -> None:",
         "def _unused(self) -> None:",
-        (f"{CLI}test_hyper_parameters_of_a_checkpoint_change_nothing",),
+        (f"{CLI}test_a_checkpoint_is_read_as_data_and_its_hyper_parameters_not_at_all",),
     ),
     Safeguard(
         "a task is not built of a checkpoint's hyper-parameters",
@@ -219,13 +212,6 @@ CODE = [  # whose code runs
         (f"{CLASS_PATHS}test_a_parser_reads_no_address",),
     ),
     Safeguard(
-        "the command line restricts its parser",
-        "training/lightning_cli.py",
-        "        restrict_parser()  # modules may have been named since the parser was built\n",
-        "",
-        (f"{CLI}test_modules_that_are_named_later_may_be_used",),
-    ),
-    Safeguard(
         "class paths are checked before anything is imported",
         "cli/check.py",
         "if CLASS_PATH.fullmatch(path) and not is_file and not is_allowed(path, self.modules):",
@@ -258,7 +244,7 @@ CODE = [  # whose code runs
         "training/lightning_cli.py",
         "if ADDRESS.fullmatch(text):",
         "if False:",
-        (f"{CLI}test_states_with_an_address_are_refused",),
+        (f"{CHECKPOINTS}test_a_state_with_an_address_is_refused",),
     ),
     Safeguard(
         "a run of a sweep has the config of its id",
@@ -369,13 +355,6 @@ VIDEO = [
         (f"{DEMUX}test_playlists_are_no_videos",),
     ),
     Safeguard(
-        "a DASH manifest is no video",
-        "video/demux.py",
-        'frozenset({"tty", "concat", "dash", "hls"})',
-        'frozenset({"tty", "concat", "hls"})',
-        (f"{DEMUX}test_playlists_are_no_videos",),
-    ),
-    Safeguard(
         "text is no video",
         "video/demux.py",
         'frozenset({"tty", "concat", "dash", "hls"})',
@@ -385,8 +364,8 @@ VIDEO = [
     Safeguard(
         "pipes and devices are no videos",
         "video/demux.py",
-        'raise VideoError(f"{path}: is not a regular file")',
-        'raise VideoError(f"{path}: is open")',
+        "if not path.is_file():",
+        "if path.is_block_device():",
         (f"{READER}test_faults_name_the_file_and_the_reason[pipe]",),
     ),
     Safeguard(
@@ -535,7 +514,10 @@ VIDEO = [
         "video/frame_times.py",
         'if container != "avi" and has_pts:',
         "if has_pts:",
-        ("tests/video/test_frame_times.py",),
+        (
+            "tests/video/test_frame_times.py::"
+            "test_avi_has_the_decode_times_of_packets_on_which_frames_come_out",
+        ),
     ),
     Safeguard(
         "a segment ends within its file",
@@ -636,7 +618,7 @@ DATA = [
         "data/annotations/text_files.py",
         "except RecursionError as error:",
         "except ZeroDivisionError as error:",
-        (f"{FORMATS}test_class_lists_that_are_none",),
+        (f"{FORMATS}test_json_that_is_nested_deeply_is_refused",),
     ),
     Safeguard(
         "class numbers are bounded",
@@ -977,9 +959,7 @@ TRAINING = [
         "training/finite.py",
         "    if not is_bad.any():\n        return\n    bad = predictions",
         "    if True:\n        return\n    bad = predictions",
-        (
-            "tests/training/test_evaluation.py::test_clips_with_logits_that_are_not_finite_are_named",
-        ),
+        ("tests/training/test_finite.py::test_predictions_that_are_not_finite_are_named",),
     ),
     Safeguard(
         "logits of -inf are no probabilities",
@@ -993,7 +973,7 @@ TRAINING = [
         "inference/predictor.py",
         "if not probabilities.isfinite().all():",
         "if False:",
-        (f"{PREDICTOR}test_a_video_with_logits_that_are_not_finite_is_an_error",),
+        (f"{PREDICTOR}test_whatever_is_wrong_with_a_video_the_next_one_follows",),
     ),
     Safeguard(
         "the next video follows one that fails",
@@ -1036,8 +1016,8 @@ TRAINING = [
     Safeguard(
         "a checkpoint has the shapes of the model",
         "training/compatibility.py",
-        '        if has != needs:\n            raise DataError(\n                f"{path}: a checkpoint',
-        '        if False:\n            raise DataError(\n                f"{path}: a checkpoint',
+        "has != needs:\n            raise",
+        "False:\n            raise",
         (f"{CHECKPOINTS}test_a_checkpoint_must_fit_the_task",),
     ),
     Safeguard(
