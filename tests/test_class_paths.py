@@ -69,6 +69,7 @@ def test_what_no_module_of_ones_own_is_called(name: str) -> None:
         ("torch.os.system", "there is no class torch.os.system"),
         ("torch.hub.load", "must be a subclass of Module"),
         ("torchy.nn.Linear", "torchy.nn.Linear is not allowed"),
+        ("torch.utils.model_dump.__main__.main", "must be a class path"),  # it runs on import
         ("torch", "must be a class path"),
         ("torch.nn.Linear()", "must be a class path"),
         (None, "must be a class path"),
@@ -94,6 +95,15 @@ def test_options_are_plain_values(options: object) -> None:
     with pytest.raises(ValueError, match=r"option a must be a plain value|must be options by name"):
         check_plain_options(options)
     assert check_plain_options({"heads": 4, "names": ["x"]}) == {"heads": 4, "names": ["x"]}
+
+
+def test_a_module_of_an_allowed_package_that_cannot_be_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "broken_a17.py").write_text("raise RuntimeError('no such device\\nat all')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ValueError, match=r"^there is no class broken_a17.X: no such device$"):
+        import_class("broken_a17.X", nn.Module, ["broken_a17"])
 
 
 def test_addresses() -> None:

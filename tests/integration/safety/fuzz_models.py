@@ -217,8 +217,8 @@ def class_paths(data: bytes, folder: Path) -> None:
     path, options = parts(data, 2)
     text = path.decode("utf-8", "replace")
     module = text.rpartition(".")[0]
-    if is_allowed(text) and module not in sys.modules:  # a package of this field: importing is fine
-        return
+    if is_allowed(text) and module not in sys.modules:
+        return  # of a package of this field: importing it is fine, and slow
     for base in (torch.nn.Module, dict):
         check_refused(lambda b=base: import_class(text, b), (ValueError,))
     if text not in BACKBONES:

@@ -26,6 +26,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 from safeguards import SAFEGUARDS, Safeguard
 
 ROOT = Path(__file__).parents[3]
@@ -170,6 +171,7 @@ def start(job: Job, dataset: Path) -> None:
     if job.pid:
         return
     try:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         os.setsid()
         log = os.open(job.folder / "log", os.O_CREAT | os.O_WRONLY)
         for number in (1, 2):
@@ -244,9 +246,9 @@ def plan(chosen: Sequence[Safeguard], folder: Path, workers: int) -> list[Job]:
     parts: list[list[str]] = [[] for _ in range(min(len(by_file), 2 * workers))]
     for several in sorted(by_file.values(), key=len, reverse=True):
         min(parts, key=len).extend(several)
-    jobs = [Job(AS_IT_IS, part, None, folder / f"whole-{i}") for i, part in enumerate(parts)]
-    jobs += [Job(one.name, one.tests, one, folder / f"{i}") for i, one in enumerate(chosen)]
-    return jobs
+    jobs = [Job(one.name, one.tests, one, folder / f"{i}") for i, one in enumerate(chosen)]
+    whole = [Job(AS_IT_IS, part, None, folder / f"whole-{i}") for i, part in enumerate(parts)]
+    return jobs + whole
 
 
 def main() -> None:
@@ -264,6 +266,7 @@ def main() -> None:
     for safeguard in chosen:
         removed(safeguard)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started is ended
     for name in LOADED:
         importlib.import_module(name)
     table = Table("safeguard", "module", "caught by", "s", title="Removed safeguards")
@@ -279,11 +282,13 @@ def main() -> None:
             done[job.folder] = job
             if verdict := job.verdict():
                 bad.append(f"{job.name}: {verdict}")
-                bar.console.print(f"[red]NOT CAUGHT[/] {bad[-1]}", highlight=False)
+                bar.console.print("FAULT:", bad[-1], markup=False, highlight=False)
+            elif not console.is_terminal:
+                print(f"caught: {job.name} ({job.seconds:.0f} s)", flush=True)
     for job in sorted(done.values(), key=lambda job: jobs.index(job)):
         if job.safeguard is not None:
             verdict = job.verdict()
-            caught = f"[red]{verdict}[/]" if verdict else "\n".join(map(short, job.tests))
+            caught = Text(verdict, "red") if verdict else Text("\n".join(map(short, job.tests)))
             table.add_row(job.name, job.safeguard.file, caught, f"{job.seconds:.0f}")
     console.print(table)
     whole = "" if any(AS_IT_IS in line for line in bad) else "; all tests pass with it as it is"

@@ -143,7 +143,7 @@ CODE = [  # whose code runs
         "if False:",
         (
             f"{CLASS_PATHS}test_paths_that_lead_to_no_class",
-            f"{CLASSIFIER}test_a_config_starts_no_code_but_operators",
+            f"{BUILD}test_other_paths_are_refused",
         ),
     ),
     Safeguard(
@@ -171,9 +171,23 @@ CODE = [  # whose code runs
     Safeguard(
         "a backbone of one's own is an allowed Backbone",
         "backbones/build.py",
-        "cls: Any = import_class(path, Backbone)",
+        "cls: Any = import_class(path, Backbone, PACKAGES)",
         'module, _, name = path.rpartition(".")\n'
         "        cls: Any = getattr(importlib.import_module(module), name)",
+        (f"{BUILD}test_other_paths_are_refused",),
+    ),
+    Safeguard(
+        "a backbone of data comes from this package",
+        "backbones/build.py",
+        'PACKAGES = ("taghead",)',
+        'PACKAGES = ("taghead", "torch")',
+        (f"{BUILD}test_other_paths_are_refused",),
+    ),
+    Safeguard(
+        "a program is not imported for a class",
+        "class_paths.py",
+        'return all(part.isidentifier() and part != "__main__" for part in parts)',
+        "return all(part.isidentifier() for part in parts)",
         (f"{BUILD}test_other_paths_are_refused",),
     ),
     Safeguard(
