@@ -13,7 +13,7 @@ PACKAGE = ROOT / "src" / "taghead"
 
 
 @cache
-def tests_of(file: str) -> set[str]:
+def functions_in(file: str) -> set[str]:
     """The tests that a module defines, those of a class behind its name."""
     found = set()
     for node in ast.parse((ROOT / file).read_text(encoding="utf-8")).body:
@@ -32,7 +32,7 @@ def test_it_stands_in_the_package_once_and_has_tests(safeguard: Safeguard) -> No
     assert safeguard.tests
     for test in safeguard.tests:
         file, _, name = test.partition("::")
-        assert name.partition("[")[0] in tests_of(file), test
+        assert name.partition("[")[0] in functions_in(file), test
 
 
 def test_each_has_a_name_and_a_removal_of_its_own() -> None:
