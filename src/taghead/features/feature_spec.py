@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from taghead.data.annotations import Clip, Split
-from taghead.errors import DataError
+from taghead.errors import DataError, first_line
 from taghead.files import config_differences
 from taghead.video.preprocessing import Preprocessing
 
@@ -122,8 +122,8 @@ def read_cache_manifest(root: Path) -> dict[str, Any]:
         manifest = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise DataError(f"{root}: no feature cache: {MANIFEST} is missing") from None
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: not a readable manifest: {error}") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{path}: not a readable manifest: {first_line(error)}") from error
     found = manifest.get("format") if isinstance(manifest, dict) else None
     if found != MANIFEST_VERSION:
         raise DataError(f"{path}: format must be {MANIFEST_VERSION} (got {found!r})")
@@ -138,5 +138,6 @@ def spec_of(manifest: Mapping[str, Any], root: Path) -> FeatureSpec:
     """
     try:
         return FeatureSpec.from_dict(manifest)
-    except (KeyError, TypeError, IndexError, AttributeError) as error:
-        raise DataError(f"{root / MANIFEST}: not a whole manifest: {error!r}") from error
+    except Exception as error:  # a manifest may come from anywhere
+        reason = f"{type(error).__name__}: {first_line(error)}"
+        raise DataError(f"{root / MANIFEST}: not a whole manifest: {reason}") from error

@@ -255,6 +255,11 @@ def read_sweep(path: str | Path) -> SweepSpec:
         seeds = _seeds(content.get("seeds", [0]))
         levels = {factor: _levels(factors, factor) for factor in factors}
         _check_left_out_once(levels)
+        _check_json("base", base)
+        _check_json("set", overrides)
+        for factor, several in levels.items():
+            for label, level in several.items():
+                _check_json(f"factors.{factor}.{label}", level.overrides)
     except ValueError as error:
         raise DataError(f"{path}: {error}") from error
     return SweepSpec(path, name, base, overrides, seeds, levels)
@@ -322,6 +327,14 @@ def _overrides(path: str, content: Any) -> dict[str, Any]:
     return content
 
 
+def _check_json(path: str, content: Any) -> None:
+    """Checks that JSON can hold what a run's config gets; YAML has dates, and can hold itself."""
+    try:
+        json.dumps(content, sort_keys=True)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"{path} must hold text, numbers, lists and mappings ({error})") from error
+
+
 def _mapping(path: str, content: Any) -> dict[Any, Any]:
     if not isinstance(content, dict) or not content:
         raise ValueError(f"{path} must have at least one entry (got {content!r})")
@@ -344,7 +357,7 @@ def _read_yaml(path: Path) -> Config:
         content = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeyLoader)
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise DataError(f"{path}: not a readable YAML file: {one_line(error)}") from error
     if not isinstance(content, dict):
         raise DataError(f"{path}: must hold keys and values (got {type(content).__name__})")

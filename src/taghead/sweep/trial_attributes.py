@@ -11,7 +11,7 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, Trial
 
-from taghead.errors import DataError
+from taghead.errors import DataError, one_line
 from taghead.files import config_differences
 from taghead.sweep.spec import Config, RunSpec
 
@@ -31,9 +31,25 @@ def spec_attributes(sweep: str, run: RunSpec) -> dict[str, Any]:
 
 
 def spec_of(trial: Trial | FrozenTrial) -> RunSpec:
-    """The run of a trial, from its attributes."""
+    """The run of a trial, from its attributes.
+
+    Raises:
+        DataError: If they are none that :func:`spec_attributes` makes: a store may be anyone's.
+    """
     attributes = trial.user_attrs
-    return RunSpec(attributes["levels"], attributes["seed"], json.loads(attributes["config"]))
+    try:
+        levels, seed, config = (attributes[name] for name in ("levels", "seed", "config"))
+        content = json.loads(config)
+        texts = [*levels.items(), ("run", attributes["run"])]
+        whole = all(isinstance(text, str) for pair in texts for text in pair)
+        if not (whole and type(seed) is int and isinstance(content, dict)):
+            raise ValueError("their types are others")
+    except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise DataError(
+            f"trial {trial.number} of the store has no run: levels, seed, config and run must be "
+            f"those of taghead sweep ({type(error).__name__}: {one_line(error)})"
+        ) from error
+    return RunSpec(levels, seed, content)
 
 
 def config_of(trial: Trial, known: Config | None) -> Config:

@@ -164,6 +164,8 @@ def test_missing_videos_and_elements_without_length_are_clips(gym: Path, tmp_pat
     [
         (f"{FIRST}_A_0000_0001", r"split.txt: line 2: not like <video>_E_0_9_A_0_9 <class>"),
         (f"{FIRST}_A_0000_0001 x", "line 2: not like"),
+        (f"../{FIRST}_A_0000_0001 0", "line 2: not like"),  # a video has a bare name
+        (f"/etc/{FIRST}_A_0000_0001 0", "line 2: not like"),
         (f"{FIRST}_A_0009_0009 0", r"times.json: .*E_000002_000009: segments: has no A_0009_0009"),
         ("xyz_E_000002_000009_A_0000_0001 0", r"times.json: has no xyz"),
         (f"{VIDEO}_E_000017_000018_A_0000_0001 0", "segments: has no A_0000_0001"),

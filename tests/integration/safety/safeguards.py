@@ -514,7 +514,7 @@ VIDEO = [
         "        if start.denominator == 1:",
         "        if rate:\n            return np.arange(num_frames) / rate\n"
         "        if start.denominator == 1:",
-        (f"{READER}test_variable_frame_rate",),
+        ("tests/video/test_segment.py::test_times_of_variable_frame_rate",),
     ),
     Safeguard(
         "times of AVI are decode times",
