@@ -119,3 +119,24 @@ def test_a_state_with_an_address_is_refused(tmp_path: Path) -> None:
             check_states(path)
     torch.save({"state_dict": {}, "callbacks": {"M": {"best_model_path": "C:\\a.ckpt"}}}, path)
     check_states(path)
+
+
+@pytest.mark.parametrize(
+    ("part", "told"),
+    [
+        ({"state_dict": [1]}, "state_dict is a list"),
+        ({"state_dict": {"a": 1}}, "state_dict must map names to tensors"),
+        ({"state_dict": {1: torch.zeros(1)}}, "state_dict must map names to tensors"),
+        ({"callbacks": [1]}, "callbacks is a list"),
+        ({"global_step": "7"}, "global_step is a str"),
+        ({"video_classifier": "x"}, "video_classifier is a str"),
+    ],
+)
+def test_parts_of_a_checkpoint_have_their_types(
+    tmp_path: Path, part: dict[str, Any], told: str
+) -> None:
+    path = tmp_path / "last.ckpt"
+    torch.save({"state_dict": {}, "global_step": 1, **part}, path)
+    for read in (num_steps, lambda path: check_checkpoint(path, nn.Identity()), check_states):
+        with pytest.raises(DataError, match=rf"^{path}: not a checkpoint: {told}$"):
+            read(path)

@@ -55,7 +55,7 @@ class FeatureCache:
         except DataError:
             raise
         except Exception as error:  # a manifest may come from anywhere
-            reason = first_line(error)
+            reason = f"{error!r}"[:300]
             raise DataError(f"{self.root / MANIFEST}: not a whole manifest: {reason}") from error
 
     def verify(self) -> None:

@@ -139,5 +139,5 @@ def spec_of(manifest: Mapping[str, Any], root: Path) -> FeatureSpec:
     try:
         return FeatureSpec.from_dict(manifest)
     except Exception as error:  # a manifest may come from anywhere
-        reason = f"{type(error).__name__}: {first_line(error)}"
+        reason = f"{error!r}"[:300]
         raise DataError(f"{root / MANIFEST}: not a whole manifest: {reason}") from error

@@ -364,6 +364,8 @@ def test_diving48(tmp_path: Path) -> None:
             r"entry 1 \(a\): start_frame and end_frame must be frames, .*\(got 9 and 9\)",
         ),
         ({"vid_name": "a", "label": 0, "start_frame": -1}, r"entry 1 \(a\): start_frame and"),
+        ({"vid_name": "a", "label": 0, "start_frame": 10**400}, r"entry 1 \(a\): start_frame and"),
+        ({"vid_name": "a", "label": 10**4000}, r"entry 1 \(a\): label must be a number"),
     ],
 )
 def test_diving48_entries_that_are_wrong(tmp_path: Path, entry: object, message: str) -> None:
@@ -554,3 +556,23 @@ def test_a_class_number_of_many_digits_is_none(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", f"0,jump\n{'9' * 10},run\n")
     with pytest.raises(DataError, match="needs one column of class numbers and one of names"):
         read_classes(path)
+
+
+def test_numbers_of_thousands_of_digits_are_refused(tmp_path: Path) -> None:
+    """Python reads no longer ones from text, and compares none of them with a float."""
+    digits = "9" * 5000
+    for text in (f'{{"a": 0, "b": {digits}}}', f'{{"a": 0, "b": {digits[:4000]}}}'):
+        path = write(tmp_path / "a.json", text)
+        with pytest.raises(DataError, match=rf"^{path}: (not JSON that can|must be a JSON list)"):
+            read_classes(path)
+    for number in (10**400, float("inf")):
+        with pytest.raises(ValueError, match="start"):
+            Segment(number)
+
+
+def test_a_value_that_csv_cannot_hold_is_refused(tmp_path: Path) -> None:
+    long = '"' + "x" * 200_000 + '"'
+    path = write(tmp_path / "a.csv", f"{long},0\nrun,1\n")
+    for read in (read_classes, lambda path: read_annotations(tmp_path, str(path))):
+        with pytest.raises(DataError, match=rf"^{path}: not a readable CSV file: field larger"):
+            read(path)
