@@ -13,12 +13,14 @@ import torch
 from torch import Tensor
 
 from taghead.data.annotations import Clip, Split
-from taghead.errors import DataError, first_line
+from taghead.errors import DataError, check_counts, first_line
 from taghead.files import config_differences
 from taghead.video.preprocessing import Preprocessing
 
 MANIFEST_VERSION = 1
 MANIFEST, BACKBONE, EXCLUDED = "manifest.json", "backbone.safetensors", "excluded.csv"
+
+_TYPES = {"backbone": str, "weights_sha256": str, "num_views": int, "seed": int}
 
 Dtype = Literal["float16", "bfloat16"]
 Precision = Literal["32-true", "16-mixed", "bf16-mixed"]
@@ -72,6 +74,7 @@ class FeatureSpec:
 
         Raises:
             KeyError: If a key is missing.
+            ValueError: If a value has another type.
         """
         values = {field.name: held[field.name] for field in fields(cls)}
         values["clips"] = {
@@ -79,6 +82,12 @@ class FeatureSpec:
             for split, clips in values["clips"].items()
         }
         values["feature_shape"] = tuple(values["feature_shape"])
+        for name, kind in _TYPES.items():
+            if type(values[name]) is not kind:
+                raise ValueError(f"{name} must be of type {kind.__name__} (got {values[name]!r})")
+        if len(values["feature_shape"]) != 4:
+            raise ValueError(f"feature_shape must have 4 sizes (got {values['feature_shape']!r})")
+        check_counts(num_views=values["num_views"], **dict(zip("CTHW", values["feature_shape"])))
         return cls(**values)
 
     def digest(self) -> str:

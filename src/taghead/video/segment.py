@@ -36,7 +36,7 @@ class Segment:
         if self.unit not in ("sec", "frame"):
             raise ValueError(f"unit must be sec or frame (got {self.unit!r})")
         numbers = [self.start] if self.end is None else [self.start, self.end]
-        if any(type(number) not in (int, float) or number > MAX for number in numbers):
+        if any(type(number) not in (int, float) or MAX < number < math.inf for number in numbers):
             raise ValueError(f"start and end must be numbers up to {MAX:g} (got {self})"[:300])
         if self.unit == "frame" and any(number % 1 for number in numbers):
             raise ValueError(f"start and end must be whole frames (got {self})")
