@@ -302,8 +302,7 @@ def test_sizes_that_the_shards_do_not_have_take_no_memory(copied: Path, old: str
     assert old in text
     path.write_text(re.sub(r"\s+", " ", text).replace(old, new))
     with pytest.raises(DataError, match=rf"^{copied}"):
-        for part in FeatureCache(copied).splits.values():
-            part.views(0)
+        [part.views(0) for part in FeatureCache(copied).splits.values()]
 
 
 def test_a_device_is_no_manifest(tmp_path: Path) -> None:

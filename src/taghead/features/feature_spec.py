@@ -87,7 +87,8 @@ class FeatureSpec:
                 raise ValueError(f"{name} must be of type {kind.__name__} (got {values[name]!r})")
         if len(values["feature_shape"]) != 4:
             raise ValueError(f"feature_shape must have 4 sizes (got {values['feature_shape']!r})")
-        check_counts(num_views=values["num_views"], **dict(zip("CTHW", values["feature_shape"])))
+        sizes = dict(zip("CTHW", values["feature_shape"], strict=True))
+        check_counts(num_views=values["num_views"], **sizes)
         return cls(**values)
 
     def digest(self) -> str:

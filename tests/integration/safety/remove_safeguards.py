@@ -40,7 +40,6 @@ LOADED = (  # by every process once, before it is forked
     *(
         "huggingface_hub",
         "pyarrow.parquet",
-        "decord",
         "pebble",
         "matplotlib.pyplot",
         "jsonargparse",
@@ -100,6 +99,9 @@ class Recorder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.outcome: dict[str, str] = {}
+
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        self._note(nodeid, "the process ended in it")
 
     def pytest_runtest_logreport(self, report: Any) -> None:
         if report.when != "call" and report.outcome == "passed":

@@ -1091,7 +1091,7 @@ TRAINING = [
         "training/run_folder.py",
         '(Path(root) / f"version_{version}").mkdir()',
         '(Path(root) / f"version_{version}").mkdir(exist_ok=True)',
-        (f"{FOLDER}test_each_process_claims_a_folder_of_its_own",),
+        (f"{FOLDER}test_a_folder_that_appears_meanwhile_is_not_shared",),
     ),
     Safeguard(
         "a run's folder is locked",
