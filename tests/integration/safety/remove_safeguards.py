@@ -34,16 +34,10 @@ PACKAGE = ROOT / "src" / "taghead"
 LIMIT_SEC = 240  # of the tests of one safeguard, which may wait for ever without it
 AS_IT_IS = "the package as it is"
 CLIPS = {"splits": {"train": 36, "val": 18, "test": 18}, "num_workers": 2, "progress": False}
-LOADED = (  # by every process once, before it is forked
-    *("pytest", "hypothesis", "torch", "torchvision", "torch_geometric", "torch_geometric.nn"),
-    *("lightning.pytorch.cli", "torchmetrics", "pandas", "av", "safetensors.torch", "optuna"),
-    *(
-        "huggingface_hub",
-        "pyarrow.parquet",
-        "pebble",
-        "matplotlib.pyplot",
-        "jsonargparse",
-    ),
+LOADED = (  # by every process once, before it is forked; decord's threads would not survive it
+    *("pytest", "hypothesis", "torch", "torchvision", "torch_geometric.nn", "torchmetrics"),
+    *("lightning.pytorch.cli", "pandas", "av", "safetensors.torch", "optuna", "huggingface_hub"),
+    *("pyarrow.parquet", "pebble", "matplotlib.pyplot", "jsonargparse"),
 )
 BROKEN = ("SyntaxError", "NameError", "ImportError", "ModuleNotFoundError", "IndentationError")
 
