@@ -79,13 +79,17 @@ def test_a_failed_save_leaves_the_old_model(
 ) -> None:
     one = model()
     one.save_pretrained(tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
 
     def fail(*_: object, **__: object) -> None:
         raise OSError("no space left")
 
     monkeypatch.setattr("taghead.model.classifier.save_file", fail)
+    other = model()
+    other.metrics = {"top1": 0.9}
     with pytest.raises(OSError, match="no space left"):
-        model().save_pretrained(tmp_path)
+        other.save_pretrained(tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
     monkeypatch.undo()
     clip = torch.randn(1, 3, 8, 32, 32)
     assert torch.equal(VideoClassifier.from_pretrained(tmp_path)(clip), one(clip))

@@ -179,3 +179,17 @@ def test_files_that_are_no_sweeps(folder: Path, text: str, message: str) -> None
     with pytest.raises(DataError, match=message) as told:
         read_sweep("sweep.yaml")
     assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize("value", ["&a [*a]", "{1: a, b: c}", "!!binary aGVsbG8="])
+def test_what_json_cannot_hold_is_refused(folder: Path, write: Write, value: str) -> None:
+    """YAML has dates, bytes, and lists that hold themselves; a run's config goes into a store."""
+    write()
+    (folder / "odd.yaml").write_text(
+        f"base: base.yaml\nfactors: {{f: {{a: {{model.x: {value}}}}}}}\n"
+    )
+    with pytest.raises(DataError, match=r"^odd.yaml: factors.f.a must hold text, numbers, lists"):
+        read_sweep("odd.yaml")
+    (folder / "odd.yaml").write_text("factors: " + "[" * 5000)
+    with pytest.raises(DataError, match=r"^odd.yaml: not a readable YAML file: "):
+        read_sweep("odd.yaml")

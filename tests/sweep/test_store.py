@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from taghead.errors import DataError
 from taghead.sweep import RunSpec, SweepSpec, read_sweep
@@ -370,3 +370,44 @@ def test_a_store_that_cannot_be_used(url: str) -> None:
     with pytest.raises((DataError, OSError)) as told:
         Store(url, "tiny")
     assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {"config": "no JSON"},
+        {"config": "[1]"},
+        {"config": 3},
+        {"levels": 3},
+        {"levels": {"operator": 1}},
+        {"seed": "0"},
+    ],
+)
+def test_a_trial_of_a_stranger_is_refused_by_its_number(
+    store: Store, sweep: SweepSpec, runs: list[RunSpec], attributes: dict[str, Any]
+) -> None:
+    """A store may be shared: nothing in it is done, and its error names it."""
+    enqueue(store, runs[:1])
+    held = {**store.trials()[0].user_attrs, **attributes}
+    store._add(TrialState.WAITING, {**held, "run": runs[1].id})
+    with pytest.raises(DataError, match=r"the run \w+ is not readable in the store: ") as told:
+        store.check(sweep, runs)
+    assert "\n" not in str(told.value)
+    store._add(TrialState.WAITING, {**held, "run": 3})  # no run at all
+    done: list[dict[str, Any]] = []
+    for _ in range(4):
+        store.run_next("a", lambda config: done.append(config) or result(1.0), {})
+    assert done == [runs[0].config]
+
+
+@pytest.mark.parametrize("attributes", [{"result": 3}, {"levels": [1]}, {"result": {}}])
+def test_a_result_of_a_stranger_is_refused_by_its_number(
+    store: Store, runs: list[RunSpec], folder: Path, attributes: dict[str, Any]
+) -> None:
+    enqueue(store, runs[:1])
+    assert complete(store)
+    held = {**store.trials()[0].user_attrs, "run": "x", **attributes}
+    store.study.add_trial(create_trial(state=TrialState.COMPLETE, value=1.0, user_attrs=held))
+    with pytest.raises(DataError, match=r"^sqlite:///study.db: trial 1 has no result as taghead"):
+        store.write_tables(folder / "tables")
+    assert not list((folder / "tables").glob("*"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import hashlib
-import json
 import logging
 import os
 import subprocess
@@ -29,7 +28,7 @@ from taghead.data.annotations import Split
 from taghead.data.index.scan_result import clip_key
 from taghead.errors import DataError, one_line
 from taghead.features.feature_spec import MANIFEST
-from taghead.files import name_to_text
+from taghead.files import json_text, name_to_text
 from taghead.metrics import Predictions, accuracies
 from taghead.model.classifier import VideoClassifier
 from taghead.model.costs import head_flops, latency
@@ -95,7 +94,7 @@ def check_configs(sweep: SweepSpec, runs: Iterable[RunSpec], build: bool = True)
         DataError: If a config breaks a rule; the message names the file and the key.
     """
     combinations = {
-        json.dumps(run.levels, allow_nan=False): run for run in runs
+        json_text(run.levels, "the levels of a run"): run for run in runs
     }  # seeds break no rule
     console = Console(stderr=True)
     for run in track(combinations.values(), "Checking", transient=True, console=console):
@@ -249,5 +248,5 @@ def _data_digest(data: VideoDataModule) -> str:
         split: [[*clip_key(clip, data.root), clip.label] for clip in listed]
         for split, listed in data.listed.items()
     }
-    text = json.dumps([data.class_names, clips], sort_keys=True, allow_nan=False)
+    text = json_text([data.class_names, clips], "the test clips", sort_keys=True)
     return f"clips:{hashlib.sha256(text.encode()).hexdigest()[:DIGEST_LENGTH]}"

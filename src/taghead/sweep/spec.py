@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import itertools
-import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,6 +15,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from taghead.errors import DataError, one_line
+from taghead.files import json_text
 
 Config = dict[str, Any]
 
@@ -76,7 +76,7 @@ class RunSpec:
     @property
     def id(self) -> str:
         """The first 12 hexadecimal digits of the config's SHA-256."""
-        text = json.dumps(self.config, sort_keys=True, allow_nan=False)
+        text = json_text(self.config, f"the run {self.levels}", sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     @property
@@ -254,9 +254,15 @@ def read_sweep(path: str | Path) -> SweepSpec:
             raise ValueError(f"seeds must be a list of different numbers from 0 (got {seeds!r})")
         overrides = _overrides("set", content.get("set") or {})
         factors = _factors(content["factors"])
+        config = _read_yaml(path.parent / base)
+        _check_json("base", config)
+        _check_json("set", overrides)
+        for factor, levels in factors.items():
+            for label, level in levels.items():
+                _check_json(f"factors.{factor}.{label}", level.overrides)
     except ValueError as error:
         raise DataError(f"{path}: {error}") from error
-    return SweepSpec(path, name, _read_yaml(path.parent / base), overrides, seeds, factors)
+    return SweepSpec(path, name, config, overrides, seeds, factors)
 
 
 def _factors(content: Any) -> dict[str, dict[str, Level]]:
@@ -314,6 +320,14 @@ def _overrides(path: str, content: Any) -> dict[str, Any]:
     return content
 
 
+def _check_json(path: str, content: Any) -> None:
+    """Checks that JSON can hold what a run's config gets; YAML has bytes, and can hold itself."""
+    try:
+        json_text(content, path, sort_keys=True)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"{path} must hold text, numbers, lists and mappings ({error})") from error
+
+
 def _mapping(path: str, content: Any) -> dict[Any, Any]:
     if not isinstance(content, dict) or not content:
         raise ValueError(f"{path} must have at least one entry (got {content!r})")
@@ -347,7 +361,7 @@ def _read_yaml(path: Path) -> Config:
         content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise DataError(f"{path}: not a readable YAML file: {one_line(error)}") from error
     if not isinstance(content, dict):
         raise DataError(f"{path}: must hold keys and values (got {type(content).__name__})")

@@ -12,10 +12,11 @@ import logging
 import math
 import traceback
 import warnings
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import optuna
 import pandas as pd
@@ -45,6 +46,7 @@ from taghead.sweep.trial_attributes import (
     to_chunks,
 )
 
+T = TypeVar("T")
 HEARTBEAT_SEC = 10
 GRACE_SEC = 90  # without a heartbeat, until a trial is given up
 MAX_DEATHS = 3  # of a run's process, until the run is recorded as failed
@@ -131,7 +133,7 @@ class Store:
     def trials(self, *states: TrialState) -> list[FrozenTrial]:
         """The trials in some states, or all, oldest first."""
         found = self.study.get_trials(deepcopy=False, states=states or None)
-        return [trial for trial in found if "run" in trial.user_attrs]
+        return [trial for trial in found if isinstance(trial.user_attrs.get("run"), str)]
 
     def current(self) -> dict[str, FrozenTrial]:
         """The trial that decides each run's state, by the run's id."""
@@ -326,15 +328,27 @@ class Store:
             predictions: Whether the second is written too.
         """
         ended = [trial for _, trial in sorted(self.ended().items())]
+        rows = [self._checked(_row, trial) for trial in ended]
         with atomic_folder(folder) as stage:
-            rows = pd.DataFrame(map(_row, ended), columns=run_columns(self.factors), dtype=object)
-            rows.to_csv(stage / RUNS, index=False, lineterminator="\n")
+            table = pd.DataFrame(rows, columns=run_columns(self.factors), dtype=object)
+            table.to_csv(stage / RUNS, index=False, lineterminator="\n")
             if predictions:
                 done = [trial for trial in ended if trial.state == TrialState.COMPLETE]
-                tables = [SCHEMA.empty_table(), *map(self._prediction_rows, done)]
+                found = [self._checked(self._prediction_rows, trial) for trial in done]
+                tables = [SCHEMA.empty_table(), *found]
                 parquet.write_table(
                     pa.concat_tables(tables), stage / PREDICTIONS, compression="zstd"
                 )
+
+    def _checked(self, function: Callable[[FrozenTrial], T], trial: FrozenTrial) -> T:
+        """A function of a trial's attributes, which may be anyone's."""
+        try:
+            return function(trial)
+        except (LookupError, TypeError, ValueError, AttributeError, zlib.error) as error:
+            raise DataError(
+                f"{self.url}: trial {trial.number} has no result as taghead sweep stores it "
+                f"({type(error).__name__}: {one_line(error)})"
+            ) from error
 
     def _prediction_rows(self, trial: FrozenTrial) -> pa.Table:
         attributes = trial.user_attrs

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import itertools
-import json
 import zlib
 from collections.abc import Mapping
 from dataclasses import replace
@@ -12,8 +11,8 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, Trial
 
-from taghead.errors import DataError
-from taghead.files import config_differences
+from taghead.errors import DataError, one_line
+from taghead.files import config_differences, json_text, parse_json
 from taghead.sweep.spec import Config, RunSpec
 
 CHUNK = 40_000  # characters; a text column of MySQL holds 65,535 bytes
@@ -27,7 +26,7 @@ def spec_attributes(sweep: str, run: RunSpec) -> dict[str, Any]:
         "levels": run.levels,
         "seed": run.seed,
         "control": run.is_control,
-        "config": json.dumps(run.config, allow_nan=False),
+        "config": json_text(run.config, f"the run {run}"),
     }
 
 
@@ -45,10 +44,18 @@ def spec_of(trial: Trial | FrozenTrial, known: Mapping[str, Config] | None = Non
     run_id = attributes["run"]
     config = (known or {}).get(run_id)
     try:
-        stored = RunSpec(attributes["levels"], attributes["seed"], json.loads(attributes["config"]))
+        levels, seed, content = (attributes[name] for name in ("levels", "seed", "config"))
+        stored = RunSpec(levels, seed, parse_json(content))
+        texts = [text for pair in levels.items() for text in pair]
+        if not isinstance(stored.config, dict) or type(seed) is not int:
+            raise TypeError("config must be a mapping, and seed a number")
+        if not all(isinstance(text, str) for text in texts):
+            raise TypeError("levels must be texts")
         is_changed = stored.id != run_id
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"the run {run_id} is not readable in the store: {error}") from error
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DataError(
+            f"the run {run_id} is not readable in the store: {one_line(error)}"
+        ) from error
     if is_changed:
         found = next(config_differences(stored.config, config), None) if config else None
         where = f": {found[0]} is {found[1]!r}, in the sweep file {found[2]!r}" if found else ""
@@ -70,8 +77,8 @@ def from_chunks(name: str, attributes: Mapping[str, str]) -> Any:
     """The inverse of :func:`to_chunks`; lists stand for tuples."""
     texts = (attributes.get(f"{name}:{n}", "") for n in itertools.count())
     chunks = itertools.takewhile(bool, texts)
-    return json.loads(zlib.decompress(base64.b64decode("".join(chunks))))
+    return parse_json(zlib.decompress(base64.b64decode("".join(chunks))))
 
 
 def json_bytes(value: Any) -> bytes:
-    return json.dumps(value, separators=(",", ":"), allow_nan=False).encode()
+    return json_text(value, "a result", separators=(",", ":")).encode()

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-import torch
 from filelock import BaseFileLock
 from jsonargparse import ArgumentError, Namespace
 from lightning.pytorch import Trainer
@@ -20,7 +19,7 @@ from torch import OutOfMemoryError, nn
 from taghead.class_paths import ADDRESS, refuse_address, refused_path, restrict_parser
 from taghead.errors import DataError, UsageError, did_you_mean, is_disk_full, one_line
 from taghead.training.checkpoint_choice import checkpoint_of_run, layout_of
-from taghead.training.checkpoints import LastCheckpoint
+from taghead.training.checkpoints import LastCheckpoint, read_checkpoint
 from taghead.training.compatibility import check_checkpoint
 from taghead.training.resume import run_loggers
 from taghead.training.run_folder import is_first_rank, last_checkpoint, lock_run, remove_empty
@@ -225,10 +224,9 @@ def check_states(path: str | Path) -> None:
     Lightning's `ModelCheckpoint` takes the names of older files from its state, to remove them.
 
     Raises:
-        DataError: If they hold one.
+        DataError: If they hold one, or the file is no checkpoint.
     """
-    states = torch.load(path, map_location="cpu", weights_only=True, mmap=True).get("callbacks")
-    for text in _texts(states):
+    for text in _texts(read_checkpoint(path).get("callbacks")):
         if ADDRESS.fullmatch(text):
             raise DataError(f"{path}: the state of a callback holds an address: {text}")
 
