@@ -20,6 +20,7 @@ from taghead.errors import (
     is_disk_full,
     one_line,
 )
+from taghead.processes import end_workers
 
 USAGE_CODE, STOPPED_CODE = 2, 130
 
@@ -44,6 +45,8 @@ def main(args: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt as stop:
         print(f"stopped{f'; {stop}' if stop.args else ''}", file=sys.stderr)
         raise SystemExit(STOPPED_CODE) from None
+    finally:
+        end_workers()
 
 
 def error_text(error: Exception) -> str:
