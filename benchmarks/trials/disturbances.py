@@ -18,7 +18,14 @@ from trials.launch import Process
 PAUSE_SEC = 3.0
 SIGNALLED = {128 + signal.SIGTERM, -signal.SIGTERM}  # what a shell shows as 143 in both cases
 STOPPED = {130}
-SYNCED = ("*.ckpt", "*.safetensors", "study.db*")  # on disk before they have their name
+# on disk before they have their name, or before a checkpoint has
+SYNCED = ("*.ckpt", "*.safetensors", "*.mp4", "study.db*", "metrics.csv")
+    "*.ckpt",
+    "*.safetensors",
+    "*.mp4",
+    "study.db*",
+    "metrics.csv",
+)  # on disk before they have their name
 
 
 @dataclass(frozen=True)

@@ -107,12 +107,8 @@ class Runner:
 
     def _reference(self, name: str) -> None:
         command = COMMANDS[name]
-        self._whole(command.args(self.inputs), f"warm-{name}")  # files are in memory afterwards
         self.durations_sec[name] = self._whole(command.args(self.inputs), name)
         self.references[name] = command.content(self.root / name)
-        again = differences(command.content(self.root / f"warm-{name}"), self.references[name])
-        if again:
-            raise RuntimeError(f"{name}: two undisturbed runs differ: {again[:SHOWN]}")
 
     def _whole(self, args: list[str], name: str) -> float:
         """Runs a command to its end, in a folder; the seconds that it took."""

@@ -25,6 +25,7 @@ from rich.progress import MofNCompleteColumn, Progress
 
 from taghead.class_paths import allow_modules, allowed_modules
 from taghead.errors import DataError, check_counts
+from taghead.files import is_alive
 from taghead.processes import end_with_parent
 from taghead.sweep.spec import Config, RunSpec, SweepSpec, read_sweep
 
@@ -83,13 +84,14 @@ def sweep(
             known = store.current()
             _check(spec, [run for run in runs if run.id not in known])
             with _stop_requests() as stop:
+                _give_up_dead(store)
                 store.enqueue(list(spec.factors), runs, retry_failed)
                 pool = Workers(store, folder / "logs", threads, limit, runs)
                 _run(store, runs, pool, workers, folder, stop)
         except KeyboardInterrupt:
             store.write_tables(folder)
             print("stopped; the same command resumes it")
-            raise SystemExit(130) from None
+            raise SystemExit(128 + stop.number) from None
     _report(store, runs, folder)
 
 
@@ -191,15 +193,26 @@ def _progress() -> Progress:
     return Progress(*columns, console=Console(stderr=True), speed_estimate_period=3600)
 
 
+class StopRequest(Event):
+    """An event that a signal sets, and the signal's number."""
+
+    number: int = signal.SIGINT
+
+    def take(self, number: int, frame: object) -> None:
+        """Handles a signal."""
+        self.number = number
+        self.set()
+
+
 @contextmanager
-def _stop_requests() -> Iterator[Event]:
+def _stop_requests() -> Iterator[StopRequest]:
     """An event set by Ctrl-C, and by SIGTERM, with which a cluster ends a job.
 
     Raised in the middle of a transaction, an interrupt would leave the database locked.
     """
-    stop = Event()
+    stop = StopRequest()
     signals = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.signal(number, lambda *_: stop.set()) for number in signals}
+    before = {number: signal.signal(number, stop.take) for number in signals}
     try:
         yield stop
     finally:
@@ -278,7 +291,7 @@ class Workers:
         return bool(self._processes)
 
     def _start(self, number: int) -> None:
-        name = f"{socket.gethostname()} {uuid.uuid4().hex}"
+        name = f"{_machine()} {os.getpid()} {uuid.uuid4().hex}"
         options = (self._store.url, self._store.name, self._log(number), self._threads)
         shared = (_gpu(number), self._stop, self._permits, self._runs, allowed_modules())
         process = self._context.Process(target=work, args=(*options, *shared), name=name)
@@ -287,6 +300,24 @@ class Workers:
 
     def _log(self, number: int) -> Path:
         return self._logs / f"worker-{number}.log"
+
+
+def _machine() -> str:
+    """This machine, or the part of it in which process ids are its own, as in a container."""
+    namespace = Path("/proc/self/ns/pid")
+    part = f"/{namespace.stat().st_ino}" if namespace.exists() else ""
+    return f"{socket.gethostname().replace(' ', '_')}{part}"
+
+
+def _give_up_dead(store: Store) -> None:
+    """Ends the trials of sweeps on this machine that were killed, without waiting for the grace."""
+    from optuna.trial import TrialState
+
+    for trial in store.trials(TrialState.RUNNING):
+        worker = trial.user_attrs.get("worker", "")
+        machine, pid, *_ = [*worker.split(" "), "", ""]
+        if machine == _machine() and pid.isdigit() and not is_alive(int(pid)):
+            store.give_up(worker)
 
 
 def _gpu(number: int) -> str | None:

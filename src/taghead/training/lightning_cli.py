@@ -18,7 +18,14 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import OutOfMemoryError, nn
 
 from taghead.class_paths import ADDRESS, refuse_address, refused_path, restrict_parser
-from taghead.errors import DataError, UsageError, did_you_mean, is_disk_full, one_line
+from taghead.errors import (
+    DataError,
+    UsageError,
+    did_you_mean,
+    is_disk_full,
+    loader_failure,
+    one_line,
+)
 from taghead.training.checkpoint_choice import checkpoint_of_run, layout_of
 from taghead.training.checkpoints import LastCheckpoint
 from taghead.training.compatibility import check_checkpoint
@@ -142,6 +149,8 @@ class TagheadCLI(LightningCLI):
             if trainer.received_sigterm:  # its reader processes got the signal too
                 self._end_by_sigterm(subcommand)
             reason = mendable(error, self._options.get("ckpt_path"))
+            if (lost := loader_failure(error)) is not None:
+                reason = "; ".join([lost, *self._how_to_go_on(subcommand)])
             if reason is None and not is_disk_full(error):
                 raise
             raise DataError(reason or f"{where}: no space left on the disk") from error

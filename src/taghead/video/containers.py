@@ -34,14 +34,14 @@ def check_complete(path: Path) -> None:
             declared = _declared_length(data)
         except _DisjointedError as error:
             raise VideoError(f"{path}: damaged: the container breaks at byte {error}") from None
-        except _CutError as error:
-            raise VideoError(f"{path}: was cut at byte {error} while it was read") from None
+        except _CutError:
+            raise VideoError(f"{path}: became shorter while it was read") from None
         if declared > len(data):
             raise VideoError(f"{path}: truncated: it has {len(data)} of {declared} bytes")
 
 
 class _CutError(Exception):
-    """The file has become shorter than it was; holds the byte offset."""
+    """The file has become shorter than it was."""
 
 
 class _Bytes:
@@ -73,7 +73,7 @@ class _Bytes:
             self._start, first = start, 0
         found = self._block[first : first + max(0, stop - start)]
         if len(found) < stop - start:
-            raise _CutError(self._start + len(self._block))
+            raise _CutError
         return found
 
     def number(self, start: int, stop: int, order: Literal["big", "little"] = "big") -> int:
@@ -154,9 +154,7 @@ def _walk_cluster(data: _Bytes, start: int, end: int) -> None:
             raise _DisjointedError(first)
 
 
-def _elements(
-    data: _Bytes, start: int, limit: int | None
-) -> Iterator[tuple[int, int, int | None]]:
+def _elements(data: _Bytes, start: int, limit: int | None) -> Iterator[tuple[int, int, int | None]]:
     """ID, first byte and end of each EBML element; the end is None, and the last, if unknown."""
     while start < (len(data) if limit is None else limit):
         first = start
