@@ -20,12 +20,6 @@ SIGNALLED = {128 + signal.SIGTERM, -signal.SIGTERM}  # what a shell shows as 143
 STOPPED = {130}
 # on disk before they have their name, or before a checkpoint has
 SYNCED = ("*.ckpt", "*.safetensors", "*.mp4", "study.db*", "metrics.csv")
-    "*.ckpt",
-    "*.safetensors",
-    "*.mp4",
-    "study.db*",
-    "metrics.csv",
-)  # on disk before they have their name
 
 
 @dataclass(frozen=True)
