@@ -10,13 +10,15 @@ from __future__ import annotations
 import argparse
 import tempfile
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
 
 from trials.launch import Server
-from trials.pairs import Pair, pairs_of
+from trials.pairs import needed, pairs_of
 from trials.trial import Outcome, Runner, plan
 
 
@@ -25,6 +27,7 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=60, help="number of disturbed commands")
     parser.add_argument("--pairs", type=int, default=10, help="pairs of fit and of last, each")
     parser.add_argument("--seed", type=int, default=0, help="of commands and moments")
+    parser.add_argument("--jobs", type=int, default=1, help="trials at a time")
     parser.add_argument("--commands", nargs="*", help="only these commands")
     parser.add_argument("--disturbances", nargs="*", help="only these disturbances")
     parser.add_argument("--keep", help="a folder that keeps what failing trials leave")
@@ -38,16 +41,15 @@ def main() -> None:
         columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeElapsedColumn())
         with Progress(*columns, console=Console(stderr=True)) as bar:
             task = bar.add_task("references", total=len(planned) + len(pairs))
-            runner.make_references([trial.command for trial in planned] + ["fit"] * bool(pairs))
+            runner.make_references([*(trial.command for trial in planned), *needed(pairs)])
             bar.update(task, description="trials")
-            for trial in planned:
-                outcomes.append(runner.run(trial))
-                print(outcomes[-1], flush=True)
-                bar.advance(task)
-            for number, pair in enumerate(pairs):
-                outcomes.append(runner.run_pair(pair, number))
-                print(outcomes[-1], flush=True)
-                bar.advance(task)
+            jobs = [partial(runner.run, trial) for trial in planned]
+            jobs += [partial(runner.run_pair, pair, number) for number, pair in enumerate(pairs)]
+            with ThreadPoolExecutor(options.jobs) as pool:
+                for done in as_completed([pool.submit(job) for job in jobs]):
+                    outcomes.append(done.result())
+                    print(outcomes[-1], flush=True)
+                    bar.advance(task)
     text = table(outcomes)
     print(text)
     if options.output:
@@ -72,8 +74,6 @@ def table(outcomes: Sequence[Outcome]) -> str:
     lines.append(f"\n{right} of {len(outcomes)} right.\n")
     return "\n".join(lines)
 
-
-__all__ = ["Pair"]
 
 if __name__ == "__main__":
     main()

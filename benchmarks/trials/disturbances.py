@@ -76,7 +76,7 @@ def _stop_worker(process: Process, draw: random.Random) -> str:
 
 
 def _pause_worker(process: Process, draw: random.Random) -> str:
-    workers = process.workers()
+    workers = _awaited_workers(process)
     if not workers:
         return "no worker"
     with contextlib.suppress(ProcessLookupError):
@@ -87,12 +87,19 @@ def _pause_worker(process: Process, draw: random.Random) -> str:
 
 
 def _to_worker(process: Process, draw: random.Random, number: int) -> str:
-    workers = process.workers()
+    workers = _awaited_workers(process)
     if not workers:
         return "no worker"
     with contextlib.suppress(ProcessLookupError):
         os.kill(draw.choice(workers), number)
     return ""
+
+
+def _awaited_workers(process: Process) -> list[int]:
+    """The command's workers, as soon as it has any; none if it ends before."""
+    while not (workers := process.workers()) and process.wait(0.05) is None:
+        pass
+    return workers
 
 
 def _has_readers(command: Command) -> bool:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from trials.commands import COMMANDS, Inputs, differences, fit_content
-from trials.trial import END_SEC, Runner, compared
+from trials.trial import Runner, compared
 
 WITHOUT_READERS = "--data.num_workers=0"  # two trainings beside each other are enough
 
@@ -41,10 +40,15 @@ def pairs_of(number: int, commands: Iterable[str] | None) -> list[Pair]:
     found = []
     if "fit" in names:
         found += [FIT] * number + [LAST[i % len(LAST)] for i in range(number)]
-    for name in ("extract", "index", "sweep", "generate", "predict", "explain"):
+    for name in ("extract", "index", "sweep", "generate"):
         if name in names:
-            found += [_same(name)] * -(-number // 5)
+            found += [_same(name)] * -(-number // 10)
     return found
+
+
+def needed(pairs: Iterable[Pair]) -> list[str]:
+    """The commands whose references pairs are compared with."""
+    return [name for pair in pairs for name in COMMANDS if name == pair.name.split()[0]]
 
 
 def _empty(runner: Runner, folder: Path) -> None:
@@ -53,15 +57,7 @@ def _empty(runner: Runner, folder: Path) -> None:
 
 def _half_trained(runner: Runner, folder: Path) -> None:
     """A copy of a run that was killed after its first checkpoint."""
-    half = runner.root / "half"
-    if not half.exists():
-        process = runner.start(_fit(runner.inputs, "last"), "half")
-        while not list(half.rglob("last.ckpt")) and process.wait(0) is None:
-            time.sleep(0.01)
-        process.signal_all(9)
-        process.wait(END_SEC)
-        process.left_over()
-    shutil.copytree(half, folder)
+    shutil.copytree(runner.root / "half", folder)
 
 
 def _fit(inputs: Inputs, checkpoint: str | None) -> list[str]:
@@ -116,14 +112,9 @@ def _same(name: str) -> Pair:
         name,
         lambda inputs: [command.args(inputs)] * 2,
         frozenset({0, 1}),
-        lambda runner, folder: (folder.mkdir(), _need(runner, name))[0],
+        _empty,
         check,
     )
-
-
-def _need(runner: Runner, name: str) -> None:
-    if name not in runner.references:
-        runner._reference(name)
 
 
 FIT = Pair(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import shutil
+import signal
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -104,6 +105,17 @@ class Runner:
         for name in dict.fromkeys(commands):
             if name not in self.references:
                 self._reference(name)
+        self._half_trained()
+
+    def _half_trained(self) -> None:
+        """A training that is killed after its first checkpoint, in the folder `half`."""
+        half = self.root / "half"
+        process = self.start(COMMANDS["fit"].args(self.inputs), "half")
+        while not list(half.rglob("last.ckpt")) and process.wait(0.01) is None:
+            pass
+        process.signal(signal.SIGKILL)
+        process.wait(END_SEC)
+        process.left_over()
 
     def _reference(self, name: str) -> None:
         command = COMMANDS[name]
@@ -137,11 +149,14 @@ class Runner:
         for attempt in range(TRIES):
             name = f"trial-{trial.command}-{trial.seed}-{attempt}".replace(" ", "-")
             process, code, done_to = self._disturbed(trial.command, kind, draw, part, name)
-            if not (done_to or (code == 0 and 0 not in kind.codes)):
+            is_late = bool(done_to) or (code == 0 and 0 not in kind.codes)
+            if not is_late or attempt == TRIES - 1:
                 break
             self._clear(name)
-            part /= 2 if code == 0 and done_to != "no worker" else 1.5
-        outcome.detail = f"at {part:.0%}"
+            part /= 2
+        outcome.detail = f"at {part:.0%}" + (", too late" if is_late else "")
+        if is_late:
+            outcome.faults.append("not disturbed: it had ended")
         self._check_end(outcome, process, code, kind.codes)
         if kind is TORN:
             torn = tear(self.root / name, draw)
@@ -253,7 +268,7 @@ class Runner:
             self._check_end(outcome, process, code, pair.codes)
         outcome.codes = ", ".join(map(str, sorted(code or 0 for code in codes)))
         if 0 not in codes:
-            outcome.faults.append("both were refused")
+            outcome.faults.append("none ended well")
         outcome.faults += pair.check(self, self.root / name, codes)
         if not outcome.faults:
             self._clear(name)

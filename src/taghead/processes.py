@@ -32,11 +32,11 @@ def start_worker(number: int = 0) -> None:
         number: Index of the worker, as a `DataLoader` passes it to `worker_init_fn`.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    end_with_parent()
     parent = multiprocessing.parent_process()
     if parent is not None and hasattr(signal, "sigwaitinfo"):  # macOS cannot tell who sent one
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # before there are threads
         threading.Thread(target=_exit_on_sigterm_of, args=(parent.pid,), daemon=True).start()
+    end_with_parent()
 
 
 def end_workers(timeout_sec: float = 5.0) -> None:
