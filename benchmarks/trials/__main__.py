@@ -42,6 +42,8 @@ def main() -> None:
         with Progress(*columns, console=Console(stderr=True)) as bar:
             task = bar.add_task("references", total=len(planned) + len(pairs))
             runner.make_references([*(trial.command for trial in planned), *needed(pairs)])
+            if pairs:
+                runner.make_half_trained()
             bar.update(task, description="trials")
             jobs = [partial(runner.run, trial) for trial in planned]
             jobs += [partial(runner.run_pair, pair, number) for number, pair in enumerate(pairs)]

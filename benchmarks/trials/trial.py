@@ -93,21 +93,21 @@ class Runner:
 
     def make_references(self, commands: Sequence[str]) -> None:
         """Makes the inputs, and what each command makes when nothing befalls it."""
-        inputs = self.inputs
+        inputs, wanted = self.inputs, set(commands)
         inputs.root.mkdir(parents=True)
         splits = ",".join(f'"{name}":{size}' for name, size in SPLITS.items())
         self._whole(["generate", str(inputs.data), f"--splits={{{splits}}}"], "data")
         prepare(inputs)
-        self._reference("fit")
-        shutil.copy(next((self.root / "fit").rglob("best.ckpt")), inputs.model)
-        self._reference("extract")
-        shutil.copytree(self.root / "extract/out", inputs.cache)
-        for name in dict.fromkeys(commands):
-            if name not in self.references:
-                self._reference(name)
-        self._half_trained()
+        if wanted - {"generate", "index"}:
+            self._reference("fit")
+            shutil.copy(next((self.root / "fit").rglob("best.ckpt")), inputs.model)
+        if wanted & {"extract", "sweep"}:
+            self._reference("extract")
+            shutil.copytree(self.root / "extract/out", inputs.cache)
+        for name in sorted(wanted - set(self.references)):
+            self._reference(name)
 
-    def _half_trained(self) -> None:
+    def make_half_trained(self) -> None:
         """A training that is killed after its first checkpoint, in the folder `half`."""
         half = self.root / "half"
         process = self.start(COMMANDS["fit"].args(self.inputs), "half")
