@@ -52,6 +52,7 @@ class Server:
         )
         self._codes: dict[int, int] = {}
         self._pids: list[int] = []
+        self._num_requests = 0
         self._changed = threading.Condition()
         threading.Thread(target=self._listen, daemon=True).start()
         return self
@@ -69,13 +70,13 @@ class Server:
         """Starts `taghead` with arguments in a folder; what it prints goes to a log."""
         request = {"args": list(args), "folder": str(folder), "log": str(log)}
         assert self._process.stdin is not None
-        with self._changed:
-            count = len(self._pids)
+        with self._changed:  # which waiting releases: the server answers in the order of requests
+            number, self._num_requests = self._num_requests, self._num_requests + 1
             self._process.stdin.write(json.dumps(request).encode() + b"\n")
             self._process.stdin.flush()
-            if not self._changed.wait_for(lambda: len(self._pids) > count, timeout=300):
+            if not self._changed.wait_for(lambda: len(self._pids) > number, timeout=300):
                 raise RuntimeError("the server of processes has ended")
-            return Process(self._pids[-1], self, tuple(args), log)
+            return Process(self._pids[number], self, tuple(args), log)
 
     def code(self, pid: int, timeout_sec: float | None) -> int | None:
         """The exit code of a process, negative for a signal; None if it still runs."""

@@ -87,9 +87,10 @@ def loader_failure(error: BaseException) -> str | None:
     if not re.search(r"DataLoader worker \(pid.*(killed by signal|exited unexpectedly)", text):
         return None
     killed = re.search(r"killed by signal: ([^.]+)", text)
+    how = f"was ended by a signal ({killed[1].strip()})" if killed else "ended unexpectedly"
     return (
-        f"a process that reads clips ended ({killed[1].strip() if killed else 'unexpectedly'}), "
-        f"as the system does when memory runs out: fewer --data.num_workers need less"
+        f"a process that reads clips {how}, as the system does when memory runs out: fewer "
+        f"--data.num_workers need less"
     )
 
 
