@@ -50,7 +50,8 @@ class Server:
             stdout=subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
         )
-        self._codes: dict[int, int] = {}
+        self._codes: dict[int, int] = {}  # by the number of the request: pids come again
+        self._newest: dict[int, int] = {}  # the number of a pid's newest request
         self._pids: list[int] = []
         self._num_requests = 0
         self._changed = threading.Condition()
@@ -58,8 +59,8 @@ class Server:
         return self
 
     def __exit__(self, *error: object) -> None:
-        for pid in self._pids:
-            if pid not in self._codes:
+        for number, pid in enumerate(self._pids):
+            if number not in self._codes:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(pid, signal.SIGKILL)
         assert self._process.stdin is not None
@@ -76,13 +77,13 @@ class Server:
             self._process.stdin.flush()
             if not self._changed.wait_for(lambda: len(self._pids) > number, timeout=300):
                 raise RuntimeError("the server of processes has ended")
-            return Process(self._pids[number], self, tuple(args), log)
+            return Process(self._pids[number], number, self, tuple(args), log)
 
-    def code(self, pid: int, timeout_sec: float | None) -> int | None:
-        """The exit code of a process, negative for a signal; None if it still runs."""
+    def code(self, number: int, timeout_sec: float | None) -> int | None:
+        """The exit code of a request's process, negative for a signal; None if it still runs."""
         with self._changed:
-            self._changed.wait_for(lambda: pid in self._codes, timeout_sec)
-            return self._codes.get(pid)
+            self._changed.wait_for(lambda: number in self._codes, timeout_sec)
+            return self._codes.get(number)
 
     def _listen(self) -> None:
         assert self._process.stdout is not None
@@ -90,8 +91,9 @@ class Server:
             told: dict[str, Any] = json.loads(line)
             with self._changed:
                 if "code" in told:
-                    self._codes[told["pid"]] = told["code"]
+                    self._codes[self._newest[told["pid"]]] = told["code"]
                 else:
+                    self._newest[told["pid"]] = len(self._pids)
                     self._pids.append(told["pid"])
                 self._changed.notify_all()
 
@@ -101,13 +103,14 @@ class Process:
     """A command that was started, and all processes of its session."""
 
     pid: int
+    number: int
     server: Server
     args: tuple[str, ...]
     log: Path
 
     def wait(self, timeout_sec: float | None = None) -> int | None:
         """Its exit code, negative for a signal; None if it runs on after that time."""
-        return self.server.code(self.pid, timeout_sec)
+        return self.server.code(self.number, timeout_sec)
 
     def workers(self) -> list[int]:
         """The processes that it has started, without multiprocessing's own helper."""
