@@ -314,8 +314,9 @@ def _give_up_dead(store: Store) -> None:
     from optuna.trial import TrialState
 
     for trial in store.trials(TrialState.RUNNING):
-        worker = trial.user_attrs.get("worker", "")
-        machine, pid, *_ = [*worker.split(" "), "", ""]
+        worker = str(trial.user_attrs.get("worker", ""))
+        machine, _, rest = worker.partition(" ")
+        pid = rest.partition(" ")[0]
         if machine == _machine() and pid.isdigit() and not is_alive(int(pid)):
             store.give_up(worker)
 

@@ -30,7 +30,13 @@ from taghead.training.checkpoint_choice import checkpoint_of_run, layout_of
 from taghead.training.checkpoints import LastCheckpoint
 from taghead.training.compatibility import check_checkpoint
 from taghead.training.resume import run_loggers
-from taghead.training.run_folder import is_first_rank, last_checkpoint, lock_run, remove_empty
+from taghead.training.run_folder import (
+    clear_dead,
+    is_first_rank,
+    last_checkpoint,
+    lock_run,
+    remove_empty,
+)
 
 
 class TagheadCLI(LightningCLI):
@@ -84,6 +90,8 @@ class TagheadCLI(LightningCLI):
         is_own = config.get("logger") not in (None, True)
         resumed = self._resolve_last(root, config, is_own)
         if not is_own:
+            if is_first_rank():
+                clear_dead(root)
             is_claimed = bool(self.subcommand) and not config.get("fast_dev_run")
             kwargs["logger"] = run_loggers(root, resumed, is_claimed)
             self._folder = Path(kwargs["logger"][0].log_dir)
