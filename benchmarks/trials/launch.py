@@ -188,6 +188,7 @@ def _tell(content: Mapping[str, Any]) -> None:
 def _become(request: Mapping[str, Any]) -> list[str]:
     """Makes this process what a shell would start: its session, folder and streams."""
     os.setsid()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's "&" has it ignored
     os.chdir(request["folder"])
     empty, log = (
         os.open(os.devnull, os.O_RDONLY),

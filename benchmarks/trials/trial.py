@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import shutil
 import signal
@@ -60,7 +61,10 @@ class Outcome:
 def plan(
     number: int, seed: int, commands: Iterable[str] | None, disturbances: Iterable[str] | None
 ) -> list[Trial]:
-    """That many trials: all commands in turn, each with all that can befall it in turn."""
+    """That many trials: all commands in turn, each with all that can befall it in turn.
+
+    `sweep`, whose runs take longest, has every second turn.
+    """
     names = [name for name in COMMANDS if commands is None or name in commands]
     kinds: dict[str, list[str]] = {}
     for name in names:
@@ -68,10 +72,14 @@ def plan(
         every = [*of, TORN.name, FULL]
         kinds[name] = [kind for kind in every if disturbances is None or kind in disturbances]
         random.Random(f"{seed} {name}").shuffle(kinds[name])
-    turns = [name for name in names if kinds[name]]
-    found = []
-    for i in range(number if turns else 0):
-        name, turn = turns[i % len(turns)], i // len(turns)
+    names = [name for name in names if kinds[name]]
+    turns = names + [name for name in names if name != "sweep"]
+    if not turns:
+        raise ValueError("no command can be disturbed so")
+    found: list[Trial] = []
+    for i in range(number):
+        name = turns[i % len(turns)]
+        turn = sum(trial.command == name for trial in found)
         found.append(Trial(name, kinds[name][turn % len(kinds[name])], f"{seed} {i}"))
     return found
 
@@ -92,24 +100,38 @@ class Runner:
         self.durations_sec: dict[str, float] = {}
 
     def make_references(self, commands: Sequence[str]) -> None:
-        """Makes the inputs, and what each command makes when nothing befalls it."""
-        inputs, wanted = self.inputs, set(commands)
+        """Makes the inputs, and what each command makes when nothing befalls it.
+
+        Those that the root has already are taken as they are.
+        """
+        wanted = set(commands)
+        durations = self.root / "durations.json"
+        if durations.exists():
+            for name, duration in json.loads(durations.read_text()).items():
+                self.durations_sec[name] = duration
+                self.references[name] = COMMANDS[name].content(self.root / name)
+        if not self.inputs.root.exists():
+            self._make_inputs()
+        for name in sorted(wanted - set(self.references)):
+            self._reference(name)
+        durations.write_text(json.dumps(self.durations_sec))
+
+    def _make_inputs(self) -> None:
+        inputs = self.inputs
         inputs.root.mkdir(parents=True)
         splits = ",".join(f'"{name}":{size}' for name, size in SPLITS.items())
         self._whole(["generate", str(inputs.data), f"--splits={{{splits}}}"], "data")
         prepare(inputs)
-        if wanted - {"generate", "index"}:
-            self._reference("fit")
-            shutil.copy(next((self.root / "fit").rglob("best.ckpt")), inputs.model)
-        if wanted & {"extract", "sweep"}:
-            self._reference("extract")
-            shutil.copytree(self.root / "extract/out", inputs.cache)
-        for name in sorted(wanted - set(self.references)):
-            self._reference(name)
+        self._reference("fit")
+        shutil.copy(next((self.root / "fit").rglob("best.ckpt")), inputs.model)
+        self._reference("extract")
+        shutil.copytree(self.root / "extract/out", inputs.cache)
 
     def make_half_trained(self) -> None:
         """A training that is killed after its first checkpoint, in the folder `half`."""
         half = self.root / "half"
+        if half.exists():
+            return
         process = self.start(COMMANDS["fit"].args(self.inputs), "half")
         while not list(half.rglob("last.ckpt")) and process.wait(0.01) is None:
             pass
