@@ -30,9 +30,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1, help="trials at a time")
     parser.add_argument("--commands", nargs="*", help="only these commands")
     parser.add_argument("--disturbances", nargs="*", help="only these disturbances")
-    parser.add_argument(
-        "--keep", help="a folder that keeps the inputs, and what failing trials leave"
-    )
+    parser.add_argument("--keep", help="a folder for the inputs and what faults leave")
     parser.add_argument("--output", help="a file for the table")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, Server() as server:
