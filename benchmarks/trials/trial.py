@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 END_SEC = 900.0  # a command that has not ended then hangs
 SHOWN = 4  # differences of one trial that are named
+FULL_MESSAGES = ("no space left on the disk", "must be free on its disk")
 MAX_LINES = 3  # of an error message
 TRIES = 4  # until the moment of a disturbance lies before the command's end
 BLOCK = 4096  # bytes of a page of a disk
@@ -220,7 +221,7 @@ class Runner:
         outcome.detail = f"of {part:.0%}"
         try:
             self._check_end(outcome, process, code, {1})
-            if code == 1 and "no space left on the disk" not in process.log.read_text():
+            if code == 1 and not any(map(process.log.read_text().__contains__, FULL_MESSAGES)):
                 outcome.faults.append("the message does not say that the disk is full")
             enlarge(folder)
             if code != 0:
