@@ -126,17 +126,25 @@ def tear(folder: Path, draw: random.Random, number: int = 2) -> list[str]:
     """Cuts the newest files of a folder at a random byte, as a power cut leaves them.
 
     Files that were written to disk before they got their name are left alone: no power cut takes
-    their bytes.
+    their bytes. Of those in the result's folder only unfinished ones and journals were not.
     """
     files = [
         path
         for path in folder.rglob("*")
-        if path.is_file() and path.stat().st_size > 0 and not any(map(path.match, SYNCED))
+        if path.is_file() and path.stat().st_size > 0 and not _is_synced(path)
     ]
     torn = sorted(files, key=lambda path: path.stat().st_mtime_ns)[-number:]
     for path in torn:
         os.truncate(path, draw.randrange(path.stat().st_size))
     return [str(path.relative_to(folder)) for path in torn]
+
+
+def _is_synced(path: Path) -> bool:
+    """Whether a file was written to disk before it got its name."""
+    if any(part.startswith(".unfinished-") for part in path.parts):
+        return False
+    in_result = "out" in path.parts and "partial" not in path.name
+    return in_result or any(map(path.match, SYNCED))
 
 
 def mount(folder: Path, num_bytes: int) -> bool:

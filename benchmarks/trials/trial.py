@@ -159,7 +159,9 @@ class Runner:
         folder = self.root / name
         folder.mkdir(exist_ok=True)
         number = len(list(self.root.glob(f"{name}.*.log")))
-        return self.server.start(args, folder, self.root / f"{name}.{number}.log")
+        log = self.root / f"{name}.{number}.log"
+        log.touch()  # the next one has another name
+        return self.server.start(args, folder, log)
 
     def run(self, trial: Trial) -> Outcome:
         """A trial, from the disturbance to the comparison."""

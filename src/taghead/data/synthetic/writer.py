@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TimeRemainingColumn
 
 from taghead.data.workers import run_surely
-from taghead.errors import DataError
+from taghead.errors import DataError, is_disk_full
 from taghead.files import atomic_file, remove_unfinished
 from taghead.processes import usable_cores
 
@@ -119,6 +119,8 @@ def write_dataset(
         for split, members in clips.items():
             _write_annotations(root / f"{split}.csv", members)
     except OSError as error:
+        if is_disk_full(error):
+            raise DataError(f"{root}: no space left on the disk") from error
         path = error.filename or root
         raise DataError(f"{path}: {error.strerror or error}") from error
 
