@@ -10,7 +10,7 @@ WORKERS ?= 2
 SECONDS ?= 60
 PYTEST := $(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=worksteal
 
-.PHONY: help install lock demo test safeguards fuzz notebooks test-scatter lint bench results clean
+.PHONY: help install lock demo test safeguards fuzz notebooks test-scatter lint bench trials results clean
 .DEFAULT_GOAL := help
 
 help:
@@ -22,6 +22,7 @@ help:
 	@echo "make test-scatter  compile torch-scatter and test the operators with it"
 	@echo "make lint     check style and types"
 	@echo "make bench    run the benchmarks"
+	@echo "make trials   kill, stop, fill and tear commands, and compare what they make; half an hour"
 	@echo "make results  write experiments/RESULTS.md anew from the stored tables"
 	@echo "make install  create $(VENV) and install the package, with the versions and hashes of $(LOCK);"
 	@echo "              with LOCK= the newest versions that setup.cfg admits, unchecked"
@@ -85,6 +86,9 @@ bench: $(READY)
 	$(BIN)/python benchmarks/head.py --output benchmarks
 	$(BIN)/python benchmarks/features.py --output benchmarks
 	$(BIN)/python benchmarks/decode.py --output benchmarks
+
+trials: $(READY)
+	PYTHONPATH=benchmarks $(BIN)/python -m trials --output=benchmarks/TRIALS.md
 
 results: $(READY)
 	$(BIN)/taghead compare experiments/results/*/ --intro experiments/results/intro.md \

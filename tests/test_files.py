@@ -124,6 +124,14 @@ def test_what_dead_processes_left_is_removed(tmp_path: Path, write: str) -> None
     assert {path.name for path in tmp_path.iterdir()} == {"c", other.name, alive.name}
 
 
+def test_what_dead_processes_left_is_removed_at_any_age(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], check=False)
+    alive = tmp_path / f"{UNFINISHED}2-b"
+    alive.touch()
+    remove_unfinished(tmp_path, min_age_sec=3600)
+    assert list(tmp_path.iterdir()) == [alive]
+
+
 def test_files_are_readable_by_others(tmp_path: Path) -> None:
     before = os.umask(0o022)
     try:

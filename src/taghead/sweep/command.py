@@ -63,7 +63,7 @@ def sweep(
         return
     try:
         from taghead.sweep.store import Store
-        from taghead.sweep.workers import Workers
+        from taghead.sweep.workers import Workers, give_up_dead
     except ModuleNotFoundError as error:
         if error.name != "optuna":
             raise
@@ -78,6 +78,7 @@ def sweep(
             known = store.current()
             check_configs(spec, [run for run in runs if run.id not in known])
             with _stop_requests() as stop:
+                give_up_dead(store)
                 store.enqueue(list(spec.factors), runs, retry_failed)
                 left = len(runs) - len(store.ended())
                 pool = Workers(store, folder / "logs", min(workers, left), threads, limit, runs)
@@ -85,7 +86,7 @@ def sweep(
         except KeyboardInterrupt:
             store.write_tables(folder)
             print("stopped; the same command resumes it")
-            raise SystemExit(130) from None
+            raise SystemExit(128 + stop.number) from None
     _report(store, runs, folder)
 
 
@@ -153,15 +154,26 @@ def _report(store: Store, runs: Sequence[RunSpec], folder: Path) -> None:
         raise SystemExit(1)
 
 
+class StopRequest(Event):
+    """An event that a signal sets, and the signal's number."""
+
+    number: int = signal.SIGINT
+
+    def take(self, number: int, frame: object) -> None:
+        """Handles a signal."""
+        self.number = number
+        self.set()
+
+
 @contextmanager
-def _stop_requests() -> Iterator[Event]:
+def _stop_requests() -> Iterator[StopRequest]:
     """An event set by Ctrl-C, and by SIGTERM, with which a cluster ends a job.
 
     Raised in the middle of a transaction, an interrupt would leave the database locked.
     """
-    stop = Event()
+    stop = StopRequest()
     signals = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.signal(number, lambda *_: stop.set()) for number in signals}
+    before = {number: signal.signal(number, stop.take) for number in signals}
     try:
         yield stop
     finally:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from taghead.class_paths import allow_modules, allowed_modules
 from taghead.errors import DataError
+from taghead.files import is_alive
 from taghead.processes import start_worker
 from taghead.sweep.spec import Config, RunSpec
 
@@ -104,13 +105,32 @@ class Workers:
         process = self._context.Process(
             target=work,
             args=(self._log(number), _gpu(number), *self._shared),
-            name=f"{socket.gethostname()} {uuid.uuid4().hex}",
+            name=f"{_machine()} {os.getpid()} {uuid.uuid4().hex}",
         )
         process.start()
         self._processes[number] = process
 
     def _log(self, number: int) -> Path:
         return self._logs / f"worker-{number}.log"
+
+
+def give_up_dead(store: Store) -> None:
+    """Ends the trials of sweeps on this machine that were killed, without waiting for the grace."""
+    from optuna.trial import TrialState
+
+    for trial in store.trials(TrialState.RUNNING):
+        worker = str(trial.user_attrs.get("worker", ""))
+        machine, _, rest = worker.partition(" ")
+        pid = rest.partition(" ")[0]
+        if machine == _machine() and pid.isdigit() and not is_alive(int(pid)):
+            store.give_up(worker)
+
+
+def _machine() -> str:
+    """This machine, or the part of it in which process ids are its own, as in a container."""
+    namespace = Path("/proc/self/ns/pid")
+    part = f"/{namespace.stat().st_ino}" if namespace.exists() else ""
+    return f"{socket.gethostname().replace(' ', '_')}{part}"
 
 
 def _gpu(number: int) -> str | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +47,13 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             remove_unfinished(folder)
             self._cleaned.add(folder)
         with atomic_file(path) as partial:
-            torch.save(checkpoint, partial)
+            try:
+                torch.save(checkpoint, partial)
+            except RuntimeError as error:  # torch's own of a write that failed
+                if "inline_container" not in str(error):
+                    raise
+                text = os.strerror(errno.ENOSPC)
+                raise OSError(errno.ENOSPC, text, os.fspath(path)) from error
 
 
 class LastCheckpoint(Checkpoint):
