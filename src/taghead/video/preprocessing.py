@@ -5,13 +5,14 @@ from contextlib import closing
 from dataclasses import asdict, dataclass, fields
 from itertools import islice
 from os import PathLike
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
 from torch import nn
 from torchvision.transforms import v2
 
+from taghead.errors import check_choices
 from taghead.video.augmentation import STRENGTHS, ClipAugment
 from taghead.video.limits import MAX_CLIP_BYTES, MAX_PIXELS, check_clip, check_limits
 from taghead.video.reader import VideoReader
@@ -19,6 +20,7 @@ from taghead.video.sampling import Sampling, clip_indices, dense_span
 from taghead.video.segment import Segment
 from taghead.video.survey_cache import open_cached
 
+Interpolation = Literal["bilinear", "bicubic"]
 READ_AT_ONCE_BYTES = 2**28  # of decoded frames; resizing them together is faster
 
 
@@ -27,7 +29,7 @@ class Preprocessing:
     """How a video file becomes a clip: sampling, resizing, cropping, normalisation.
 
     Frames are sampled (:func:`~taghead.video.clip_indices`); their shorter side is resized
-    (bilinear, antialiased). For training the clip is flipped at random and a square of random
+    (antialiased). For training the clip is flipped at random and a square of random
     position and size is cut and resized to `crop`; for testing the centre is cut. Each frame of a
     clip is treated the same. Pictures stay uint8 until the normalisation at the end. The defaults
     are those of `TAG-Head <https://arxiv.org/abs/2604.11498>`_ on HAA500.
@@ -57,6 +59,7 @@ class Preprocessing:
         max_pixels: The most pixels of a frame; a file with larger ones is refused.
         max_clip_bytes: The most bytes of the frames of a clip as they are decoded, and of all views
             once they are resized; a longer or larger one is refused.
+        interpolation: How frames are resized, `bilinear` or `bicubic`.
 
     Raises:
         ValueError: If an argument is out of its range.
@@ -77,6 +80,7 @@ class Preprocessing:
     augment_magnitude: int = 9
     max_pixels: int = MAX_PIXELS
     max_clip_bytes: int = MAX_CLIP_BYTES
+    interpolation: Interpolation = "bilinear"
 
     def __post_init__(self) -> None:
         for name in ("num_frames", "resize", "crop", "stride", "test_clips", "test_crops"):
@@ -84,6 +88,7 @@ class Preprocessing:
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name} must be a positive integer (got {value!r})")
         check_limits(self.max_pixels, self.max_clip_bytes)
+        check_choices(interpolation=(self.interpolation, get_args(Interpolation)))
         for name, most in {"augment_ops": None, "augment_magnitude": STRENGTHS - 1}.items():
             value = getattr(self, name)
             is_count = isinstance(value, int) and not isinstance(value, bool) and value >= 0
@@ -124,9 +129,11 @@ class Preprocessing:
     def to_dict(self) -> dict[str, Any]:
         """The arguments, ready for JSON.
 
-        Limits have no part in what a clip is: they are there if they are not the usual ones.
+        Limits have no part in what a clip is: they are there if they are not the usual ones, and so
+        is the interpolation.
         """
-        usual = {"max_pixels": MAX_PIXELS, "max_clip_bytes": MAX_CLIP_BYTES}
+        usual: dict[str, Any] = {"max_pixels": MAX_PIXELS, "max_clip_bytes": MAX_CLIP_BYTES}
+        usual["interpolation"] = "bilinear"
         return {name: value for name, value in asdict(self).items() if usual.get(name) != value}
 
     @classmethod
@@ -300,7 +307,8 @@ class Preprocessing:
         yield centre(frames.narrow(axis, length - self.crop, self.crop))
 
     def _resize(self) -> nn.Module:
-        return v2.Resize(self.resize, antialias=True)
+        mode = v2.InterpolationMode(self.interpolation)
+        return v2.Resize(self.resize, mode, antialias=True)
 
     def _clip(self) -> nn.Module:
         return _ToClip(self.mean, self.std)
