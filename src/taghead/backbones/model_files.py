@@ -33,7 +33,7 @@ def find_folder(name: str, with_weights: bool) -> Path:
     Raises:
         DataError: If there is neither.
     """
-    if Path(name).is_dir():
+    if name and Path(name).is_dir():
         return Path(name)
     if not ON_THE_HUB.fullmatch(name) or name.startswith("."):
         raise DataError(f"{name}: no such folder, and no name of a model on the hub")

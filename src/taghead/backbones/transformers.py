@@ -65,6 +65,11 @@ def _pair(value: Any) -> tuple[int, int]:
     return (value, value) if isinstance(value, int) else (value[0], value[1])
 
 
+def _without_pooler(network: Any) -> nn.Module:
+    network.pooler = None
+    return network
+
+
 def _dinov2(config: str, model: str, num_prefix: Callable[[Any], int]) -> Architecture:
     return Architecture(
         config,
@@ -103,6 +108,7 @@ ARCHITECTURES = {
         num_frames=lambda c: c.num_frames,
         size=lambda c: _pair(c.image_size),
         num_prefix=lambda c: 1,
+        part=_without_pooler,
         unused=("pooler.dense.weight", "pooler.dense.bias"),
         statistics=((0.5,) * 3, (0.5,) * 3),
     ),
