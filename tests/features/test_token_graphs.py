@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from generated_features import write_generated_features
 from lightning.pytorch import Trainer, seed_everything
 from torch import Tensor
 from torch_geometric import transforms as T
@@ -219,42 +220,43 @@ HEAD = partial(
 )
 
 
-def test_a_plain_loop_and_fit_reach_the_same_accuracy(stored: FeatureCache, tmp_path: Path) -> None:
-    epochs, rate = 12, 5e-3
-    plain, fitted = [], []
+def fit_head(cache: FeatureCache, folder: Path, rate: float, epochs: int) -> TAGHead:
+    """The head that `taghead fit` trains on a cache."""
+    data = FeatureDataModule(str(cache.root), batch_size=9)
+    task = ClassificationTask(
+        data.class_names,
+        data.preprocessing,
+        "r2plus1d_tiny",
+        head=HEAD,
+        features=data.features,
+        learning_rate=rate,
+    )
+    Trainer(
+        default_root_dir=folder,
+        max_epochs=epochs,
+        accelerator="cpu",
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+    ).fit(task, data)
+    return task.model.head
+
+
+def test_a_plain_loop_and_fit_reach_the_same_accuracy(tmp_path: Path) -> None:
+    cache = write_generated_features(tmp_path / "cache", noise=8.0)
+    epochs, rate = 8, 5e-3
+    found: dict[str, list[float]] = {"plain": [], "fit": []}
     for seed in range(3):
-        torch.manual_seed(seed)
-        loop = PlainLoop(HEAD(128, 18, (2, 4, 4)), rate, epochs)
-        loop.fit(
-            TokenGraphs(
-                stored, "train", hetero=True, relations=loop.head.relations, random_view=True
-            )
-        )
-        graphs = TokenGraphs(stored, "train", hetero=True, relations=loop.head.relations)
-        plain.append(loop.accuracy(graphs))
         seed_everything(seed, verbose=False)
-        data = FeatureDataModule(str(stored.root), batch_size=9)
-        task = ClassificationTask(
-            data.class_names,
-            data.preprocessing,
-            "r2plus1d_tiny",
-            head=HEAD,
-            features=data.features,
-            learning_rate=rate,
-        )
-        Trainer(
-            default_root_dir=tmp_path,
-            max_epochs=epochs,
-            accelerator="cpu",
-            logger=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            enable_checkpointing=False,
-        ).fit(task, data)
-        other = PlainLoop(task.model.head, rate, epochs)
-        fitted.append(other.accuracy(graphs))
-    one, two = torch.tensor(plain), torch.tensor(fitted)
-    print(plain, fitted)
-    spread = (one.var() / 3 + two.var() / 3).sqrt()
-    assert abs(one.mean() - two.mean()) <= 3 * spread + 0.03
-    assert min(one.min(), two.min()) > 0.4  # of 18 classes
+        plain = PlainLoop(HEAD(128, 4, (2, 4, 4)), rate, epochs)
+        graphs = partial(TokenGraphs, cache, relations=plain.head.relations, hetero=True)
+        plain.fit(graphs("train"))
+        found["plain"].append(plain.accuracy(graphs("test")))
+        fitted = fit_head(cache, tmp_path, rate, epochs)
+        found["fit"].append(PlainLoop(fitted, rate, epochs).accuracy(graphs("test")))
+    one, other = (torch.tensor(found[name]) for name in ("plain", "fit"))
+    error = ((one.var() + other.var()) / 3).sqrt()
+    assert (one.mean() - other.mean()).abs() <= 3 * error + 0.03, found
+    assert 0.6 < min(one.min(), other.min()), found  # by chance 0.25
+    assert max(one.max(), other.max()) < 1, found  # as many as possible would be equal too
