@@ -258,5 +258,5 @@ def test_a_plain_loop_and_fit_reach_the_same_accuracy(tmp_path: Path) -> None:
     one, other = (torch.tensor(found[name]) for name in ("plain", "fit"))
     error = ((one.var() + other.var()) / 3).sqrt()
     assert (one.mean() - other.mean()).abs() <= 3 * error + 0.03, found
-    assert 0.6 < min(one.min(), other.min()), found  # by chance 0.25
+    assert min(one.min(), other.min()) > 0.6, found  # by chance 0.25
     assert max(one.max(), other.max()) < 1, found  # as many as possible would be equal too

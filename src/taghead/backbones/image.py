@@ -115,7 +115,8 @@ class ImageBackbone(Backbone):
     def grid(self, num_frames: int, size: int) -> Grid:
         """The grid of the feature map of a square clip, found by a forward without numbers."""
         if size not in self._sizes:
-            _, *self._sizes[size], _ = _probe(self._timm_name, size)  # type: ignore[misc]
+            _, h, w, _ = _probe(self._timm_name, size)
+            self._sizes[size] = (h, w)
         return Grid(num_frames, *self._sizes[size])
 
 
