@@ -33,8 +33,8 @@ class AllSplits(Dataset):
         super().__init__()
         self.splits = splits
         sizes = [len(split) for split in splits]
-        self.places = [(s, i) for s, size in enumerate(sizes) for i in range(size)]
-        indices = torch.arange(len(self.places)).split(sizes)
+        self.locations = [(s, i) for s, size in enumerate(sizes) for i in range(size)]
+        indices = torch.arange(len(self.locations)).split(sizes)
         graph_index = {f"{name}_graph_index": i for name, i in zip(SPLITS, indices, strict=True)}
         labels = torch.cat([split.labels for split in splits])
         self._data = Data(x=splits[0][0].x, y=labels, **graph_index)
@@ -45,10 +45,10 @@ class AllSplits(Dataset):
         return self._data
 
     def len(self) -> int:
-        return len(self.places)
+        return len(self.locations)
 
     def get(self, idx: int) -> Data:
-        split, index = self.places[idx]
+        split, index = self.locations[idx]
         return self.splits[split][index]
 
 

@@ -232,8 +232,8 @@ def _load_file(name: str, network: nn.Module, path: Path) -> None:
     with_classifier = set(network.state_dict())
     cast(Any, network).reset_classifier(0)
     classifier = with_classifier - set(network.state_dict())
-    kept = {key: value for key, value in state.items() if key not in classifier}
-    load_features(name, network, network, kept, path)
+    others = {key: value for key, value in state.items() if key not in classifier}
+    load_features(name, network, network, others, path)
 
 
 LITE0_STAGES = (1, 2, 2, 3, 3, 4, 1)  # blocks
