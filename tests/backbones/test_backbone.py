@@ -1,29 +1,25 @@
 """Every backbone beside what its spec states and what its own classifier takes."""
 
-import importlib.util
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
+from needed import needs
 from torch import Tensor, nn
 
 from taghead.backbones import (
     BACKBONES,
     build_backbone,
 )
+from taghead.backbones.image import SPECS as IMAGE
 from taghead.backbones.pytorchvideo import SPECS as PYTORCHVIDEO
 
-HAS_PYTORCHVIDEO = importlib.util.find_spec("pytorchvideo") is not None
+PACKAGES = dict.fromkeys(PYTORCHVIDEO, "pytorchvideo") | dict.fromkeys(IMAGE, "timm")
 
 
 NAMES = [
-    pytest.param(
-        name,
-        marks=pytest.mark.skipif(
-            name in PYTORCHVIDEO and not HAS_PYTORCHVIDEO, reason="pytorchvideo is not installed"
-        ),
-    )
+    pytest.param(name, marks=[needs(PACKAGES[name])] if name in PACKAGES else [])
     for name in BACKBONES
 ]
 IG65M = {"IG65M_CLIP32", "IG65M_CLIP8", "IG65M_KINETICS400_CLIP32", "IG65M_KINETICS400_CLIP8"}

@@ -125,6 +125,68 @@ def test_channels_may_come_last() -> None:
     assert backbone(torch.randn(1, 3, 8, 32, 32)).shape == (1, 5, 4, 4, 4)
 
 
+class ImageNetwork(nn.Module):
+    """An image network of somebody else, with maps and with tokens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 4, 3, 4, 1)
+        self.layer4 = nn.Conv2d(4, 6, 3, 2, 1)
+        self.last = nn.LayerNorm(6)
+        self.token = nn.Parameter(torch.randn(1, 1, 6))
+        self.norm = nn.LayerNorm(6)
+        self.fc = nn.Linear(6, 10)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        assert frames.dim() == 4
+        x = self.layer4(self.stem(frames))
+        x = self.last(x.permute(0, 2, 3, 1)).flatten(1, 2)
+        x = self.norm(torch.cat([self.token.expand(len(x), -1, -1), x], dim=1))
+        return self.fc(x[:, 0])
+
+
+@pytest.mark.parametrize(
+    ("feature", "options"),
+    [("layer4", {}), ("last", {"channels_last": True}), ("norm", {"patch": (1, 8, 8)})],
+)
+def test_an_image_network_takes_every_frame(feature: str, options: dict[str, object]) -> None:
+    network = ImageNetwork()
+    backbone = wrap_backbone(network, feature, preprocessing=CLIPS, frame_by_frame=True, **options)  # type: ignore[arg-type]
+    assert (backbone.channels, backbone.stride) == (6, (1, 8, 8))
+    for num_frames, size in ((8, 32), (3, 40)):
+        clip = torch.randn(2, 3, num_frames, size, size)
+        grid = backbone.grid(num_frames, size)
+        feature_map = backbone.eval()(clip)
+        assert feature_map.shape == (2, 6, grid.frames, grid.height, grid.width)
+        assert grid.frames == num_frames
+        maps = network.layer4(network.stem(clip[:, :, 1])).movedim(1, -1)
+        if feature != "layer4":
+            maps = network.last(maps)
+        if feature == "norm":
+            maps = network.norm(maps)
+        torch.testing.assert_close(feature_map[:, :, 1], maps.movedim(-1, 1))
+    frozen = {name for name, p in network.named_parameters() if not p.requires_grad}
+    assert {"fc.weight", "fc.bias"} <= frozen
+    model = classifier(backbone).train()
+    model(torch.randn(2, 3, 8, 32, 32)).square().sum().backward()
+    assert all(p.grad is not None for p in network.parameters() if p.requires_grad)
+
+
+def test_an_image_network_is_recognised() -> None:
+    class Plain(nn.Sequential):
+        pass
+
+    network = Plain(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 5, 3))
+    message = r"^Plain does not take clips; an image network needs frame_by_frame=True \(Expected"
+    with pytest.raises(ValueError, match=message):
+        wrap_backbone(network, "1", preprocessing=CLIPS)
+    video = Plain(nn.Conv3d(4, 5, 3))
+    with pytest.raises(RuntimeError, match="to have 4 channels"):
+        wrap_backbone(video, "0", preprocessing=CLIPS)
+    with pytest.raises(ValueError, match=r"'fc' must give a tensor \[M, C, H, W\] \(got \[1, 10"):
+        wrap_backbone(ImageNetwork(), "fc", preprocessing=CLIPS, frame_by_frame=True)
+
+
 @pytest.mark.parametrize(
     ("feature", "message"),
     [

@@ -18,6 +18,7 @@ NAMES = [
     "02_swap_operators",
     "03_what_the_papers_graph_does",
     "04_your_own_videos",
+    "05_tokens_in_pyg",
 ]
 MOST_BYTES = 1_000_000
 MACHINE_PATH = re.compile(

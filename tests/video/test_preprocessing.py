@@ -18,7 +18,7 @@ from torchvision.transforms import v2
 
 from taghead.errors import VideoError
 from taghead.video import Limits, Preprocessing, Segment, VideoReader, clip_indices, uniform_indices
-from taghead.video.preprocessing import READ_AT_ONCE_BYTES
+from taghead.video.preprocessing import READ_AT_ONCE_BYTES, Interpolation
 from taghead.video.rgb import BAND_BYTES
 from taghead.video.sampling import Sampling
 
@@ -281,6 +281,7 @@ def turned(folder: Path) -> Path:
 @pytest.mark.parametrize("resize", [48, 120, 200])
 @pytest.mark.parametrize("at_once", [0, READ_AT_ONCE_BYTES])
 @pytest.mark.parametrize("band", [0, BAND_BYTES])
+@pytest.mark.parametrize("interpolation", get_args(Interpolation))
 def test_frames_resized_one_by_one_are_those_of_a_clip(
     tmp_path: Path,
     make: Callable[[Path], Path],
@@ -288,15 +289,15 @@ def test_frames_resized_one_by_one_are_those_of_a_clip(
     resize: int,
     at_once: int,
     band: int,
+    interpolation: Interpolation,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """To the bit."""
     monkeypatch.setattr("taghead.video.preprocessing.READ_AT_ONCE_BYTES", at_once)
     monkeypatch.setattr("taghead.video.rgb.BAND_BYTES", band)
     path = make(tmp_path)
-    preprocessing = Preprocessing(
-        num_frames=30, resize=resize, crop=40, augment_ops=2, augment_magnitude=15
-    )
+    options = {"augment_ops": 2, "augment_magnitude": 15, "interpolation": interpolation}
+    preprocessing = Preprocessing(num_frames=30, resize=resize, crop=40, **options)
     transform = preprocessing.train_transform() if train else preprocessing.test_transform()
     frames = VideoReader(path).read(uniform_indices(24, 30))
     for seed in range(3):

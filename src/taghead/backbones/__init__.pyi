@@ -3,6 +3,7 @@ from .backbone import BackboneSpec as BackboneSpec
 from .backbone import PublishedWeights as PublishedWeights
 from .build import BACKBONES as BACKBONES
 from .build import build_backbone as build_backbone
+from .frames import FrameByFrame as FrameByFrame
 from .r2plus1d import r2plus1d_34 as r2plus1d_34
 from .r2plus1d import r2plus1d_tiny as r2plus1d_tiny
 from .wrap import WrappedBackbone as WrappedBackbone

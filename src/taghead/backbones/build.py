@@ -11,9 +11,15 @@ from typing import Any
 from torch import nn
 
 from taghead import backbones
-from taghead.backbones.backbone import Backbone, BackboneSpec
+from taghead.backbones.backbone import Backbone, BackboneSpec, PackagedWeights
+from taghead.backbones.image import PREFIX as IMAGE
+from taghead.backbones.image import build_image
+from taghead.backbones.packaged import read_packaged
+from taghead.backbones.transformers import PREFIX as HF
+from taghead.backbones.transformers import build_transformer, is_architecture
 from taghead.backbones.weights import download, load_features
 from taghead.class_paths import import_class
+from taghead.errors import did_you_mean
 from taghead.files import read_tensors, state_dict_in
 from taghead.video.preprocessing import Preprocessing
 
@@ -46,23 +52,31 @@ def build_backbone(name: str, weights: str | Path | None = None) -> Backbone:
     """A backbone by name.
 
     Args:
-        name: One of `BACKBONES`, or the class path of a `Backbone` of your own, in a module that
-            was named (:func:`~taghead.class_paths.allow_modules`).
+        name: One of `BACKBONES`; `image:<name>`, an image network of timm, frame by frame;
+            `hf:<model or folder>`, a Transformer of the Hugging Face hub or of a folder; or the
+            class path of a `Backbone` of your own, in a module that was named
+            (:func:`~taghead.class_paths.allow_modules`).
         weights: Pretrained weights: a file with a state dict, or the name of published weights,
-            such as `DEFAULT`, which are downloaded once into torch.hub's folder; random weights
-            when not given. A classifier's weights are ignored. A class of your own gets this as its
-            argument `weights`.
+            such as `DEFAULT`, which are downloaded once; random weights when not given. A
+            classifier's weights are ignored. A class of your own gets this as its argument
+            `weights`.
 
     Raises:
-        ValueError: If there is no such backbone or no such weights, or pytorchvideo is missing.
+        ValueError: If there is no such backbone or no such weights, or an optional package that it
+            needs is missing.
         DataError: If the weights cannot be downloaded or belong to another network.
     """
-    if "." in name:
+    if name.startswith(IMAGE):
+        return build_image(name, weights)
+    if name.startswith(HF):
+        return build_transformer(name, weights)
+    if "." in name and ":" not in name:
         return _own_backbone(name, weights)
     if name not in BACKBONES:
         raise ValueError(
-            f"backbone must be one of {', '.join(BACKBONES)}, or the class path of one of your own "
-            f"(got {name!r})"
+            f"backbone must be one of {', '.join(BACKBONES)}, {IMAGE}<timm's name>, "
+            f"{HF}<model or folder>, or the class path of one of your own (got {name!r})"
+            f"{did_you_mean(name, BACKBONES)}"
         )
     spec = BACKBONES[name]
     model = spec.build()
@@ -81,13 +95,19 @@ def build_backbone(name: str, weights: str | Path | None = None) -> Backbone:
 
 
 def backbone_from_config(name: str) -> Backbone:
-    """The backbone of a saved model's config, with random weights.
+    """The backbone of a saved model's config, with random weights. Nothing is fetched.
 
     Raises:
-        ValueError: If there is no such backbone, or its class path is not allowed.
+        ValueError: If there is no such backbone, its class path is not allowed, or it refers to
+            files in place of holding the architecture.
     """
     if not isinstance(name, str):
         raise ValueError(f"backbone must be a name or a class path (got {name!r})")
+    if name.startswith(HF) and not is_architecture(name):
+        raise ValueError(
+            f"backbone {HF} of a saved model must hold the architecture, {HF}{{...}}: no folder is "
+            f"read and no hub is asked because of a file (got {name!r})"
+        )
     return build_backbone(name)
 
 
@@ -112,8 +132,11 @@ def _load(
             f"weights of {name}: no file and no published weights {weights} (published: {known})"
         )
     published = spec.weights[label]
-    state = state_dict_in(download(published.url), published.url)
-    load_features(name, model, features, state, published.url)
+    if isinstance(published, PackagedWeights):
+        source, state = published.file, read_packaged(name, published)
+    else:
+        source, state = published.url, state_dict_in(download(published.url), published.url)
+    load_features(name, model, features, state, source)
     return published.preprocessing, label
 
 

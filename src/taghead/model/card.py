@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,16 +34,22 @@ def model_card(config: Mapping[str, Any], num_parameters: int) -> ModelCard:
     sections = [
         f"---\n{METADATA.to_yaml()}\n---\n\n{GENERATED}\n",
         f"# Video classifier of {num_classes} classes\n",
-        f"A {config['backbone']} backbone with a time-aligned graph head "
+        f"A {_name(config['backbone'])} backbone with a time-aligned graph head "
         f"([TAG-Head](https://arxiv.org/abs/2604.11498)), {num_parameters / 1e6:.1f} M parameters, "
         f"in the package `taghead`.\n",
         _usage(),
-        _table("Model", ("part", "setting"), _parts(config["backbone"], config["head"])),
+        _table("Model", ("part", "setting"), _parts(_name(config["backbone"]), config["head"])),
         _preprocessing(config["preprocessing"]),
         _results(config["metrics"]),
         _classes(config["class_names"], num_classes),
     ]
     return ModelCard("\n".join(section for section in sections if section))
+
+
+def _name(backbone: str) -> str:
+    """A backbone's name; one that holds its config is named by its kind."""
+    prefix, brace, values = backbone.partition("{")
+    return f"{prefix}{json.loads(brace + values)['model_type']}" if brace else backbone
 
 
 def _usage() -> str:

@@ -284,12 +284,12 @@ def _backbone(name: str, weights: str | None, features: FeatureCache | None) -> 
     """The backbone by name, which must be the one that computed the features, if there are any."""
     if features is None:
         return build_backbone(name, weights)
-    if name != features.spec.backbone:
+    network = build_backbone(name, weights)
+    if network.to_config() != features.spec.backbone:
         raise ValueError(
             f"backbone must be {features.spec.backbone}, which made the features in "
             f"{features.root} (got {name!r})"
         )
-    network = build_backbone(name, weights)
     if weights is None:
         return features.backbone(network)
     features.check_weights(network.state_dict(), weights)

@@ -5,7 +5,7 @@ from contextlib import closing
 from dataclasses import asdict, dataclass, field, fields
 from itertools import islice
 from os import PathLike
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from torch import nn
 from torchvision.transforms import v2
 from torchvision.transforms.v2.functional import resize
 
+from taghead.errors import check_choices
 from taghead.video.augmentation import STRENGTHS, ClipAugment
 from taghead.video.limits import Limits
 from taghead.video.reader import VideoReader
@@ -20,6 +21,7 @@ from taghead.video.sampling import Sampling, clip_indices, dense_span
 from taghead.video.segment import Segment
 from taghead.video.survey_cache import open_cached
 
+Interpolation = Literal["bilinear", "bicubic"]
 READ_AT_ONCE_BYTES = 2**28  # of decoded frames; resizing them together is faster
 
 
@@ -28,7 +30,7 @@ class Preprocessing:
     """How a video file becomes a clip: sampling, resizing, cropping, normalisation.
 
     Frames are sampled (:func:`~taghead.video.clip_indices`); their shorter side is resized
-    (bilinear, antialiased). For training the clip is flipped at random and a square of random
+    (antialiased). For training the clip is flipped at random and a square of random
     position and size is cut and resized to `crop`; for testing the centre is cut. Each frame of a
     clip is treated the same. Pictures stay uint8 until the normalisation at the end. The defaults
     are those of `TAG-Head <https://arxiv.org/abs/2604.11498>`_ on HAA500.
@@ -58,6 +60,7 @@ class Preprocessing:
         limits: What a video file may ask for: pixels of a frame, and bytes of the frames of a clip
             as they are decoded, and of all views once they are resized. It is no part of what a
             clip is: neither compared nor saved.
+        interpolation: How frames are resized, `bilinear` or `bicubic`.
 
     Raises:
         ValueError: If an argument is out of its range.
@@ -77,12 +80,14 @@ class Preprocessing:
     augment_ops: int = 0
     augment_magnitude: int = 9
     limits: Limits = field(default=Limits(), compare=False)
+    interpolation: Interpolation = "bilinear"
 
     def __post_init__(self) -> None:
         for name in ("num_frames", "resize", "crop", "stride", "test_clips", "test_crops"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name} must be a positive integer (got {value!r})")
+        check_choices(interpolation=(self.interpolation, get_args(Interpolation)))
         for name, most in {"augment_ops": None, "augment_magnitude": STRENGTHS - 1}.items():
             value = getattr(self, name)
             is_count = isinstance(value, int) and not isinstance(value, bool) and value >= 0
@@ -121,8 +126,9 @@ class Preprocessing:
         return dense_span(self.num_frames, self.stride)
 
     def to_dict(self) -> dict[str, Any]:
-        """The arguments but `limits`, ready for JSON."""
-        return {name: value for name, value in asdict(self).items() if name != "limits"}
+        """The arguments but `limits`, ready for JSON; the interpolation if it is not bilinear."""
+        omitted = {"limits"} | ({"interpolation"} if self.interpolation == "bilinear" else set())
+        return {name: value for name, value in asdict(self).items() if name not in omitted}
 
     @classmethod
     def from_dict(cls, arguments: Mapping[str, Any]) -> "Preprocessing":
@@ -244,6 +250,7 @@ class Preprocessing:
         """Frames of a file, resized one by one as they are decoded: memory is that of the clip."""
         resized = _empty(len(numbers), height, width)
         rows = _empty(1, reader.height, width)  # of one frame, narrowed
+        mode = v2.InterpolationMode(self.interpolation)
         with closing(reader.read_bands(numbers)) as frames:
             for target, bands in zip(resized, frames, strict=True):
                 start = 0
@@ -251,9 +258,9 @@ class Preprocessing:
                     picture = _pictures(np.ascontiguousarray(band)[None])
                     stop = start + len(band)
                     # as torch does with a whole picture: its rows, then its columns
-                    rows[:, :, start:stop] = resize(picture, [len(band), width])
+                    rows[:, :, start:stop] = resize(picture, [len(band), width], mode)
                     start = stop
-                target.copy_(resize(rows, [height, width])[0])
+                target.copy_(resize(rows, [height, width], mode)[0])
         return resized
 
     def _resized_size(self, height: int, width: int) -> tuple[int, int]:
@@ -298,7 +305,8 @@ class Preprocessing:
         yield centre(frames.narrow(axis, length - self.crop, self.crop))
 
     def _resize(self) -> nn.Module:
-        return v2.Resize(self.resize, antialias=True)
+        mode = v2.InterpolationMode(self.interpolation)
+        return v2.Resize(self.resize, mode, antialias=True)
 
     def _clip(self) -> nn.Module:
         return _ToClip(self.mean, self.std)
