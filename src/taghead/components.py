@@ -124,18 +124,25 @@ class Component:
         cls: The class.
         options: Its arguments, by name; `args` for those of a class that takes `*args`.
         name: The name that it was given by, where it has one.
+        preset: Options that the name stands for.
 
     Raises:
         ValueError: If the class has no such option.
     """
 
     def __init__(
-        self, cls: type[Any], options: Mapping[str, Any] | None = None, name: str | None = None
+        self,
+        cls: type[Any],
+        options: Mapping[str, Any] | None = None,
+        name: str | None = None,
+        preset: Mapping[str, Any] | None = None,
     ) -> None:
         self.cls = cls
         self.name = name
+        self.preset = dict(preset or {})
+        options = {**self.preset, **(options or {})}
         self.parameters = dict(inspect.signature(cls).parameters)  # a head can be copied
-        self.options = {key: as_option(value) for key, value in (options or {}).items()}
+        self.options = {key: as_option(value) for key, value in options.items()}
         unknown = [key for key in self.options if key not in self.known_options()]
         if unknown and not self.takes_any:
             known = ", ".join(k for k, p in self.parameters.items() if p.kind is not p.VAR_KEYWORD)
@@ -252,7 +259,7 @@ class Component:
             ValueError: If no file can hold the class or an option.
         """
         options = {k: v for k, v in self.options.items() if not self._is_default_module(k, v)}
-        if self.name is not None and not options:
+        if self.name is not None and options == self.preset:
             return self.name
         return {
             "class_path": path_of(self.cls),
@@ -344,7 +351,7 @@ def _built(
 def as_component(
     value: Any,
     what: str,
-    names: Mapping[str, type[Any]],
+    names: Mapping[str, type[Any] | Component],
     base: type[Any] = nn.Module,
 ) -> Component | Copy | Function:
     """The component that a value stands for.
@@ -353,7 +360,7 @@ def as_component(
         value: A name, a class path, a mapping with `class_path` and `init_args`, a class, a
             `functools.partial` of one, a module of which copies are made, or a function.
         what: The argument's name, for errors.
-        names: The classes that have names.
+        names: The classes that have names, alone or with options.
         base: What a class must be a subclass of.
 
     Raises:
@@ -376,7 +383,8 @@ def as_component(
         if isinstance(value, base) and isinstance(value, nn.Module):
             return Copy(value)
     except ValueError as error:
-        raise ValueError(f"{what}: {error}") from error
+        between = " " if str(error).startswith("must ") else ": "
+        raise ValueError(f"{what}{between}{error}") from error
     if callable(value) and not isinstance(value, nn.Module):
         return Function(value, what)
     known = f"one of {', '.join(names)}, " if 0 < len(names) <= LISTED else ""
@@ -384,10 +392,13 @@ def as_component(
 
 
 def _by_path(
-    path: Any, options: dict[str, Any], names: Mapping[str, type[Any]], base: type[Any]
+    path: Any, options: dict[str, Any], names: Mapping[str, type[Any] | Component], base: type[Any]
 ) -> Component:
     if isinstance(path, str) and path in names:
-        return Component(names[path], options, path)
+        known = names[path]
+        if isinstance(known, Component):
+            return Component(known.cls, options, path, known.preset)
+        return Component(known, options, path)
     if isinstance(path, str) and "." not in path and names:
         known = f"one of {', '.join(names)}" if len(names) <= LISTED else "a name of PyG"
         near = did_you_mean(path, names)

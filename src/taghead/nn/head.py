@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch_geometric.nn import TransformerConv
 
 from taghead.attention.edge_attention import EdgeAttention
+from taghead.components import ComponentLike, as_component, to_plain
 from taghead.errors import check_choices, check_counts
 from taghead.graph.convert import grid_of, to_tokens
 from taghead.graph.grid import Grid
@@ -16,19 +17,21 @@ from taghead.graph.relations import as_relations
 from taghead.nn.capture import capture
 from taghead.nn.frame_means import first_layer_on_frame_means, frame_means
 from taghead.nn.graph_model import GraphModel
+from taghead.nn.layer_operators import LayerOperators
 from taghead.nn.message_passing import (
     MessagePassingLayer,
     Mode,
-    RelationAggregation,
     TypedOperator,
+    relation_aggregation,
     run_layers,
 )
+from taghead.nn.norms import LAYER_NORM, NORMS
 from taghead.nn.paper import paper_options
-from taghead.nn.positions import PositionalEncoding
-from taghead.nn.readout import READOUTS, ReadoutName
+from taghead.nn.positions import POSITIONS
+from taghead.nn.readout import build_readout, readout_component
 from taghead.nn.runner import GridRunner, check_edge_options
 from taghead.nn.transformer import transformer
-from taghead.operators import EdgeFeatures, Engine, Operator, OperatorFactory, as_operator
+from taghead.operators import EdgeFeatures, Engine, Operator
 
 # the best in experiments/RESULTS.md
 DEFAULT_OPERATOR = Operator(TransformerConv, heads=4)
@@ -48,28 +51,32 @@ class TAGHead(nn.Module):
         grid: The feature map's (T, H, W). Other grids are accepted; the positions are resized.
         channels: Width of the tokens; when not given that of the backbone, but at most 512, the
             paper's width: the cost of the head grows with its square.
-        positions: `full`, one vector a node, or `factorised`, one a frame, row and column.
+        positions: `full`, one vector a node, or `factorised`, one a frame, row and column; or a
+            module of your own (:mod:`~taghead.nn.positions`).
         positions_std: Standard deviation of the initial positions; the paper's is 1.
         encoder_layers: Transformer layers, 2 in the paper; 0 leaves the stage out.
         encoder_heads: Attention heads of each Transformer layer.
         encoder_channels: Width of the feed-forward network of each Transformer layer.
         encoder_norm: LayerNorm before (`pre`) or after (`post`) each block.
         encoder_dropout: Dropout of the Transformer layers.
-        conv: The message-passing operator: a PyG class, a partial of one with options, or a
-            function of (in_channels, out_channels). TransformerConv, whose four heads share the
-            width, when not given.
+        conv: The message-passing operator: any of PyG's by name, or a module with
+            `forward(x, edge_index, ...)`; a mapping of one for each relation, in which `default`
+            stands for the others; or a list of one for each layer. TransformerConv, whose four
+            heads share the width, when not given.
         mode: How relations meet operators: `per_relation`, an operator for each, their outputs
             aggregated by `relation_aggr`; `union`, one on all edges, as in the paper; `edge_type`,
             one on all edges that gets each edge's type; `none`, no graph: a baseline.
         relations: The relations by name: `intra_frame`; `time_aligned`; with any integers
             `time_2f`, `past_3f`, `future_3f`, `window_1p` and `motion_1p`, whose edges are computed
             from the tokens at the graph's input; the baselines `no_edges`, `shuffled_0_intra`,
-            `shuffled_0_time`, `random_0_intra`, `random_0_time`, with any seeds; or a `Relation` of
-            any edges. When not given, a token's frame, and its position in the three frames before
-            and in the three after.
-        relation_aggr: How the relations' outputs are aggregated in mode `per_relation`.
+            `shuffled_0_time`, `random_0_intra`, `random_0_time`, with any seeds; the class path of
+            a rule of your own; or a `Relation` of any edges. When not given, a token's frame, and
+            its position in the three frames before and in the three after.
+        relation_aggr: How the relations' outputs are aggregated in mode `per_relation`: `sum`,
+            `mean`, `max`, `cat`, or an aggregation of PyG.
         graph_layers: Message-passing layers.
-        graph_norm: LayerNorm before the operator (`pre`), after the sum (`post`), or none.
+        graph_norm: A norm before the operator (`pre`), after the sum (`post`), or none.
+        graph_norm_layer: Which norm: torch's LayerNorm, or one of PyG's, such as `GraphNorm`.
         graph_activation: Nonlinearity after the operator, as PyG names it, or none.
         graph_dropout: Dropout after the nonlinearity.
         graph_residual: Whether each layer's input is added to its output.
@@ -79,11 +86,17 @@ class TAGHead(nn.Module):
         edge_dropout: Probability that an edge is dropped, drawn anew at every training step, layer
             and relation. Training then runs through PyG; evaluation uses all edges and the chosen
             `engine`.
-        readout: `mean`, as in the paper; `attention`, a learned weighted mean; or
-            `frame_mean_max`, the maximum over the frames of the mean over each.
+        readout: `mean`, as in the paper; `attention`, a learned weighted mean;
+            `frame_mean_max`, the maximum over the frames of the mean over each; one of PyG's
+            aggregations; or a :class:`~taghead.nn.readout.Readout` of your own.
         engine: How operators run: `dense`, as tensor algebra on the grid; `pyg`, on edge lists; or
             `auto`, dense where the operator and its options have a dense kernel. The results are
             the same.
+
+    Operators, relations, readout, positions, norm and aggregation of relations are given as a name,
+    as a class path with options (`{"class_path": ..., "init_args": {...}}`), or as an object: a
+    class, a `functools.partial` of one, a module that is copied, or a function. Each layer and
+    relation has a module of its own.
 
     Shapes:
         - **feature_map** `[B, in_channels, T, H, W]`
@@ -101,41 +114,39 @@ class TAGHead(nn.Module):
         grid: Grid | tuple[int, int, int],
         *,
         channels: int | None = None,
-        positions: Literal["full", "factorised"] = "full",
+        positions: ComponentLike = "full",
         positions_std: float = 0.02,
         encoder_layers: int = 0,
         encoder_heads: int = 8,
         encoder_channels: int = 1024,
         encoder_norm: Literal["pre", "post"] = "pre",
         encoder_dropout: float = 0.1,
-        conv: OperatorFactory | None = None,
+        conv: ComponentLike | None = None,
         mode: Mode = "per_relation",
-        relations: Sequence[str | tuple[str, str, str]] = DEFAULT_RELATIONS,
-        relation_aggr: RelationAggregation = "sum",
+        relations: Sequence[ComponentLike] = DEFAULT_RELATIONS,
+        relation_aggr: ComponentLike = "sum",
         graph_layers: int = 1,
         graph_norm: Literal["pre", "post"] | None = "pre",
+        graph_norm_layer: ComponentLike = LAYER_NORM,
         graph_activation: str | None = "gelu",
         graph_dropout: float = 0.1,
         graph_residual: bool = True,
         edge_features: EdgeFeatures = "none",
         edge_dropout: float = 0.0,
-        readout: ReadoutName = "mean",
+        readout: ComponentLike = "mean",
         engine: Engine = "auto",
     ) -> None:
         options = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
         super().__init__()
         self.grid = grid if isinstance(grid, Grid) else Grid(*grid)
-        self.operator = DEFAULT_OPERATOR if conv is None else as_operator(conv)
         self._options = options
         channels = min(in_channels, MAX_DEFAULT_CHANNELS) if channels is None else channels
         check_counts(in_channels=in_channels, num_classes=num_classes, channels=channels)
         check_counts(graph_layers=graph_layers)
         check_choices(
             mode=(mode, get_args(Mode)),
-            relation_aggr=(relation_aggr, get_args(RelationAggregation)),
             encoder_norm=(encoder_norm, ("pre", "post")),
             graph_norm=(graph_norm, ("pre", "post", None)),
-            readout=(readout, tuple(READOUTS)),
         )
         check_edge_options(engine, edge_features, edge_dropout)
         self.in_channels = in_channels
@@ -148,11 +159,21 @@ class TAGHead(nn.Module):
             raise ValueError(
                 f"relations must not be empty in mode {mode} (got []); mode none has no graph"
             )
+        conv = DEFAULT_OPERATOR if conv is None else conv
+        self.operators = LayerOperators(conv, self.relations, graph_layers, mode)
+        self.components = {
+            "positions": as_component(positions, "positions", POSITIONS),
+            "relation_aggr": relation_aggregation(relation_aggr),
+            "graph_norm_layer": as_component(graph_norm_layer, "graph_norm_layer", NORMS),
+            "readout": readout_component(readout),
+        }
 
         self.projection = (
             nn.Identity() if channels == in_channels else nn.Linear(in_channels, channels)
         )
-        self.positions = PositionalEncoding(channels, self.grid, positions, positions_std)
+        self.positions = self.components["positions"].build(
+            {"channels": channels, "grid": self.grid, "std": positions_std}
+        )
         self.encoder = transformer(
             channels, encoder_layers, encoder_heads, encoder_channels, encoder_norm, encoder_dropout
         )
@@ -160,17 +181,31 @@ class TAGHead(nn.Module):
             MessagePassingLayer(
                 channels,
                 TypedOperator(
-                    channels, self.operator, self.relations, mode, relation_aggr, edge_features
+                    channels,
+                    self.operators.of(layer),
+                    self.relations,
+                    mode,
+                    self.components["relation_aggr"],
+                    edge_features,
+                    self.grid,
+                    layer + 1,
                 ),
                 graph_norm,
                 graph_activation,
                 graph_dropout,
                 graph_residual,
+                self.components["graph_norm_layer"],
             )
-            for _ in range(0 if mode == "none" else graph_layers)
+            for layer in range(0 if mode == "none" else graph_layers)
         )
-        self.readout = READOUTS[readout](channels)
-        self.classifier = nn.Sequential(nn.LayerNorm(channels), nn.Linear(channels, num_classes))
+        self.readout = build_readout(self.components["readout"], channels)
+        width = self.readout.out_channels
+        self.classifier = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, num_classes))
+
+    @property
+    def operator(self) -> Any:
+        """The operator of all layers and relations; if they differ, all of them."""
+        return self.operators.single or self.operators
 
     @classmethod
     def paper(cls, dataset: Literal["haa500", "gym99", "gym288"]) -> TAGHead:
@@ -288,12 +323,16 @@ class TAGHead(nn.Module):
         """The arguments that rebuild this head, as JSON-serialisable values.
 
         Raises:
-            ValueError: If the operator or a relation was given as a function, or the head is a
-                subclass: no file can hold them.
+            ValueError: If an operator, a relation or another part was given as a function or an
+                object, or the head is a subclass: no file can hold them.
         """
         if type(self) is not TAGHead:
             raise ValueError(f"head: a {type(self).__name__} cannot be written to a file")
-        grid = [self.grid.frames, self.grid.height, self.grid.width]
-        relations = [relation.to_config() for relation in self.relations]
-        conv = self.operator.to_config()
-        return {**self._options, "grid": grid, "relations": relations, "conv": conv}
+        found: dict[str, Any] = {
+            "grid": [self.grid.frames, self.grid.height, self.grid.width],
+            "relations": [relation.to_config() for relation in self.relations],
+            "conv": self.operators.to_config(),
+        }
+        return {**self._options, **found} | {
+            name: to_plain(component, name) for name, component in self.components.items()
+        }

@@ -211,6 +211,23 @@ class ClassificationTask(EvaluationModule):
     def configure_callbacks(self) -> list[Callback]:
         return [ExactResume()]
 
+    def on_fit_start(self) -> None:
+        """Refuses a model that no checkpoint could hold, before it is trained.
+
+        Raises:
+            DataError: If the training writes checkpoints and the model has a part that no file can
+                hold, such as a function.
+        """
+        if not self.trainer.checkpoint_callbacks:
+            return
+        try:
+            self.model.config()
+        except ValueError as error:
+            raise DataError(
+                f"the model's checkpoints could not be loaded: {error}; or train without "
+                f"checkpoints"
+            ) from error
+
     def on_train_start(self) -> None:
         """Counts the clips of each class that training uses, for the loss and the checkpoint."""
         labels = getattr(getattr(self.trainer.train_dataloader, "dataset", None), "labels", None)
