@@ -36,7 +36,7 @@ class Spec:
     """
 
     def __init__(self, value: Any) -> None:
-        self.value = value.value if isinstance(value, Spec) else _plain(value)
+        self.value: Any = value.value if isinstance(value, Spec) else _plain(value)
 
     def __repr__(self) -> str:
         return repr(self.value)

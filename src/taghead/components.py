@@ -32,7 +32,6 @@ MODELS = (  # of torch_geometric.nn, beside its operators, aggregations and norm
 )
 WIDTHS = ("in_channels", "out_channels", "channels", "hidden_channels")
 NAMES = re.compile(r"\s*[A-Za-z_]\w*\s*(,\s*[A-Za-z_]\w*\s*)*")  # `x, edge_index`
-LISTED = 12  # names that an error lists
 PLAIN = (str, int, float, bool, type(None))
 
 
@@ -348,12 +347,15 @@ def _built(
     return value
 
 
+AnyComponent = Component | Copy | Function
+
+
 def as_component(
     value: Any,
     what: str,
     names: Mapping[str, type[Any] | Component],
     base: type[Any] = nn.Module,
-) -> Component | Copy | Function:
+) -> AnyComponent:
     """The component that a value stands for.
 
     Args:
@@ -368,7 +370,7 @@ def as_component(
     """
     value = value.value if isinstance(value, Spec) else value
     try:
-        if isinstance(value, Component | Copy | Function):
+        if isinstance(value, AnyComponent):
             return value
         if isinstance(value, str):
             return _by_path(value, {}, names, base)
@@ -387,22 +389,28 @@ def as_component(
         raise ValueError(f"{what}{between}{error}") from error
     if callable(value) and not isinstance(value, nn.Module):
         return Function(value, what)
-    known = f"one of {', '.join(names)}, " if 0 < len(names) <= LISTED else ""
+    known = _known(names)
     raise ValueError(f"{what} must be {known}a class path, a class or an object (got {value!r})")
+
+
+def _known(names: Mapping[str, type[Any] | Component]) -> str:
+    """The names that a component may be given by; PyG's classes are not listed."""
+    own = [name for name in names if not name[0].isupper()]
+    listed = f"one of {', '.join(own)}, " if own else ""
+    return listed + "the name of a class of PyG, " * (len(own) < len(names))
 
 
 def _by_path(
     path: Any, options: dict[str, Any], names: Mapping[str, type[Any] | Component], base: type[Any]
 ) -> Component:
     if isinstance(path, str) and path in names:
-        known = names[path]
-        if isinstance(known, Component):
-            return Component(known.cls, options, path, known.preset)
-        return Component(known, options, path)
+        found = names[path]
+        if isinstance(found, Component):
+            return Component(found.cls, options, path, found.preset)
+        return Component(found, options, path)
     if isinstance(path, str) and "." not in path and names:
-        known = f"one of {', '.join(names)}" if len(names) <= LISTED else "a name of PyG"
         near = did_you_mean(path, names)
-        raise ValueError(f"must be {known}, or a class path, package.Class (got {path!r}){near}")
+        raise ValueError(f"must be {_known(names)}a class path (got {path!r}){near}")
     return Component(find_class(path, base), options)
 
 
@@ -440,8 +448,8 @@ def as_option(value: Any) -> Any:
         return type(value)(map(as_option, value))
     if isinstance(value, str) and _looks_like_path(value):
         return Component(find_class(value))
-    if isinstance(value, functools.partial) and _is_module_class(value.func):
-        return Component(value.func, _arguments(value))
+    if isinstance(value, functools.partial) and _is_module_class(cls := value.func):
+        return Component(cls, _arguments(value))  # type: ignore[arg-type]
     if _is_module_class(value):
         return Component(value)
     return Copy(value) if isinstance(value, nn.Module) else value
@@ -462,7 +470,7 @@ def to_plain(value: Any, name: str = "") -> Any:
     Raises:
         ValueError: If they cannot.
     """
-    if isinstance(value, Component | Copy | Function):
+    if isinstance(value, AnyComponent):
         try:
             return value.to_config()
         except ValueError as error:

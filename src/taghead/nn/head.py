@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch_geometric.nn import TransformerConv
 
 from taghead.attention.edge_attention import EdgeAttention
-from taghead.components import ComponentLike, as_component, to_plain
+from taghead.components import AnyComponent, ComponentLike, as_component, to_plain
 from taghead.errors import check_choices, check_counts
 from taghead.graph.convert import grid_of, to_tokens
 from taghead.graph.grid import Grid
@@ -161,12 +161,13 @@ class TAGHead(nn.Module):
             )
         conv = DEFAULT_OPERATOR if conv is None else conv
         self.operators = LayerOperators(conv, self.relations, graph_layers, mode)
-        self.components = {
+        aggregation = relation_aggregation(relation_aggr)
+        self.components: dict[str, AnyComponent] = {
             "positions": as_component(positions, "positions", POSITIONS),
-            "relation_aggr": relation_aggregation(relation_aggr),
             "graph_norm_layer": as_component(graph_norm_layer, "graph_norm_layer", NORMS),
             "readout": readout_component(readout),
         }
+        self._options["relation_aggr"] = aggregation
 
         self.projection = (
             nn.Identity() if channels == in_channels else nn.Linear(in_channels, channels)
@@ -185,7 +186,7 @@ class TAGHead(nn.Module):
                     self.operators.of(layer),
                     self.relations,
                     mode,
-                    self.components["relation_aggr"],
+                    aggregation,
                     edge_features,
                     self.grid,
                     layer + 1,
@@ -333,6 +334,8 @@ class TAGHead(nn.Module):
             "relations": [relation.to_config() for relation in self.relations],
             "conv": self.operators.to_config(),
         }
-        return {**self._options, **found} | {
-            name: to_plain(component, name) for name, component in self.components.items()
+        options = {**self._options, **found, **self.components}
+        return {
+            name: to_plain(value, name) if isinstance(value, AnyComponent) else value
+            for name, value in options.items()
         }

@@ -12,7 +12,7 @@ from torch_geometric.nn.conv.hetero_conv import group
 from torch_geometric.nn.module_dict import ModuleDict
 from torch_geometric.nn.resolver import activation_resolver
 
-from taghead.components import Component, ComponentLike, Copy, Function, as_component
+from taghead.components import AnyComponent, ComponentLike, as_component
 from taghead.graph.edge_features import edge_width
 from taghead.graph.grid import Grid
 from taghead.graph.relations import INTRA_FRAME, Relation
@@ -144,7 +144,7 @@ def _of(
     return operator[relation] if isinstance(operator, Mapping) else operator  # type: ignore[index]
 
 
-def relation_aggregation(aggr: ComponentLike) -> str | Component | Copy | Function:
+def relation_aggregation(aggr: ComponentLike) -> str | AnyComponent:
     """How relations are aggregated: one of PyG's words, or a component.
 
     One of PyG's aggregations runs over the relations of each token; any other module takes the

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from functools import cache
 from typing import Any
 
 from torch import Tensor, nn
@@ -39,14 +38,9 @@ def apply_norm(norm: nn.Module, x: Tensor, runner: Runner) -> Tensor:
     if type(norm) in (nn.LayerNorm, nn.Identity):
         return norm(x)
     rows = x.flatten(0, -2)
-    names = _arguments(type(norm))
+    names = inspect.signature(type(norm).forward).parameters
     if "batch" not in names:
         return norm(rows).view_as(x)
     batch, size = runner.batch_of(x)
     given = {"batch": batch} | ({"batch_size": size} if "batch_size" in names else {})
     return norm(rows, **given).view_as(x)
-
-
-@cache
-def _arguments(cls: type[nn.Module]) -> tuple[str, ...]:
-    return tuple(inspect.signature(cls.forward).parameters)

@@ -7,7 +7,7 @@ class and add it to `READOUTS` and to `ReadoutName`, both at the end.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ from torch_geometric.nn import (
     aggr,
 )
 
-from taghead.components import Component, ComponentLike, Copy, Function, as_component, names_of
+from taghead.components import AnyComponent, ComponentLike, as_component, names_of
 from taghead.operators.kernel import class_of
 
 
@@ -221,14 +221,14 @@ READOUTS: dict[ReadoutName, type[Readout]] = {
 """The readouts by name."""
 
 
-def readout_component(readout: ComponentLike) -> Component | Copy | Function:
+def readout_component(readout: ComponentLike) -> AnyComponent:
     """The readout that a value stands for: a `Readout`, or an aggregation of PyG.
 
     Raises:
         ValueError: If it is neither.
     """
-    aggregations = names_of(getattr(aggr, name) for name in aggr.__all__)
-    found = as_component(readout, "readout", {**aggregations, **READOUTS})
+    names: dict[str, Any] = names_of(getattr(aggr, name) for name in aggr.__all__)
+    found = as_component(readout, "readout", {**names, **READOUTS})
     if found.cls is not None and not issubclass(found.cls, Readout | Aggregation):
         raise ValueError(
             f"readout must be a Readout or one of PyG's aggregations (got {found.cls!r})"
@@ -236,7 +236,7 @@ def readout_component(readout: ComponentLike) -> Component | Copy | Function:
     return found
 
 
-def build_readout(component: Component | Copy | Function, channels: int) -> Readout:
+def build_readout(component: AnyComponent, channels: int) -> Readout:
     """A readout of tokens of a width.
 
     Raises:

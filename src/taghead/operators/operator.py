@@ -325,7 +325,8 @@ def as_operator(conv: Any) -> Operator | GivenOperator:
         return Operator(conv)
     found = as_component(conv, "conv", named_operators())
     if isinstance(found, Component):
-        return Operator(found.cls, **found.options)
+        cls: Any = found.cls
+        return Operator(cls, **found.options)
     if isinstance(found, Copy) and not is_operator_class(found.cls):
         raise ValueError(f"conv: forward of {found.cls.__name__} takes no edge_index")
     return GivenOperator(found)
