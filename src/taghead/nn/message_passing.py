@@ -12,7 +12,7 @@ from torch_geometric.nn.conv.hetero_conv import group
 from torch_geometric.nn.module_dict import ModuleDict
 from torch_geometric.nn.resolver import activation_resolver
 
-from taghead.components import AnyComponent, ComponentLike, as_component
+from taghead.components import AnyComponent, Component, ComponentLike, as_component
 from taghead.graph.edge_features import edge_width
 from taghead.graph.grid import Grid
 from taghead.graph.relations import INTRA_FRAME, Relation
@@ -94,7 +94,10 @@ class TypedOperator(nn.Module):
                 name = type(self.conv).__name__
                 raise ValueError(f"mode edge_type: {name} takes no edge_type; use union instead")
         if not isinstance(aggr, str):
-            self.aggregation = aggr.build({"in_channels": channels, "channels": channels})
+            widths = {"in_channels": channels, "channels": channels}
+            if isinstance(aggr, Component):
+                widths = aggr.open_widths(widths)
+            self.aggregation = aggr.build(widths)
         for conv in self.modules():
             if mode != "edge_type" and getattr(conv, "num_relations", 1) > 1:
                 name = type(conv).__name__

@@ -19,7 +19,7 @@ from torch_geometric.nn import (
     aggr,
 )
 
-from taghead.components import AnyComponent, ComponentLike, as_component, names_of
+from taghead.components import AnyComponent, Component, ComponentLike, as_component, names_of
 from taghead.operators.kernel import class_of
 
 
@@ -244,7 +244,9 @@ def build_readout(component: AnyComponent, channels: int) -> Readout:
     """
     widths = {"channels": channels, "in_channels": channels}
     try:
-        made = component.build({"channels": channels} if component.cls is None else widths)
+        if isinstance(component, Component):
+            widths = component.open_widths(widths)
+        made = component.build(widths if component.cls else {"channels": channels})
     except ValueError as error:
         raise ValueError(f"readout: {error}") from error
     if isinstance(made, Aggregation):

@@ -33,6 +33,7 @@ EDGE_OPTIONS: dict[type[MessagePassing], str | None] = {
 }
 # Modules whose forward hands its arguments on, to modules inside.
 DELEGATING: tuple[type[nn.Module], ...] = (pyg.Sequential, pyg.DeepGCNLayer, pyg.HeteroConv)
+PASSED_ON = ("edge_attr", "edge_type", "edge_weight", "pos", "x_0")  # by GPSConv, to its operator
 NUM_POSITIONS = 3  # HEATConv's edge features where the head has none: frames, rows, columns
 
 
@@ -332,6 +333,23 @@ def as_operator(conv: Any) -> Operator | GivenOperator:
     return GivenOperator(found)
 
 
+def arguments_of(conv: nn.Module) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """As :func:`forward_arguments`, of a module: PyG's containers take what their parts take."""
+    if isinstance(conv, pyg.Sequential):
+        names = tuple(conv.signature.param_dict)
+        return names, names
+    if isinstance(conv, pyg.DeepGCNLayer):
+        return arguments_of(conv.conv) if conv.conv is not None else (("x",), ())
+    if isinstance(conv, pyg.HeteroConv):
+        return ("x_dict", "edge_index_dict"), ("edge_index_dict",)
+    names, required = forward_arguments(type(conv))
+    if isinstance(conv, pyg.GPSConv) and conv.conv is not None:
+        inner, needed = arguments_of(conv.conv)
+        extra = tuple(name for name in inner if name in PASSED_ON and name not in names)
+        return names + extra, required + tuple(name for name in needed if name in extra)
+    return names, required
+
+
 @cache
 def forward_arguments(cls: type[Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The names of an operator's forward arguments: all, and those without a default."""
@@ -340,19 +358,20 @@ def forward_arguments(cls: type[Any]) -> tuple[tuple[str, ...], tuple[str, ...]]
     return tuple(p.name for p in named), tuple(p.name for p in named if p.default is p.empty)
 
 
-def takes_edge_types(conv: MessagePassing) -> bool:
+def takes_edge_types(conv: nn.Module) -> bool:
     """Whether an operator gets each edge's relation."""
-    return isinstance(conv, pyg.HGTConv) or "edge_type" in forward_arguments(conv.__class__)[0]
+    names, _ = arguments_of(conv)
+    return "edge_type" in names or "edge_index_dict" in names
 
 
-def check_takes_edges(conv: MessagePassing) -> None:
+def check_takes_edges(conv: nn.Module) -> None:
     """Checks that an operator takes edge features.
 
     Raises:
         ValueError: If it takes none, with the names of those that do; or it was built without.
     """
     name = type(conv).__name__
-    if "edge_attr" not in forward_arguments(conv.__class__)[0]:
+    if "edge_attr" not in arguments_of(conv)[0]:
         taking = [cls for cls, kernel in KERNELS.items() if kernel.edge_attr]
         known = ", ".join(sorted(cls.__name__ for cls in (*taking, *EDGE_OPTIONS)))
         raise ValueError(f"edge_features: {name} takes no edge_attr; operators that do are {known}")
