@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Callable, Sequence
+from functools import wraps
 from typing import Any, Literal, get_args, overload
 
 from torch import Tensor, nn
 from torch_geometric.nn import TransformerConv
 
 from taghead.attention.edge_attention import EdgeAttention
-from taghead.components import AnyComponent, ComponentLike, as_component, to_plain
+from taghead.components import AnyComponent, ComponentLike, as_component, path_of, to_plain
 from taghead.errors import check_choices, check_counts
 from taghead.graph.convert import grid_of, to_tokens
 from taghead.graph.grid import Grid
@@ -17,11 +19,13 @@ from taghead.graph.relations import as_relations
 from taghead.nn.capture import capture
 from taghead.nn.frame_means import first_layer_on_frame_means, frame_means
 from taghead.nn.graph_model import GraphModel
+from taghead.nn.jumping import Jump, Jumping
 from taghead.nn.layer_operators import LayerOperators
 from taghead.nn.message_passing import (
     MessagePassingLayer,
     Mode,
     TypedOperator,
+    auxiliary_loss,
     relation_aggregation,
     run_layers,
 )
@@ -37,6 +41,27 @@ from taghead.operators import EdgeFeatures, Engine, Operator
 DEFAULT_OPERATOR = Operator(TransformerConv, heads=4)
 DEFAULT_RELATIONS = ("intra_frame", "past_3f", "future_3f")
 MAX_DEFAULT_CHANNELS = 512
+
+
+PARTS = ("positions", "readout", "graph_norm_layer", "relation_aggr")
+GIVEN = "_given"  # the attribute for the arguments of a subclass
+
+
+def _noting(init: Callable[..., None]) -> Callable[..., None]:
+    """An `__init__` that notes its arguments, where no subclass has done so."""
+
+    @wraps(init)
+    def noting(self: nn.Module, *args: Any, **kwargs: Any) -> None:
+        if GIVEN not in vars(self):
+            bound = inspect.signature(init).bind(self, *args, **kwargs)
+            given = dict(list(bound.arguments.items())[1:])
+            for name, parameter in inspect.signature(init).parameters.items():
+                if parameter.kind is parameter.VAR_KEYWORD:
+                    given |= given.pop(name, {})
+            vars(self)[GIVEN] = given
+        init(self, *args, **kwargs)
+
+    return noting
 
 
 class TAGHead(nn.Module):
@@ -80,6 +105,11 @@ class TAGHead(nn.Module):
         graph_activation: Nonlinearity after the operator, as PyG names it, or none.
         graph_dropout: Dropout after the nonlinearity.
         graph_residual: Whether each layer's input is added to its output.
+        graph_feed_forward: Width of a feed-forward network after each layer's operators, as in a
+            Transformer; 0 for none.
+        jumping_knowledge: What the readout gets of all layers' outputs: their concatenation
+            (`cat`), brought to the tokens' width by a linear layer, their maximum (`max`), or a
+            learned mean (`lstm`); the last layer's when not given.
         edge_features: The `edge_attr` of operators that take one: `none`; or `offset`, the signed
             offset from target to source in frames, rows and columns, and the distance in the frame.
             The head sets their `edge_dim`. They run through PyG.
@@ -131,6 +161,8 @@ class TAGHead(nn.Module):
         graph_activation: str | None = "gelu",
         graph_dropout: float = 0.1,
         graph_residual: bool = True,
+        graph_feed_forward: int = 0,
+        jumping_knowledge: Jumping | None = None,
         edge_features: EdgeFeatures = "none",
         edge_dropout: float = 0.0,
         readout: ComponentLike = "mean",
@@ -147,6 +179,7 @@ class TAGHead(nn.Module):
             mode=(mode, get_args(Mode)),
             encoder_norm=(encoder_norm, ("pre", "post")),
             graph_norm=(graph_norm, ("pre", "post", None)),
+            jumping_knowledge=(jumping_knowledge, (*get_args(Jumping), None)),
         )
         check_edge_options(engine, edge_features, edge_dropout)
         self.in_channels = in_channels
@@ -196,9 +229,13 @@ class TAGHead(nn.Module):
                 graph_dropout,
                 graph_residual,
                 self.components["graph_norm_layer"],
+                graph_feed_forward,
             )
             for layer in range(0 if mode == "none" else graph_layers)
         )
+        self.jump: Jump | None = None
+        if jumping_knowledge is not None and len(self.layers):
+            self.jump = Jump(channels, graph_layers, jumping_knowledge)
         self.readout = build_readout(self.components["readout"], channels)
         width = self.readout.out_channels
         self.classifier = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, num_classes))
@@ -294,9 +331,9 @@ class TAGHead(nn.Module):
         """
         runner, layers = self._runner(grid), list(self.layers)
         first = len(layers)
-        if not all_tokens:
+        if not all_tokens and self.jump is None:
             first = first_layer_on_frame_means(self.layers, self.readout, runner)
-        out = run_layers(layers[:first], x, runner)
+        out = run_layers(layers[:first], x, runner, jump=self.jump)
         if first == len(layers):
             return out
         return run_layers(layers[first:], frame_means(out, grid), runner, frame_means(x, grid))
@@ -313,29 +350,50 @@ class TAGHead(nn.Module):
             self.classifier,
             self.relations,
             self._runner(grid_of(feature_map)),
+            self.jump,
         )
 
     def graph_model(self) -> GraphModel:
         """All parts after the Transformer as a PyG model that shares this head's parameters."""
         parts = self.layers, self.readout, self.classifier, self.grid
-        return GraphModel(*parts, self.edge_features, self.edge_dropout)
+        return GraphModel(*parts, self.edge_features, self.edge_dropout, self.jump)
+
+    def auxiliary_loss(self) -> Tensor | None:
+        """The sum of its operators' own losses after a forward pass in training, if any has one."""
+        return auxiliary_loss(self.layers)
 
     def config(self) -> dict[str, Any]:
         """The arguments that rebuild this head, as JSON-serialisable values.
 
         Raises:
             ValueError: If an operator, a relation or another part was given as a function or an
-                object, or the head is a subclass: no file can hold them.
+                object, or the head's class was made in a function: no file can hold them.
         """
-        if type(self) is not TAGHead:
-            raise ValueError(f"head: a {type(self).__name__} cannot be written to a file")
         found: dict[str, Any] = {
             "grid": [self.grid.frames, self.grid.height, self.grid.width],
             "relations": [relation.to_config() for relation in self.relations],
             "conv": self.operators.to_config(),
         }
         options = {**self._options, **found, **self.components}
-        return {
+        config = {
             name: to_plain(value, name) if isinstance(value, AnyComponent) else value
             for name, value in options.items()
         }
+        if type(self) is TAGHead:
+            return config
+        return {"class_path": path_of(type(self)), "init_args": self._own_config(config)}
+
+    def _own_config(self, config: dict[str, Any]) -> dict[str, Any]:
+        """The arguments of a subclass, whose parts are written as those of this class."""
+        given: dict[str, Any] = getattr(self, GIVEN, config)
+        parts = {"grid", "conv", "relations", *PARTS}
+        return {
+            name: config[name] if name in parts and value is not None else to_plain(value, name)
+            for name, value in given.items()
+        }
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Has heads of one's own note their arguments, for :meth:`config`."""
+        super().__init_subclass__(**options)
+        if "__init__" in vars(cls):
+            cls.__init__ = _noting(cls.__init__)  # type: ignore[method-assign]

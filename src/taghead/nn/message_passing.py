@@ -13,6 +13,7 @@ from torch_geometric.nn.module_dict import ModuleDict
 from torch_geometric.nn.resolver import activation_resolver
 
 from taghead.components import AnyComponent, Component, ComponentLike, as_component
+from taghead.errors import check_counts
 from taghead.graph.edge_features import edge_width
 from taghead.graph.grid import Grid
 from taghead.graph.relations import INTRA_FRAME, Relation
@@ -235,6 +236,8 @@ class MessagePassingLayer(nn.Module):
         dropout: Dropout probability of the operators' output.
         residual: Whether the layer's input is added to its output.
         norm_layer: Which norm: `layer_norm`, one of PyG's by name, or a component.
+        feed_forward: Width of a feed-forward network after them, with a norm and a residual
+            connection of its own, as in a Transformer layer; 0 for none.
 
     Shapes:
         - **x**, **x_0** `[..., channels]`
@@ -250,6 +253,7 @@ class MessagePassingLayer(nn.Module):
         dropout: float = 0.0,
         residual: bool = True,
         norm_layer: ComponentLike = LAYER_NORM,
+        feed_forward: int = 0,
     ) -> None:
         super().__init__()
         found = as_component(norm_layer, "graph_norm_layer", NORMS)
@@ -260,12 +264,17 @@ class MessagePassingLayer(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.post_norm = found.build(widths) if norm == "post" else nn.Identity()
         self.residual = residual
+        self.feed_forward: FeedForward | None = None
+        if feed_forward:
+            norms = [found.build(widths) if norm == at else nn.Identity() for at in ("pre", "post")]
+            self.feed_forward = FeedForward(channels, feed_forward, *norms, activation, dropout)
 
     def commutes_with_means(self, grid: Grid) -> bool:
         """Whether frame means of the output depend on frame means of the input alone."""
         between = (self.pre_norm, self.activation, self.post_norm)
         is_plain = (
-            all(class_of(module) is nn.Identity for module in between)
+            self.feed_forward is None
+            and all(class_of(module) is nn.Identity for module in between)
             and not (self.training and self.dropout.p)
             and not any(has_hooks(module) for module in (self, self.convs, self.dropout, *between))
         )
@@ -274,11 +283,57 @@ class MessagePassingLayer(nn.Module):
     def forward(self, x: Tensor, x_0: Tensor, runner: Runner) -> Tensor:
         out = self.convs(apply_norm(self.pre_norm, x, runner), x_0, runner)
         out = self.dropout(self.activation(out))
-        return apply_norm(self.post_norm, x + out if self.residual else out, runner)
+        out = apply_norm(self.post_norm, x + out if self.residual else out, runner)
+        return out if self.feed_forward is None else self.feed_forward(out, runner)
+
+
+class FeedForward(nn.Module):
+    r"""A feed-forward network with a residual connection: of each token by itself.
+
+    .. math:: \mathbf{x} + \mathrm{lin}_2(\sigma(\mathrm{lin}_1(\mathrm{norm}(\mathbf{x}))))
+
+    Args:
+        channels: Width of every token.
+        width: Width between the two linear layers.
+        pre_norm: The norm of the input.
+        post_norm: The norm of the sum.
+        activation: The nonlinearity's name, as PyG resolves it.
+        dropout: Dropout probability, after the nonlinearity and of the output.
+
+    Shapes:
+        - **x**, **output** `[..., channels]`
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        width: int,
+        pre_norm: nn.Module,
+        post_norm: nn.Module,
+        activation: str | None = "gelu",
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        check_counts(graph_feed_forward=width)
+        self.pre_norm = pre_norm
+        self.lin1 = nn.Linear(channels, width)
+        self.activation = activation_resolver(activation or "gelu")
+        self.dropout = nn.Dropout(dropout)
+        self.lin2 = nn.Linear(width, channels)
+        self.post_norm = post_norm
+
+    def forward(self, x: Tensor, runner: Runner) -> Tensor:
+        out = self.lin1(apply_norm(self.pre_norm, x, runner))
+        out = self.dropout(self.lin2(self.dropout(self.activation(out))))
+        return apply_norm(self.post_norm, x + out, runner)
 
 
 def run_layers(
-    layers: Iterable[nn.Module], x: Tensor, runner: Runner, x_0: Tensor | None = None
+    layers: Iterable[nn.Module],
+    x: Tensor,
+    runner: Runner,
+    x_0: Tensor | None = None,
+    jump: nn.Module | None = None,
 ) -> Tensor:
     """Message passing through a sequence of layers.
 
@@ -287,11 +342,31 @@ def run_layers(
         x: The tokens.
         runner: Runs their operators.
         x_0: The input of the first layer of all; `x` if not given.
+        jump: Makes one output of those of all layers; the last one's if there is no such module.
 
     Shapes:
         - **x**, **x_0**, **output** `[..., channels]`
     """
     x_0 = x if x_0 is None else x_0
+    outputs = []
     for layer in layers:
         x = layer(x, x_0, runner)
-    return x
+        outputs.append(x)
+    return x if jump is None or not outputs else jump(outputs)
+
+
+def auxiliary_loss(module: nn.Module) -> Tensor | None:
+    """The sum of the losses that operators have of their own, after a forward pass in training.
+
+    An operator has one if it has the method `get_attention_loss`, as SuperGATConv.
+
+    Returns:
+        A scalar; `None` if there is no such operator.
+    """
+    losses = [each.get_attention_loss() for each in module.modules() if has_auxiliary_loss(each)]
+    return torch.stack(losses).sum() if losses else None
+
+
+def has_auxiliary_loss(module: nn.Module) -> bool:
+    """Whether an operator has a loss of its own."""
+    return callable(getattr(module, "get_attention_loss", None))
