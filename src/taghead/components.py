@@ -420,7 +420,8 @@ def _check_base(cls: type[Any], base: type[Any]) -> None:
 
 
 def _init_args(value: Mapping[str, Any]) -> dict[str, Any]:
-    options = value.get("init_args") or {}
+    options = value.get("init_args")
+    options = {} if options is None else options
     if not isinstance(options, Mapping) or not all(isinstance(name, str) for name in options):
         raise ValueError(f"init_args must be options by name (got {options!r})")
     if other := [name for name in value if name not in ("class_path", "init_args")]:
@@ -543,7 +544,7 @@ def _check_sequential(cls: type[Any], options: Mapping[str, Any], path: str) -> 
         return
     modules = options.get("modules")
     if not isinstance(modules, list | tuple):
-        raise ValueError("Sequential: modules must be a list (got {modules!r})")
+        raise ValueError(f"Sequential: modules must be a list (got {modules!r})")
     texts = [options.get("input_args")]
     for each in modules:
         if isinstance(each, list | tuple) and len(each) == 2:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import ModelCard, ModelCardData
+
+from taghead.nn.head import TAGHead
 
 CARD = "README.md"
 GENERATED = "<!-- Generated with the model. Without this line it is yours, and saving keeps it. -->"
@@ -29,8 +32,7 @@ def model_card(config: Mapping[str, Any], num_parameters: int) -> ModelCard:
         config: The model's config, as `VideoClassifier.config()` gives it.
         num_parameters: Number of its parameters.
     """
-    head = config["head"]
-    head = {**head, **head["init_args"]} if "class_path" in head else head
+    head = _with_defaults(config["head"])
     num_classes = head["num_classes"]
     sections = [
         f"---\n{METADATA.to_yaml()}\n---\n\n{GENERATED}\n",
@@ -60,6 +62,12 @@ def _usage() -> str:
         "```\n\n"
         "On the command line: `taghead predict CLIP.mp4 --model FOLDER`\n"
     )
+
+
+def _with_defaults(head: Mapping[str, Any]) -> dict[str, Any]:
+    """A head's options; those of a head of your own, with the package's for what it lacks."""
+    parameters = inspect.signature(TAGHead).parameters.values()
+    return {p.name: p.default for p in parameters} | dict(head.get("init_args", head))
 
 
 def _parts(backbone: str, head: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -44,6 +44,7 @@ MAX_DEFAULT_CHANNELS = 512
 
 
 PARTS = ("positions", "readout", "graph_norm_layer", "relation_aggr")
+POSITIONAL = ("in_channels", "num_classes", "grid")
 GIVEN = "_given"  # the attribute for the arguments of a subclass
 
 
@@ -58,6 +59,8 @@ def _noting(init: Callable[..., None]) -> Callable[..., None]:
             for name, parameter in inspect.signature(init).parameters.items():
                 if parameter.kind is parameter.VAR_KEYWORD:
                     given |= given.pop(name, {})
+                if parameter.kind is parameter.VAR_POSITIONAL:
+                    given |= zip(POSITIONAL, given.pop(name, ()), strict=False)
             vars(self)[GIVEN] = given
         init(self, *args, **kwargs)
 
@@ -381,7 +384,10 @@ class TAGHead(nn.Module):
         }
         if type(self) is TAGHead:
             return config
-        return {"class_path": path_of(type(self)), "init_args": self._own_config(config)}
+        try:
+            return {"class_path": path_of(type(self)), "init_args": self._own_config(config)}
+        except ValueError as error:
+            raise ValueError(f"head: {error}") from error
 
     def _own_config(self, config: dict[str, Any]) -> dict[str, Any]:
         """The arguments of a subclass, whose parts are written as those of this class."""

@@ -24,12 +24,8 @@ WITHOUT_EFFECT = {
     "positions_std",  # of random weights, which the checkpoint's replace
     *("encoder_dropout", "graph_dropout", "edge_dropout"),  # of training alone
 }
-IN_GRAPH = {
-    "conv",
-    "relations",
-    "edge_features",
-    "jumping_knowledge",
-}  # with all `graph_` options: unused in mode none
+IN_GRAPH = {"conv", "relations", "edge_features", "jumping_knowledge"}
+"""Options that mode none does not use, with all `graph_` options."""
 
 PER_DEVICE = {"foreach", "fused", "capturable", "differentiable"}  # how an optimizer computes
 OPTION_OF = {"initial_lr": "learning_rate", "lr": "learning_rate"}
