@@ -32,6 +32,7 @@ MODELS = (  # of torch_geometric.nn, beside its operators, aggregations and norm
 )
 WIDTHS = ("in_channels", "out_channels", "channels", "hidden_channels")
 NAMES = re.compile(r"\s*[A-Za-z_]\w*\s*(,\s*[A-Za-z_]\w*\s*)*")  # `x, edge_index`
+VARIADIC = {inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL}
 PLAIN = (str, int, float, bool, type(None))
 
 
@@ -113,6 +114,17 @@ def path_of(cls: type[Any]) -> str:
     return f"{cls.__module__}.{cls.__qualname__}"
 
 
+def parameters_of(cls: type[Any]) -> dict[str, inspect.Parameter]:
+    """The arguments of a class; of one that takes `*args, **kwargs`, also those of its base."""
+    found: dict[str, inspect.Parameter] = dict(inspect.signature(cls).parameters)
+    bases = [base for base in cls.__mro__ if "__init__" in vars(base)][1:]
+    while bases and {p.kind for p in found.values()} >= VARIADIC:
+        found = {name: p for name, p in found.items() if p.kind not in VARIADIC}
+        inner = list(inspect.signature(vars(bases.pop(0))["__init__"]).parameters.values())[1:]
+        found |= {parameter.name: parameter for parameter in inner if parameter.name not in found}
+    return found
+
+
 class Component:
     """A class with options, from which an object is built wherever one is needed.
 
@@ -140,7 +152,7 @@ class Component:
         self.name = name
         self.preset = dict(preset or {})
         options = {**self.preset, **(options or {})}
-        self.parameters = dict(inspect.signature(cls).parameters)  # a head can be copied
+        self.parameters = parameters_of(cls)
         self.options = {key: as_option(value) for key, value in options.items()}
         unknown = [key for key in self.options if key not in self.known_options()]
         if unknown and not self.takes_any:
@@ -215,7 +227,8 @@ class Component:
         try:
             return self.cls(*positional, **arguments)
         except Exception as error:
-            raise ValueError(f"{self.cls.__name__} cannot be built: {error}") from error
+            reason = str(error) or repr(error)
+            raise ValueError(f"{self.cls.__name__} cannot be built: {reason}") from error
 
     def build_inner(self, part: Component, given: Mapping[str, Any]) -> Any:
         """An object of a component among the options; its factory, if it needs more arguments.
@@ -239,12 +252,11 @@ class Component:
 
     def _is_incomplete(self, given: Mapping[str, Any]) -> bool:
         """Whether the class needs arguments that are not there: a factory for who takes it."""
-        variadic = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
         filled = self.open_widths(given)
         return any(
             self.is_open(name) and name not in filled
             for name, parameter in self.parameters.items()
-            if parameter.kind not in variadic
+            if parameter.kind not in VARIADIC
         )
 
     def __repr__(self) -> str:

@@ -208,7 +208,8 @@ def _check_width(
         same = [INTRA_FRAME] * len(relations)
         out = propagate(conv.eval(), x, Grid(2, 1, 2), same, edge_features=edge_features)
     except Exception as error:
-        raise ValueError(f"{name} does not run on a grid of tokens: {error}") from error
+        reason = str(error) or repr(error)
+        raise ValueError(f"{name} does not run on a grid of tokens: {reason}") from error
     finally:
         conv.train(was_training)
     if not isinstance(out, Tensor) or out.shape[:-1] != x.shape[:-1]:

@@ -34,6 +34,7 @@ EDGE_OPTIONS: dict[type[MessagePassing], str | None] = {
 # Modules whose forward hands its arguments on, to modules inside.
 DELEGATING: tuple[type[nn.Module], ...] = (pyg.Sequential, pyg.DeepGCNLayer, pyg.HeteroConv)
 PASSED_ON = ("edge_attr", "edge_type", "edge_weight", "pos", "x_0")  # by GPSConv, to its operator
+NEED_EDGES: tuple[type[nn.Module], ...] = (pyg.GMMConv, pyg.NNConv, pyg.PDNConv)
 NUM_POSITIONS = 3  # HEATConv's edge features where the head has none: frames, rows, columns
 
 
@@ -114,6 +115,11 @@ class Operator(Component):
                 f"conv must be a MessagePassing class, or that of a module whose forward takes "
                 f"edge_index (got {cls!r})"
             )
+        names, required = forward_arguments(cls)
+        if "x" in required and not any("edge" in name for name in names) and cls not in DELEGATING:
+            raise ValueError(
+                f"conv: {cls.__name__} takes no edge_index, so edges of relations would not be used"
+            )
         if options.get("cached"):
             raise ValueError(
                 f"{cls.__name__}: cached must be False (got True): it would keep the edges of the "
@@ -171,7 +177,13 @@ class Operator(Component):
             return inner(given["in_channels"], given["out_channels"], edge_channels, context)
 
         arguments = self.arguments(given, widths_of, build) | forced
-        return self.make(self._on_graph(arguments, context))
+        arguments = self._on_graph(arguments, context)
+        try:
+            return self.make(arguments)
+        except ValueError as error:
+            if self.cls not in NEED_EDGES or edge_channels is not None:
+                raise
+            raise ValueError(f"{error}; it needs edge_features, such as offset") from error
 
     def _of_edges(self, in_channels: int, out_channels: int, edge_channels: int) -> dict[str, Any]:
         """The options for edge features; a command line gives 0 or none for no width."""
@@ -222,6 +234,8 @@ class Operator(Component):
                 edges = [tuple(r) for r in self._in_order(edges, context.relations, "metadata")]
             arguments["metadata"] = (list(nodes), edges)
         if self.cls is pyg.HeteroConv:
+            if not isinstance(arguments.get("convs"), dict):
+                raise ValueError("HeteroConv: convs must have an operator for each relation")
             convs = arguments["convs"]
             relations = self._in_order(list(convs), (context or NO_GRAPH).relations, "convs")
             arguments["convs"] = {tuple(r): convs[_name(r)] for r in relations}
