@@ -230,14 +230,19 @@ class Component:
             reason = str(error) or repr(error)
             raise ValueError(f"{self.cls.__name__} cannot be built: {reason}") from error
 
-    def build_inner(self, part: Component, given: Mapping[str, Any]) -> Any:
-        """An object of a component among the options; its factory, if it needs more arguments.
+    @property
+    def is_own(self) -> bool:
+        """Whether the class is neither torch's nor PyG's."""
+        return not self.cls.__module__.startswith(("torch.", f"{PYG}."))
 
-        Only classes of your own get a factory.
+    def build_inner(self, part: Component, given: Mapping[str, Any]) -> Any:
+        """An object of a component among the options.
+
+        A class of your own gets the component's factory, if the component lacks arguments; other
+        components get the widths that they lack.
         """
-        is_own = not self.cls.__module__.startswith(("torch.", PYG))
-        if is_own and part._is_incomplete(given):
-            return functools.partial(part.cls, **part.arguments({}, lambda _: given))
+        if self.is_own and part.is_incomplete:
+            return functools.partial(part.cls, **part.arguments({}))
         return part.build(part.open_widths(given))
 
     def open_widths(self, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -250,14 +255,11 @@ class Component:
             if self.is_open(name) or (is_network and name in ("in_channels", "out_channels"))
         }
 
-    def _is_incomplete(self, given: Mapping[str, Any]) -> bool:
-        """Whether the class needs arguments that are not there: a factory for who takes it."""
-        filled = self.open_widths(given)
-        return any(
-            self.is_open(name) and name not in filled
-            for name, parameter in self.parameters.items()
-            if parameter.kind not in VARIADIC
-        )
+    @property
+    def is_incomplete(self) -> bool:
+        """Whether the class needs arguments that no option has."""
+        named = (n for n, p in self.parameters.items() if p.kind not in VARIADIC)
+        return any(map(self.is_open, named))
 
     def __repr__(self) -> str:
         options = "".join(f", {name}={value!r}" for name, value in self.options.items())

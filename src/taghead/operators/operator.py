@@ -174,6 +174,8 @@ class Operator(Component):
             if not issubclass(part.cls, MessagePassing) or part.cls is self.cls:
                 return self.build_inner(part, given)
             inner = Operator(part.cls, **part.options)
+            if self.is_own and part.is_incomplete:  # its factory, of the widths
+                return partial(inner, edge_channels=edge_channels, context=context)
             return inner(given["in_channels"], given["out_channels"], edge_channels, context)
 
         arguments = self.arguments(given, widths_of, build) | forced
