@@ -167,9 +167,7 @@ def restrict_parser() -> None:
     It is called after Lightning's command line is imported, which has them read addresses.
     """
     from jsonargparse import set_parsing_settings
-    from jsonargparse.typing import register_type
 
-    register_type(Spec, serializer=lambda spec: spec.value)
     set_parsing_settings(
         import_path_allowlist=[*PACKAGES, *_named],
         import_path_denylist=["*"],

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
+from jsonargparse.typing import register_type
 from torch import Tensor, nn
 from torch_geometric.nn import inits
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     ComponentLike = Any
 else:
     ComponentLike = Spec  # what the command line and `cli.signature` read
+register_type(Spec, serializer=lambda spec: spec.value)  # a parser takes it as it is written
 
 OWN = ("taghead.nn", "taghead.operators", "taghead.graph")  # packages whose classes files may name
 MODELS = (  # of torch_geometric.nn, beside its operators, aggregations and norms
