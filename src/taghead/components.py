@@ -244,7 +244,8 @@ class Component:
         components get the widths that they lack.
         """
         if self.is_own and part.is_incomplete:
-            return functools.partial(part.cls, **part.arguments({}))
+            make: Callable[..., Any] = part.cls
+            return functools.partial(make, **part.arguments({}))
         return part.build(part.open_widths(given))
 
     def open_widths(self, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch_geometric.nn import TransformerConv
 
 from taghead.attention.edge_attention import EdgeAttention
+from taghead.class_paths import written
 from taghead.components import AnyComponent, ComponentLike, as_component, path_of, to_plain
 from taghead.errors import check_choices, check_counts
 from taghead.graph.convert import grid_of, to_tokens
@@ -174,7 +175,7 @@ class TAGHead(nn.Module):
         options = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
         super().__init__()
         self.grid = grid if isinstance(grid, Grid) else Grid(*grid)
-        self._options = options
+        self._options = {name: written(value) for name, value in options.items()}
         channels = min(in_channels, MAX_DEFAULT_CHANNELS) if channels is None else channels
         check_counts(in_channels=in_channels, num_classes=num_classes, channels=channels)
         check_counts(graph_layers=graph_layers)

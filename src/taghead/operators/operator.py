@@ -115,7 +115,7 @@ class Operator(Component):
                 f"conv must be a MessagePassing class, or that of a module whose forward takes "
                 f"edge_index (got {cls!r})"
             )
-        names, required = forward_arguments(cls)
+        names, required = forward_arguments(_class(cls))
         if "x" in required and not any("edge" in name for name in names) and cls not in DELEGATING:
             raise ValueError(
                 f"conv: {cls.__name__} takes no edge_index, so edges of relations would not be used"
@@ -339,7 +339,8 @@ def as_operator(conv: Any) -> Operator | GivenOperator:
     if isinstance(conv, Operator | GivenOperator):
         return conv
     if inspect.isclass(conv):
-        return Operator(conv)
+        given: Any = conv
+        return Operator(given)
     found = as_component(conv, "conv", named_operators())
     if isinstance(found, Component):
         cls: Any = found.cls
@@ -358,12 +359,17 @@ def arguments_of(conv: nn.Module) -> tuple[tuple[str, ...], tuple[str, ...]]:
         return arguments_of(conv.conv) if conv.conv is not None else (("x",), ())
     if isinstance(conv, pyg.HeteroConv):
         return ("x_dict", "edge_index_dict"), ("edge_index_dict",)
-    names, required = forward_arguments(type(conv))
+    names, required = forward_arguments(_class(type(conv)))
     if isinstance(conv, pyg.GPSConv) and conv.conv is not None:
         inner, needed = arguments_of(conv.conv)
         extra = tuple(name for name in inner if name in PASSED_ON and name not in names)
         return names + extra, required + tuple(name for name in needed if name in extra)
     return names, required
+
+
+def _class(cls: type[Any]) -> Any:
+    """A class as a key of a cache."""
+    return cls
 
 
 @cache
