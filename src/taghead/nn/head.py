@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Sequence
-from functools import wraps
+from collections.abc import Sequence
 from typing import Any, Literal, get_args, overload
 
 from torch import Tensor, nn
@@ -31,6 +29,7 @@ from taghead.nn.message_passing import (
     run_layers,
 )
 from taghead.nn.norms import LAYER_NORM, NORMS
+from taghead.nn.own_heads import GIVEN, PARTS, noting
 from taghead.nn.paper import paper_options
 from taghead.nn.positions import POSITIONS
 from taghead.nn.readout import build_readout, readout_component
@@ -42,30 +41,6 @@ from taghead.operators import EdgeFeatures, Engine, Operator
 DEFAULT_OPERATOR = Operator(TransformerConv, heads=4)
 DEFAULT_RELATIONS = ("intra_frame", "past_3f", "future_3f")
 MAX_DEFAULT_CHANNELS = 512
-
-
-PARTS = ("positions", "readout", "graph_norm_layer", "relation_aggr")
-POSITIONAL = ("in_channels", "num_classes", "grid")
-GIVEN = "_given"  # the attribute for the arguments of a subclass
-
-
-def _noting(init: Callable[..., None]) -> Callable[..., None]:
-    """An `__init__` that notes its arguments, where no subclass has done so."""
-
-    @wraps(init)
-    def noting(self: nn.Module, *args: Any, **kwargs: Any) -> None:
-        if GIVEN not in vars(self):
-            bound = inspect.signature(init).bind(self, *args, **kwargs)
-            given = dict(list(bound.arguments.items())[1:])
-            for name, parameter in inspect.signature(init).parameters.items():
-                if parameter.kind is parameter.VAR_KEYWORD:
-                    given |= given.pop(name, {})
-                if parameter.kind is parameter.VAR_POSITIONAL:
-                    given |= zip(POSITIONAL, given.pop(name, ()), strict=False)
-            vars(self)[GIVEN] = given
-        init(self, *args, **kwargs)
-
-    return noting
 
 
 class TAGHead(nn.Module):
@@ -403,4 +378,4 @@ class TAGHead(nn.Module):
         """Has heads of one's own note their arguments, for :meth:`config`."""
         super().__init_subclass__(**options)
         if "__init__" in vars(cls):
-            cls.__init__ = _noting(cls.__init__)  # type: ignore[method-assign]
+            cls.__init__ = noting(cls.__init__)  # type: ignore[method-assign]

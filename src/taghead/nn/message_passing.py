@@ -21,9 +21,9 @@ from taghead.nn.layer_operators import AnyOperator
 from taghead.nn.norms import LAYER_NORM, NORMS, apply_norm, norm_widths
 from taghead.nn.runner import Runner
 from taghead.operators import EdgeFeatures, commutes_with_means, propagate
+from taghead.operators.graph_context import GraphContext
 from taghead.operators.kernel import class_of, has_hooks
 from taghead.operators.operator import (
-    GraphContext,
     check_takes_edges,
     takes_edge_types,
 )

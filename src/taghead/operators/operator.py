@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 from torch_geometric import nn as pyg
 from torch_geometric.nn import MessagePassing, conv
-from torch_geometric.utils import degree
 
-from taghead.components import MODELS, Component, Copy, Function, as_component, names_of
+from taghead.components import Component, Copy, Function, as_component, names_of
+from taghead.components.classes import MODELS
 from taghead.graph.edge_features import NUM_OFFSETS
 from taghead.graph.grid import Grid
 from taghead.graph.relations import NODE, Relation
+from taghead.operators.graph_context import GraphContext
 from taghead.operators.kernels import KERNELS
 
 OperatorFactory = Callable[[int, int], nn.Module]
@@ -54,35 +53,6 @@ def is_operator_class(cls: Any) -> bool:
         return True
     parameters = inspect.signature(cls.forward).parameters
     return not {"edge_index", "edge_index_dict"}.isdisjoint(parameters) or cls in DELEGATING
-
-
-@dataclass(frozen=True)
-class GraphContext:
-    """The graph that an operator is built for, from which open options are filled in.
-
-    Args:
-        relations: The relations on which it runs.
-        grid: The grid of the tokens.
-        layer: The index of its layer, from 1.
-        is_typed: Whether it gets the type of each edge.
-    """
-
-    relations: Sequence[Relation]
-    grid: Grid
-    layer: int = 1
-    is_typed: bool = False
-
-    def degrees(self) -> Tensor:
-        """The number of nodes by in-degree on the union of the relations, `[max + 1]`.
-
-        Raises:
-            ValueError: If edges are computed from features.
-        """
-        for relation in self.relations:
-            if relation.is_dynamic:
-                raise ValueError(f"deg must be given: edges of {relation.name} follow features")
-        edge_index, _ = self.grid.typed_edges(self.relations)
-        return degree(edge_index[1], self.grid.num_nodes, torch.long).bincount()
 
 
 NO_GRAPH = GraphContext((), Grid(1, 1, 1))
