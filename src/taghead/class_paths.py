@@ -11,6 +11,7 @@ import importlib.util
 import inspect
 import re
 import sys
+from argparse import Namespace
 from collections.abc import Iterable, Sequence
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
@@ -26,6 +27,42 @@ ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://.*", re.DOTALL)
 """An address, such as `https://...` or `s3://...`."""
 
 T = TypeVar("T")
+
+
+class Spec:
+    """A component as a config or a command line has it: nothing of it is imported or built yet.
+
+    Args:
+        value: A name, a class path, a mapping with `class_path` and `init_args`, or lists and
+            mappings of them.
+    """
+
+    def __init__(self, value: Any) -> None:
+        self.value: Any = value.value if isinstance(value, Spec) else _plain(value)
+
+    def __repr__(self) -> str:
+        return repr(self.value)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Spec) and self.value == other.value
+
+
+def written(value: Any) -> Any:
+    """What a config has for a value: that of a :class:`Spec`, also of those in a list."""
+    if isinstance(value, list | tuple) and any(isinstance(each, Spec) for each in value):
+        return [written(each) for each in value]
+    return value.value if isinstance(value, Spec) else value
+
+
+def _plain(value: Any) -> Any:
+    """A value without jsonargparse's mappings."""
+    if isinstance(value, Namespace):
+        value = vars(value)
+    if isinstance(value, dict):
+        return {key: _plain(each) for key, each in value.items()}
+    return [_plain(each) for each in value] if isinstance(value, list | tuple) else value
+
+
 _named: dict[str, None] = {}  # modules that were named, in their order
 
 
@@ -72,6 +109,11 @@ def is_allowed(path: str, named: Iterable[str] = ()) -> bool:
         named: Modules that count as named beside those of `allow_modules`.
     """
     return any(path.startswith(f"{module}.") for module in (*PACKAGES, *_named, *named))
+
+
+def is_named(path: str) -> bool:
+    """Whether a class path begins with a module that was named."""
+    return any(path.startswith(f"{module}.") for module in _named)
 
 
 def refusal(path: str, packages: Sequence[str] = PACKAGES) -> str:

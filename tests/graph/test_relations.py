@@ -140,7 +140,8 @@ def test_one_of_some_relations_is_found() -> None:
 
 def test_a_rule_of_ones_own_cannot_be_written() -> None:
     message = "relations: '.*' has a rule of its own, which cannot be written to a file"
-    for relation in (custom("ring", ring), Relation("past_1f", ring), Relation("past", PAST.edges)):
+    own = custom("ring", lambda grid: ring(grid))
+    for relation in (own, Relation("past_1f", ring), Relation("past", PAST.edges)):
         with pytest.raises(ValueError, match=message):
             relation.to_config()
     assert Relation("past_1f", PAST.edges).to_config() == "past_1f"

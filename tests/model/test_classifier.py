@@ -10,12 +10,14 @@ import huggingface_hub.hub_mixin
 import pytest
 import torch
 from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
-from torch_geometric.nn import GATv2Conv
+from torch_geometric.nn import GATv2Conv, SAGEConv
 
 from taghead import TAGHead, VideoClassifier
 from taghead.backbones import BACKBONES, build_backbone, r2plus1d_tiny
+from taghead.class_paths import allow_modules
 from taghead.errors import DataError
 from taghead.model.classifier import mean_probabilities
+from taghead.model.head_factory import head_from_config
 from taghead.video import Preprocessing
 
 NAMES = ["blowing kisses", "007", "none"]
@@ -125,13 +127,47 @@ def test_a_config_imports_no_module_that_was_not_named(
         VideoClassifier.from_pretrained(tmp_path)
 
 
-def test_a_head_of_its_own_class_is_not_saved_as_another(tmp_path: Path) -> None:
+class HalfHead(TAGHead):
+    """A head of one's own: an option of its own, and another default."""
+
+    def __init__(self, *args: Any, scale: float = 0.5, channels: int = 8, **options: Any) -> None:
+        super().__init__(*args, channels=channels, **options)
+        self.scale = scale
+
+    def forward(self, feature_map: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+        return self.scale * super().forward(feature_map)
+
+
+def test_a_head_of_ones_own_is_saved_with_its_arguments(tmp_path: Path) -> None:
+    backbone = build_backbone("r2plus1d_tiny")
+    options = {"conv": partial(SAGEConv, aggr="max"), "readout": "attention", "scale": 0.25}
+    head = HalfHead(backbone.channels, 3, (2, 4, 4), **options)
+    classifier = VideoClassifier(backbone, head).eval()
+    config = classifier.config()["head"]
+    assert config["class_path"] == f"{__name__}.HalfHead"
+    assert set(config["init_args"]) == {"in_channels", "num_classes", "grid", *options}
+    classifier.save_pretrained(tmp_path)
+    stranger = {"class_path": "torch.nn.Linear", "init_args": {"in_features": 1}}
+    for wrong, message in (
+        (config, f"head: {__name__}.HalfHead is not allowed: .*--modules={__name__}"),
+        (stranger, "head: torch.nn.Linear must be a subclass of TAGHead"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            head_from_config(wrong)
+    allow_modules([__name__])
+    again = VideoClassifier.from_pretrained(tmp_path)
+    clip = torch.randn(1, 3, 8, 32, 32)
+    assert again.head.scale == 0.25
+    assert torch.equal(again(clip), classifier(clip))
+
+
+def test_a_head_of_a_class_that_no_file_can_name_is_not_saved(tmp_path: Path) -> None:
     class MyHead(TAGHead):
         pass
 
     backbone = build_backbone("r2plus1d_tiny")
     classifier = VideoClassifier(backbone, MyHead(backbone.channels, 3, (2, 4, 4)))
-    with pytest.raises(ValueError, match="head: a MyHead cannot be written to a file"):
+    with pytest.raises(ValueError, match="head: MyHead is made in a function; define it in a mod"):
         classifier.save_pretrained(tmp_path)
 
 

@@ -202,7 +202,7 @@ def test_config_makes_the_same_head_again() -> None:
         ({"mode": "both"}, r"mode must be one of union, .*none \(got 'both'\)"),
         (
             {"readout": "max"},
-            r"readout must be one of mean, frame_mean_max, attention \(got 'max'\)",
+            r"readout must be one of mean, frame_mean_max, attention, the name of a .*got 'max'",
         ),
         ({"graph_layers": 0}, r"graph_layers must be a positive integer \(got 0\)"),
         ({"encoder_heads": 3}, r"encoder_heads must divide the width 8 \(got 3\)"),
@@ -223,7 +223,10 @@ def test_config_makes_the_same_head_again() -> None:
         ({"relations": "intra_frame"}, r"must be a list of relations \(got 'intra_frame', a name"),
         ({"relations": []}, r"relations must not be empty in mode per_relation \(got \[\]\)"),
         ({"relations": [], "mode": "union"}, "relations must not be empty in mode union"),
-        ({"positions": "sine"}, r"positions must be full or factorised \(got 'sine'\)"),
+        (
+            {"positions": "sine"},
+            r"positions must be one of full, factorised, a class path \(got 'sine'\)",
+        ),
         ({"mode": "edge_type"}, "mode edge_type: TransformerConv takes no edge_type; use union"),
         ({"conv": lambda i, o: pyg.SAGEConv(i, 2 * o)}, r"must give 8 channels \(got 16\)"),
         ({"conv": lambda i, o: pyg.SAGEConv(3, o)}, "SAGEConv does not run on a grid of tokens"),

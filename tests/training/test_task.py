@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.utils.data import DataLoader, TensorDataset
-from torch_geometric.nn import SAGEConv
+from torch_geometric.nn import ResGatedGraphConv, SAGEConv
 
 from taghead import TAGHead, VideoClassifier
 from taghead.data import ClipDataset, SynthGym
@@ -259,12 +259,28 @@ def test_a_backbone_learning_rate_of_zero_freezes_the_backbone(
         assert torch.equal(parameter, before[name]) == name.startswith("backbone"), name
 
 
+def test_what_no_checkpoint_can_hold_is_refused_before_the_training(
+    dataset: Path, tmp_path: Path
+) -> None:
+    for conv, what in (
+        (lambda i, o: SAGEConv(i, o), "conv: <function .* cannot be written to a file; give"),
+        (partial(ResGatedGraphConv, act=torch.tanh), "conv: act: <built-in method tanh .* cannot"),
+    ):
+        head = partial(TAGHead, encoder_layers=0, conv=conv)
+        model = ClassificationTask([str(i) for i in range(18)], SMALL, "r2plus1d_tiny", head=head)
+        run = trainer(tmp_path, max_epochs=1, limit_train_batches=1, limit_val_batches=1)
+        with pytest.raises(DataError, match=f"checkpoints could not be loaded: {what}"):
+            run.fit(model, data(dataset))
+        assert run.global_step == 0
+
+
 def test_an_operator_given_as_a_function_trains_and_keeps_its_weights(
     dataset: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     head = partial(TAGHead, encoder_layers=0, conv=lambda i, o: SAGEConv(i, o))
     model = ClassificationTask([str(i) for i in range(18)], SMALL, "r2plus1d_tiny", head=head)
-    run = trainer(tmp_path, max_epochs=1, limit_train_batches=1, limit_val_batches=1)
+    few = {"limit_train_batches": 1, "limit_val_batches": 1, "enable_checkpointing": False}
+    run = trainer(tmp_path, max_epochs=1, **few)
     run.fit(model, data(dataset))
     run.save_checkpoint(tmp_path / "model.ckpt")
     assert "no config to load it from" in caplog.text

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from taghead.class_paths import is_allowed, refusal
+from taghead.cli.components import ComponentValues
 from taghead.cli.messages import missing_class, missing_files, near_option, unknown_option
 from taghead.cli.options import UnknownOptionError, command_options, plain
-from taghead.cli.signature import Argument, signature
+from taghead.cli.signature import Argument, is_component, signature
 from taghead.cli.source import MissingNameError, find
 from taghead.cli.table import CLASS_FILES, Command
 from taghead.cli.values import BOOLEAN, check_value
@@ -29,12 +30,12 @@ class Line:
     """A command line taken apart.
 
     Args:
-        args: The arguments as the command's parser takes them.
+        named: The arguments as the command's parser takes them, each with its option's name.
         positional: Those without a name.
         given: Values by option, in their order.
     """
 
-    args: list[str] = field(default_factory=list)
+    named: list[tuple[str | None, list[str]]] = field(default_factory=list)
     positional: list[str] = field(default_factory=list)
     given: list[tuple[str, str]] = field(default_factory=list)
 
@@ -53,6 +54,7 @@ class Check:
         self.positional = {n: self.options.root.arguments[n] for n in command.positional}
         self.values: dict[str, Any] = {}
         self.modules: list[str] = []  # those of `--modules`
+        self.components = ComponentValues()
         self._groups: set[str] = set()  # options that have a value, or one below them
         self.line = self._split(args)
 
@@ -72,6 +74,8 @@ class Check:
             self._groups.add(key.partition(".")[0])
             if key == "config":
                 self._config(value, "")
+            elif self._component(key, value):
+                check_value(argument, value, f"--{key} ")
             elif argument is not None and argument.takes_file and Path(value).is_file():
                 self._config(value, key)
             else:
@@ -80,7 +84,26 @@ class Check:
         if "print_config" not in self._groups:  # which reads no data
             self._files()
         self._required()
-        return self.line.args
+        kept = [each for key, held in self.line.named if not self._is_joined(key) for each in held]
+        return [*kept, *self.components.arguments()]
+
+    def _is_joined(self, key: str | None) -> bool:
+        return key is not None and self.components.covers(plain(key))
+
+    def _component(self, key: str, value: str) -> bool:
+        """Notes a component, or an option below one; false for all other options."""
+        names = plain(key).split(".")
+        for number in range(1, len(names) + 1):
+            outer = ".".join(names[:number])
+            if not is_component(self._find(outer, f"--{key}")):
+                continue
+            if names[number:]:
+                self.components.set_below(outer, names[number:], value)
+            else:
+                is_file = value.endswith((".yaml", ".yml", ".json")) and Path(value).is_file()
+                self.components.set(outer, read_config(value) if is_file else value)
+            return True
+        return False
 
     def _split(self, args: list[str]) -> Line:
         line = Line()
@@ -92,7 +115,7 @@ class Check:
             if re.fullmatch(r"-[A-Za-z].*", arg):
                 raise UsageError(f"{arg}: options begin with two dashes{self._see_help()}")
             if not arg.startswith("--") or arg == "--":
-                line.args.append(arg)
+                line.named.append((None, [arg]))
                 line.positional += [] if arg == "--" else [arg]
                 continue
             name, equals, value = arg[2:].partition("=")
@@ -102,13 +125,14 @@ class Check:
                 value = value if equals or not rest else rest.pop(0)
                 self.modules += module_names(value)
             elif equals:
-                line.args.append(f"--{name}={value}")
+                line.named.append((key, [f"--{name}={value}"]))
             elif self._is_flag(key) and (not rest or rest[0].lower() not in BOOLEAN):
                 value = "true"
-                line.args.append(f"--{name}=true" if key != "print_config" else f"--{name}")
+                flag = f"--{name}=true" if key != "print_config" else f"--{name}"
+                line.named.append((key, [flag]))
             elif rest and not rest[0].startswith("--"):
                 value = rest.pop(0)
-                line.args += [f"--{name}", value]
+                line.named.append((key, [f"--{name}", value]))
             else:
                 self._find(key, f"--{key}")
                 raise UsageError(f"--{key} needs a value: --{key}=VALUE")
@@ -147,6 +171,8 @@ class Check:
         elif isinstance(value, str):
             self._choose(key, value, where)
         argument = self._find(key, where)
+        if is_component(argument):
+            self.components.note(plain(key), value)
         if isinstance(value, dict):
             if argument is None or (argument.kinds.is_open and not argument.kinds.classes):
                 return

@@ -12,10 +12,11 @@ from taghead.cli.signature import (
     OPTIONAL_TEXT,
     Argument,
     Signature,
+    is_component,
     is_protocol,
     signature,
 )
-from taghead.cli.source import Definition, find, resolve
+from taghead.cli.source import Definition, MissingNameError, find, resolve
 from taghead.cli.table import Command
 
 MODULES = (
@@ -61,7 +62,7 @@ class Options:
         Raises:
             MissingNameError: If there is no such class.
         """
-        known = find(class_path) if "." in class_path else None  # a short name, or no class
+        known = find(class_path) if "." in class_path else named(class_path)
         if known not in self._chosen.setdefault(key, []):
             self._chosen[key].append(known)
 
@@ -95,6 +96,8 @@ class Options:
         """The options below one: those of the classes chosen for it, or of its default."""
         if key in self._chosen:
             return reduce(or_, map(signature, self._chosen[key]))
+        if is_component(argument):
+            return ANY
         if (default := self.default_class(argument)) is not None:
             return signature(default)
         kinds = argument.kinds
@@ -126,6 +129,14 @@ class Options:
         if within.count(".") < DEPTH - 2:
             for key, argument in keys.items():
                 yield from self.every_key(self.inner(key, argument), key)
+
+
+def named(name: str) -> Definition | None:
+    """PyG's class of a name, such as that of an operator; `None` for other names."""
+    try:
+        return find(f"torch_geometric.nn.{name}") if name.isidentifier() else None
+    except MissingNameError:
+        return None
 
 
 def plain(key: str) -> str:

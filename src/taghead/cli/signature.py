@@ -202,6 +202,15 @@ def _of_bases(definition: Definition, without: set[str]) -> Signature:
     return Signature(arguments, found.is_open)
 
 
+COMPONENT = "taghead.class_paths.Spec"
+
+
+def is_component(argument: Argument | None) -> bool:
+    """Whether an argument takes a component: a name, or a class path with options."""
+    classes = argument.kinds.classes if argument is not None else ()
+    return any(definition.path == COMPONENT for definition in classes)
+
+
 def is_protocol(definition: Definition) -> bool:
     """Whether a class only says what others have."""
     node = definition.node

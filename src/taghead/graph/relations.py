@@ -6,21 +6,24 @@ The table `KINDS` collects the rows of the modules that define rules; all names 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from functools import cache
 from typing import Any
 
 from torch import Tensor
 
+from taghead.class_paths import Spec
 from taghead.graph.baselines import KINDS as BASELINES
 from taghead.graph.edges import KINDS as FIXED
 from taghead.graph.edges import CustomEdges, DynamicEdges, EdgeRule, RelationKind
 from taghead.graph.motion import KINDS as DYNAMIC
+from taghead.graph.own_rules import OwnRule, find_rule
 
 NODE = "token"
 NAME = re.compile(r"[A-Za-z](_?[A-Za-z0-9])*")
 CALL = re.compile(r"(\w+)(?:\(\s*(\w+)\s*=\s*(-?\d+)\s*\))?")  # past or past(reach=3)
+OWN_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 KINDS = (*FIXED, *DYNAMIC, *BASELINES)
 """The package's relations, a row for each kind."""
 
@@ -35,14 +38,16 @@ class Relation(tuple[str, str, str]):
         name: The relation's name: letters, digits and single underscores. In a graph, no name may
             contain another's, since PyG finds a relation's modules by searching their names.
         edges: The edges on a given grid, `[2, E]`, sorted by target, then source.
+        own: The class or function of your own that `edges` come from, where a file can hold it.
 
     Raises:
         ValueError: If the name breaks this rule.
     """
 
     edges: EdgeRule
+    own: OwnRule | None
 
-    def __new__(cls, name: str, edges: EdgeRule) -> Relation:
+    def __new__(cls, name: str, edges: EdgeRule, own: OwnRule | None = None) -> Relation:
         if not NAME.fullmatch(name) or name in NODE:
             raise ValueError(
                 f"a relation's name must be of letters, digits and single underscores, begin with "
@@ -50,14 +55,19 @@ class Relation(tuple[str, str, str]):
             )
         relation = super().__new__(cls, (NODE, name, NODE))
         relation.edges = edges
+        relation.own = own
         return relation
 
-    def __getnewargs__(self) -> tuple[str, EdgeRule]:
-        return self.name, self.edges
+    def __getnewargs__(self) -> tuple[str, EdgeRule, OwnRule | None]:
+        return self.name, self.edges, self.own
 
     def __eq__(self, other: object) -> bool:
         same_name = super().__eq__(other)
-        return same_name and self.edges == other.edges if isinstance(other, Relation) else same_name
+        if not isinstance(other, Relation) or not same_name:
+            return same_name
+        if self.own is not None and other.own is not None:
+            return self.own == other.own
+        return self.edges == other.edges
 
     def __ne__(self, other: object) -> bool:
         return not self == other
@@ -73,21 +83,25 @@ class Relation(tuple[str, str, str]):
         """Whether the edges are computed from each clip's features."""
         return isinstance(self.edges, DynamicEdges)
 
-    def to_config(self) -> str:
-        """The name as a config file has it.
+    def to_config(self) -> str | dict[str, Any]:
+        """The name as a config file has it; of a rule of your own, its class path and options.
 
         Raises:
-            ValueError: If the rule is not one of the package's: no file can hold it.
+            ValueError: If no file can hold the rule.
         """
+        if self.own is not None:
+            return self.own.to_config(self.name)
         if _by_name(self.name) != self:
             raise ValueError(
-                f"relations: {self.name!r} has a rule of its own, which cannot be written to a file"
+                f"relations: {self.name!r} has a rule of its own, which cannot be written to a "
+                f"file; give the path of a class or of a function of `grid` in a module"
             )
         return self.name
 
 
-RelationLike = Relation | tuple[str, str, str] | str
-"""A relation, its edge type, its name, or the notation of its constructor: `past(reach=3)`."""
+RelationLike = Relation | tuple[str, str, str] | str | Mapping[str, Any] | Spec | Callable[..., Any]
+"""A relation, its edge type, its name, the notation of its constructor, `past(reach=3)`, or a rule
+of your own: its class path, a mapping with `class_path`, `init_args` and `name`, or the rule."""
 
 
 def time_aligned(reach: int = 1) -> Relation:
@@ -172,7 +186,9 @@ def random_time(seed: int = 0) -> Relation:
 
 
 def custom(name: str, function: Callable[[Any], Tensor]) -> Relation:
-    """A relation with edges of your own. It runs through PyG; no config file can hold it.
+    """A relation with edges of your own. It runs through PyG.
+
+    A config file can hold it if the function is one of a module, and its argument is called `grid`.
 
     Args:
         name: The relation's name.
@@ -185,7 +201,25 @@ def custom(name: str, function: Callable[[Any], Tensor]) -> Relation:
     """
     if name in _BY_CONSTRUCTOR or _kind_of(name) is not None:
         raise ValueError(f"custom: name must not be one of the package's own (got {name!r})")
-    return Relation(name, CustomEdges(name, function))
+    return Relation(name, CustomEdges(name, function), OwnRule.of(function))
+
+
+def own_relation(rule: OwnRule, name: str | None = None) -> Relation:
+    """The relation of a rule of your own.
+
+    Args:
+        rule: The rule.
+        name: The relation's name; the rule's own in lower case if not given.
+
+    Raises:
+        ValueError: If the name is one of the package's, or the rule cannot be built.
+    """
+    name = rule.default_name if name is None else name
+    made = rule.build()
+    if isinstance(made, DynamicEdges):
+        custom(name, made)  # checks the name
+        return Relation(name, made, rule)
+    return Relation(name, custom(name, made).edges, rule)
 
 
 def as_relation(relation: RelationLike) -> Relation:
@@ -199,9 +233,18 @@ def as_relation(relation: RelationLike) -> Relation:
     Raises:
         ValueError: If there is no such relation or argument; the message has the known names.
     """
+    relation = relation.value if isinstance(relation, Spec) else relation
     if isinstance(relation, Relation):
         return relation
+    if isinstance(relation, Mapping):
+        return _from_config(relation)
+    if callable(relation):
+        return own_relation(OwnRule.of_object(relation))
+    if isinstance(relation, str) and OWN_PATH.fullmatch(relation.strip()):
+        return own_relation(find_rule(relation.strip()))
     found = None
+    if isinstance(relation, list) and len(relation) == 3:  # an edge type in a file
+        relation = tuple(relation)
     if isinstance(relation, str):
         found = _by_name(relation.strip()) or _by_call(relation.strip())
     elif isinstance(relation, tuple) and len(relation) == 3 and relation[::2] == (NODE, NODE):
@@ -209,6 +252,18 @@ def as_relation(relation: RelationLike) -> Relation:
     if found is None:
         raise ValueError(f"relation must be one of {_known_names(relation)} (got {relation!r})")
     return found
+
+
+def _from_config(config: Mapping[str, Any]) -> Relation:
+    """The relation of a mapping with `class_path`, `init_args` and `name`."""
+    unknown = [key for key in config if key not in ("class_path", "init_args", "name")]
+    if unknown or "class_path" not in config:
+        raise ValueError(
+            f"relations: a rule of your own has class_path, init_args and name (got "
+            f"{', '.join(map(str, config))})"
+        )
+    options = config.get("init_args") or {}
+    return own_relation(find_rule(config["class_path"], options), config.get("name"))
 
 
 def find_relation(relations: Iterable[Relation], wanted: RelationLike) -> Relation:

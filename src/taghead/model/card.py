@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import ModelCard, ModelCardData
+
+from taghead.nn.head import TAGHead
 
 CARD = "README.md"
 GENERATED = "<!-- Generated with the model. Without this line it is yours, and saving keeps it. -->"
@@ -30,7 +33,8 @@ def model_card(config: Mapping[str, Any], num_parameters: int) -> ModelCard:
         config: The model's config, as `VideoClassifier.config()` gives it.
         num_parameters: Number of its parameters.
     """
-    num_classes = config["head"]["num_classes"]
+    head = _with_defaults(config["head"])
+    num_classes = head["num_classes"]
     sections = [
         f"---\n{METADATA.to_yaml()}\n---\n\n{GENERATED}\n",
         f"# Video classifier of {num_classes} classes\n",
@@ -38,7 +42,7 @@ def model_card(config: Mapping[str, Any], num_parameters: int) -> ModelCard:
         f"([TAG-Head](https://arxiv.org/abs/2604.11498)), {num_parameters / 1e6:.1f} M parameters, "
         f"in the package `taghead`.\n",
         _usage(),
-        _table("Model", ("part", "setting"), _parts(_name(config["backbone"]), config["head"])),
+        _table("Model", ("part", "setting"), _parts(_name(config["backbone"]), head)),
         _preprocessing(config["preprocessing"]),
         _results(config["metrics"]),
         _classes(config["class_names"], num_classes),
@@ -67,11 +71,15 @@ def _usage() -> str:
     )
 
 
+def _with_defaults(head: Mapping[str, Any]) -> dict[str, Any]:
+    """A head's options; those of a head of your own, with the package's for what it lacks."""
+    parameters = inspect.signature(TAGHead).parameters.values()
+    return {p.name: p.default for p in parameters} | dict(head.get("init_args", head))
+
+
 def _parts(backbone: str, head: Mapping[str, Any]) -> list[tuple[str, str]]:
-    operator = head["conv"]
-    options = ", ".join(f"{name}={value}" for name, value in operator["init_args"].items())
     channels = head["channels"] or head["in_channels"]
-    graph = "none" if head["mode"] == "none" else ", ".join(head["relations"])
+    graph = "none" if head["mode"] == "none" else ", ".join(map(_named, head["relations"]))
     rows = [
         ("backbone", backbone),
         ("tokens", f"{'x'.join(map(str, head['grid']))} (t, h, w), {channels} channels"),
@@ -83,13 +91,25 @@ def _parts(backbone: str, head: Mapping[str, Any]) -> list[tuple[str, str]]:
             else "none",
         ),
         ("edges", graph),
-        ("readout", head["readout"]),
+        ("readout", _named(head["readout"])),
     ]
     if head["mode"] != "none":
-        named = f"{operator['class_path']}({options})"
-        layers = head["graph_layers"]
+        named, layers = _named(head["conv"]), head["graph_layers"]
         rows.insert(4, ("operator", f"{named}, {head['mode']}, layers: {layers}"))
     return rows
+
+
+def _named(part: Any) -> str:
+    """A component of a config as it is called in Python; lists and mappings of several."""
+    if isinstance(part, list):
+        return ", ".join(map(_named, part))
+    if not isinstance(part, Mapping):
+        return str(part)
+    if "class_path" not in part:
+        return ", ".join(f"{name}: {_named(each)}" for name, each in part.items())
+    options = (part.get("init_args") or {}).items()
+    listed = ", ".join(f"{name}={_named(each) or each}" for name, each in options)
+    return f"{part['class_path']}({listed})"
 
 
 def _preprocessing(arguments: Mapping[str, Any] | None) -> str:

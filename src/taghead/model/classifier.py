@@ -19,6 +19,7 @@ from taghead.backbones.build import backbone_from_config
 from taghead.errors import DataError, first_line
 from taghead.files import atomic_folder, check_regular, json_text, parse_json, read_tensors
 from taghead.model.card import CARD, is_generated, model_card
+from taghead.model.head_factory import head_from_config
 from taghead.model.released import Preset, is_released, preset_preprocessing, read_released
 from taghead.model.sizes import check_sizes
 from taghead.nn.head import TAGHead
@@ -119,7 +120,7 @@ class VideoClassifier(nn.Module, ModelHubMixin, library_name="taghead"):
         preprocessing = config.get("preprocessing")
         return cls(
             backbone_from_config(config["backbone"]),
-            TAGHead(**config["head"]),
+            head_from_config(config["head"]),
             config.get("class_names"),
             Preprocessing.from_dict(preprocessing) if preprocessing else None,
             config.get("metrics"),

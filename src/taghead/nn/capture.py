@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -29,6 +30,7 @@ def capture(
     classifier: nn.Module,
     relations: tuple[Relation, ...],
     runner: GridRunner,
+    jump: nn.Module | None = None,
 ) -> tuple[Tensor, EdgeAttention]:
     """Logits and attention weights, the weights before any dropout.
 
@@ -43,6 +45,7 @@ def capture(
         classifier: From this vector to logits.
         relations: The layers' relations.
         runner: Runs the layers' operators.
+        jump: As in :func:`~taghead.nn.message_passing.run_layers`.
 
     Shapes:
         - **x** `[B, N, C]`
@@ -51,14 +54,15 @@ def capture(
     Raises:
         ValueError: If an operator has no attention weights.
     """
-    for conv in layers.modules():
-        if isinstance(conv, MessagePassing):
+    typed: list[Any] = list(layers)
+    for layer in typed:
+        for conv in layer.convs.operators():
             check_attentive(conv)
     grid, recorder = runner.grid, AttentionRecorder(layers, runner)
     # [B, N, C]: tokens; [B, layers, heads, N, N]: the Transformer's weights
     x, transformer = encode(encoder, x)
     # [B, N, C]: message passing on the grid
-    x = run_layers(layers, x, replace(runner, observer=recorder))
+    x = run_layers(layers, x, replace(runner, observer=recorder), jump=jump)
     # [B, T, P, C]
     x = x.unflatten(1, (grid.frames, grid.num_positions))
     attention = EdgeAttention(grid, relations, recorder.layers(), readout.weights(x), transformer)

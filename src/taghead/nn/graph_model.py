@@ -28,6 +28,7 @@ class GraphModel(nn.Module):
         grid: The grid of graphs without positions.
         edge_features: As in `operators.propagate`.
         edge_dropout: As in `operators.propagate`.
+        jump: As in :func:`~taghead.nn.message_passing.run_layers`.
 
     Shapes:
         - **x_dict["token"]** `[M, channels]`: the output of a head's `encode`, M tokens in all
@@ -49,6 +50,7 @@ class GraphModel(nn.Module):
         grid: Grid,
         edge_features: EdgeFeatures = "none",
         edge_dropout: float = 0.0,
+        jump: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.training = layers.training  # PyG's Explainer restores this mode in all submodules
@@ -56,6 +58,7 @@ class GraphModel(nn.Module):
         self.layers = layers
         self.edge_features = edge_features
         self.edge_dropout = edge_dropout
+        self.jump = jump
         self.aggregation = readout.aggregation()
         self.classifier = classifier
 
@@ -87,7 +90,7 @@ class GraphModel(nn.Module):
         batch = x.new_zeros(x.size(0), dtype=torch.long) if batch is None else batch
         runner = EdgeListRunner(edge_index_dict, batch, pos, self.edge_features, self.edge_dropout)
         # [M, channels]
-        x = run_layers(self.layers, x, runner)
+        x = run_layers(self.layers, x, runner, jump=self.jump)
         # [B, channels]
         x = self._aggregate(x, batch, pos)
         # [B, num_classes]

@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Literal
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch_geometric.nn import MessagePassing
+from torch_geometric.nn import Aggregation
 from torch_geometric.nn.conv.hetero_conv import group
 from torch_geometric.nn.module_dict import ModuleDict
 from torch_geometric.nn.resolver import activation_resolver
 
+from taghead.components import AnyComponent, Component, ComponentLike, as_component
+from taghead.errors import check_counts
 from taghead.graph.edge_features import edge_width
 from taghead.graph.grid import Grid
 from taghead.graph.relations import INTRA_FRAME, Relation
+from taghead.nn.layer_operators import AnyOperator
+from taghead.nn.norms import LAYER_NORM, NORMS, apply_norm, norm_widths
 from taghead.nn.runner import Runner
-from taghead.operators import EdgeFeatures, Operator, commutes_with_means, propagate
+from taghead.operators import EdgeFeatures, commutes_with_means, propagate
+from taghead.operators.graph_context import GraphContext
 from taghead.operators.kernel import class_of, has_hooks
-from taghead.operators.operator import check_takes_edges, takes_edge_types
+from taghead.operators.operator import (
+    check_takes_edges,
+    takes_edge_types,
+)
 
 Mode = Literal["union", "per_relation", "edge_type", "none"]
-RelationAggregation = Literal["sum", "mean", "max", "cat"]
+RELATION_AGGREGATIONS = ("sum", "mean", "max", "cat")
 
 
 class TypedOperator(nn.Module):
@@ -34,61 +42,86 @@ class TypedOperator(nn.Module):
 
     Args:
         channels: Width of every token.
-        operator: Builds an operator of given widths.
+        operator: Builds an operator of given widths; or such an operator for each relation.
         relations: The relations.
         mode: `per_relation`; `union`; or `edge_type`, the union with an operator that gets each
             edge's type.
-        aggr: How the relations' outputs are aggregated, as in PyG's `HeteroConv`.
+        aggr: How the relations' outputs are aggregated: as in PyG's `HeteroConv`, or by an
+            aggregation of one's own.
         edge_features: The features of each edge.
+        grid: The grid of the tokens, for operators that need their degrees.
+        layer: The layer's index, from 1, for operators that take it.
 
     Shapes:
         - **x**, **x_0** `[..., channels]`
         - **output** `[..., channels]`
 
     Raises:
-        ValueError: If the operator cannot run in the mode.
+        ValueError: If an operator cannot run in the mode, or its output has another width.
     """
 
     def __init__(
         self,
         channels: int,
-        operator: Operator,
+        operator: AnyOperator | Mapping[Relation, AnyOperator],
         relations: Sequence[Relation],
         mode: Mode,
-        aggr: RelationAggregation = "sum",
+        aggr: ComponentLike = "sum",
         edge_features: EdgeFeatures = "none",
+        grid: Grid | None = None,
+        layer: int = 1,
     ) -> None:
         super().__init__()
         self.relations = tuple(relations)
-        self.aggr = aggr
         self.convs: ModuleDict | None = None
+        aggr = relation_aggregation(aggr)
+        self.aggr = aggr if isinstance(aggr, str) else "own"
         width, edge_channels = channels, edge_width(edge_features)
+        where = Grid(2, 1, 2) if grid is None else grid
         if mode == "per_relation":
-            width = _channels_of_a_relation(channels, len(self.relations), aggr)
+            width = _channels_of_a_relation(channels, len(self.relations), self.aggr)
             self.convs = ModuleDict(
-                {r: operator(channels, width, edge_channels) for r in self.relations}
+                {
+                    r: _of(operator, r)(
+                        channels, width, edge_channels, GraphContext([r], where, layer)
+                    )
+                    for r in self.relations
+                }
             )
         else:
-            self.conv = operator(channels, channels, edge_channels)
+            context = GraphContext(self.relations, where, layer, mode == "edge_type")
+            self.conv = _of(operator)(channels, channels, edge_channels, context)
             if mode == "edge_type" and not takes_edge_types(self.conv):
                 name = type(self.conv).__name__
                 raise ValueError(f"mode edge_type: {name} takes no edge_type; use union instead")
+        if not isinstance(aggr, str):
+            widths = {"in_channels": channels, "channels": channels}
+            if isinstance(aggr, Component):
+                widths = aggr.open_widths(widths)
+            self.aggregation = aggr.build(widths)
         for conv in self.modules():
             if mode != "edge_type" and getattr(conv, "num_relations", 1) > 1:
                 name = type(conv).__name__
                 raise ValueError(f"mode {mode}: {name} needs edge types; use edge_type instead")
-        for conv in self.modules():
-            if isinstance(conv, MessagePassing):
-                if edge_channels is not None:
-                    check_takes_edges(conv)
-                num_relations = 1 if self.convs else len(self.relations)
-                _check_width(conv, channels, width, num_relations, edge_features)
+        for conv in self.operators():
+            if edge_channels is not None:
+                check_takes_edges(conv)
+            of_conv = self.relations[:1] if self.convs is not None else self.relations
+            _check_width(conv, channels, width, of_conv, edge_features)
+        if not isinstance(aggr, str):
+            _check_aggregation(self, channels)
+
+    def operators(self) -> list[nn.Module]:
+        """The operators, in the order of the relations."""
+        if self.convs is None:
+            return [self.conv]
+        return [self.convs[relation] for relation in self.relations]
 
     def commutes_with_means(self, grid: Grid) -> bool:
         """Whether frame means of the output depend on frame means of the input alone."""
         if self.convs is None:
             return commutes_with_means(self.conv, grid, self.relations)
-        return self.aggr != "max" and all(
+        return self.aggr not in ("max", "own") and all(
             commutes_with_means(self.convs[r], grid, [r]) for r in self.relations
         )
 
@@ -96,10 +129,60 @@ class TypedOperator(nn.Module):
         if self.convs is None:
             return runner(self.conv, x, self.relations, x_0)
         outputs = [runner(self.convs[r], x, [r], x_0) for r in self.relations]
-        return group(outputs, self.aggr)
+        return group(outputs, self.aggr) if self.aggr != "own" else self._aggregate(outputs)
+
+    def _aggregate(self, outputs: Sequence[Tensor]) -> Tensor:
+        """The outputs of all relations, aggregated token by token by a module."""
+        stacked = torch.stack(list(outputs), dim=-2)  # [..., R, channels]
+        if not isinstance(self.aggregation, Aggregation):
+            return self.aggregation(stacked)
+        rows = stacked.flatten(0, -2)  # [M*R, channels]
+        index = torch.arange(len(rows) // len(outputs), device=rows.device)
+        out = self.aggregation(rows, index.repeat_interleave(len(outputs)))
+        return out.view(*outputs[0].shape[:-1], -1)
 
 
-def _channels_of_a_relation(channels: int, num_relations: int, aggr: RelationAggregation) -> int:
+def _of(
+    operator: AnyOperator | Mapping[Relation, AnyOperator], relation: Relation | None = None
+) -> AnyOperator:
+    return operator[relation] if isinstance(operator, Mapping) else operator  # type: ignore[index]
+
+
+def relation_aggregation(aggr: ComponentLike) -> str | AnyComponent:
+    """How relations are aggregated: one of PyG's words, or a component.
+
+    One of PyG's aggregations runs over the relations of each token; any other module takes the
+    outputs as `[..., R, channels]`.
+
+    Raises:
+        ValueError: If it is neither.
+    """
+    if isinstance(aggr, str) and aggr in RELATION_AGGREGATIONS:
+        return aggr
+    if isinstance(getattr(aggr, "value", None), str) and aggr.value in RELATION_AGGREGATIONS:
+        return aggr.value
+    return as_component(aggr, "relation_aggr", dict.fromkeys(RELATION_AGGREGATIONS, nn.Identity))
+
+
+@torch.no_grad()
+def _check_aggregation(convs: TypedOperator, channels: int) -> None:
+    """Runs an aggregation of relations on four tokens to check its output."""
+    module, name = convs.aggregation, type(convs.aggregation).__name__
+    was_training = module.training
+    module.eval()
+    try:
+        out = convs._aggregate([torch.zeros(1, 4, channels)] * len(convs.relations))
+    except Exception as error:
+        raise ValueError(f"relation_aggr: {name} does not run: {error}") from error
+    finally:
+        module.train(was_training)
+    if out.shape != (1, 4, channels):
+        raise ValueError(
+            f"relation_aggr: {name} must give {channels} channels (got {out.size(-1)})"
+        )
+
+
+def _channels_of_a_relation(channels: int, num_relations: int, aggr: str) -> int:
     if aggr != "cat":
         return channels
     if channels % num_relations:
@@ -112,22 +195,26 @@ def _channels_of_a_relation(channels: int, num_relations: int, aggr: RelationAgg
 
 @torch.no_grad()
 def _check_width(
-    conv: MessagePassing,
+    conv: nn.Module,
     in_channels: int,
     out_channels: int,
-    num_relations: int,
+    relations: Sequence[Relation],
     edge_features: EdgeFeatures,
 ) -> None:
     """Runs an operator on four tokens to check that it works and how wide its output is."""
     name, was_training = type(conv).__name__, conv.training
     x = torch.zeros(1, 4, in_channels)
     try:
-        relations = [INTRA_FRAME] * num_relations
-        out = propagate(conv.eval(), x, Grid(2, 1, 2), relations, edge_features=edge_features)
+        same = [INTRA_FRAME] * len(relations)
+        out = propagate(conv.eval(), x, Grid(2, 1, 2), same, edge_features=edge_features)
     except Exception as error:
-        raise ValueError(f"{name} does not run on a grid of tokens: {error}") from error
+        reason = str(error) or repr(error)
+        raise ValueError(f"{name} does not run on a grid of tokens: {reason}") from error
     finally:
         conv.train(was_training)
+    if not isinstance(out, Tensor) or out.shape[:-1] != x.shape[:-1]:
+        shape = list(out.shape) if isinstance(out, Tensor) else type(out).__name__
+        raise ValueError(f"{name} must give one row for each token (got {shape})")
     if out.size(-1) != out_channels:
         raise ValueError(f"{name} must give {out_channels} channels (got {out.size(-1)})")
 
@@ -139,16 +226,19 @@ class MessagePassingLayer(nn.Module):
 
     .. math:: \mathbf{x} + \mathrm{dropout}(\sigma(\mathrm{conv}(\mathrm{norm}(\mathbf{x}))))
 
-    and with `post` norm the LayerNorm of the sum instead. `norm=None`, `activation=None` and
+    and with `post` norm the norm of the sum instead. `norm=None`, `activation=None` and
     `residual=False` leave the bare operator, as in the paper.
 
     Args:
         channels: Width of every token.
         convs: The operators.
-        norm: LayerNorm before the operators (`pre`), after the sum (`post`), or none.
+        norm: A norm before the operators (`pre`), after the sum (`post`), or none.
         activation: The nonlinearity's name, as PyG resolves it.
         dropout: Dropout probability of the operators' output.
         residual: Whether the layer's input is added to its output.
+        norm_layer: Which norm: `layer_norm`, one of PyG's by name, or a component.
+        feed_forward: Width of a feed-forward network after them, with a norm and a residual
+            connection of its own, as in a Transformer layer; 0 for none.
 
     Shapes:
         - **x**, **x_0** `[..., channels]`
@@ -163,33 +253,94 @@ class MessagePassingLayer(nn.Module):
         activation: str | None = "gelu",
         dropout: float = 0.0,
         residual: bool = True,
+        norm_layer: ComponentLike = LAYER_NORM,
+        feed_forward: int = 0,
     ) -> None:
         super().__init__()
-        self.pre_norm = nn.LayerNorm(channels) if norm == "pre" else nn.Identity()
+        found = as_component(norm_layer, "graph_norm_layer", NORMS)
+        widths = norm_widths(channels)
+        self.pre_norm = found.build(widths) if norm == "pre" else nn.Identity()
         self.convs = convs
         self.activation = activation_resolver(activation) if activation else nn.Identity()
         self.dropout = nn.Dropout(dropout)
-        self.post_norm = nn.LayerNorm(channels) if norm == "post" else nn.Identity()
+        self.post_norm = found.build(widths) if norm == "post" else nn.Identity()
         self.residual = residual
+        self.feed_forward: FeedForward | None = None
+        if feed_forward:
+            self.feed_forward = FeedForward(
+                channels,
+                feed_forward,
+                found.build(widths) if norm == "pre" else nn.Identity(),
+                found.build(widths) if norm == "post" else nn.Identity(),
+                activation,
+                dropout,
+            )
 
     def commutes_with_means(self, grid: Grid) -> bool:
         """Whether frame means of the output depend on frame means of the input alone."""
         between = (self.pre_norm, self.activation, self.post_norm)
         is_plain = (
-            all(class_of(module) is nn.Identity for module in between)
+            self.feed_forward is None
+            and all(class_of(module) is nn.Identity for module in between)
             and not (self.training and self.dropout.p)
             and not any(has_hooks(module) for module in (self, self.convs, self.dropout, *between))
         )
         return is_plain and self.convs.commutes_with_means(grid)
 
     def forward(self, x: Tensor, x_0: Tensor, runner: Runner) -> Tensor:
-        out = self.convs(self.pre_norm(x), x_0, runner)
+        out = self.convs(apply_norm(self.pre_norm, x, runner), x_0, runner)
         out = self.dropout(self.activation(out))
-        return self.post_norm(x + out if self.residual else out)
+        out = apply_norm(self.post_norm, x + out if self.residual else out, runner)
+        return out if self.feed_forward is None else self.feed_forward(out, runner)
+
+
+class FeedForward(nn.Module):
+    r"""A feed-forward network with a residual connection: of each token by itself.
+
+    .. math:: \mathbf{x} + \mathrm{lin}_2(\sigma(\mathrm{lin}_1(\mathrm{norm}(\mathbf{x}))))
+
+    Args:
+        channels: Width of every token.
+        width: Width between the two linear layers.
+        pre_norm: The norm of the input.
+        post_norm: The norm of the sum.
+        activation: The nonlinearity's name, as PyG resolves it.
+        dropout: Dropout probability, after the nonlinearity and of the output.
+
+    Shapes:
+        - **x**, **output** `[..., channels]`
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        width: int,
+        pre_norm: nn.Module,
+        post_norm: nn.Module,
+        activation: str | None = "gelu",
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        check_counts(graph_feed_forward=width)
+        self.pre_norm = pre_norm
+        self.lin1 = nn.Linear(channels, width)
+        self.activation = activation_resolver(activation or "gelu")
+        self.dropout = nn.Dropout(dropout)
+        self.lin2 = nn.Linear(width, channels)
+        self.post_norm = post_norm
+
+    def forward(self, x: Tensor, runner: Runner) -> Tensor:
+        out = self.lin1(apply_norm(self.pre_norm, x, runner))
+        out = self.dropout(self.lin2(self.dropout(self.activation(out))))
+        return apply_norm(self.post_norm, x + out, runner)
 
 
 def run_layers(
-    layers: Iterable[nn.Module], x: Tensor, runner: Runner, x_0: Tensor | None = None
+    layers: Iterable[nn.Module],
+    x: Tensor,
+    runner: Runner,
+    x_0: Tensor | None = None,
+    jump: nn.Module | None = None,
 ) -> Tensor:
     """Message passing through a sequence of layers.
 
@@ -198,11 +349,32 @@ def run_layers(
         x: The tokens.
         runner: Runs their operators.
         x_0: The input of the first layer of all; `x` if not given.
+        jump: Makes one output of those of all layers; the last one's if there is no such module.
 
     Shapes:
         - **x**, **x_0**, **output** `[..., channels]`
     """
     x_0 = x if x_0 is None else x_0
+    outputs = []
     for layer in layers:
         x = layer(x, x_0, runner)
-    return x
+        outputs.append(x)
+    return x if jump is None or not outputs else jump(outputs)
+
+
+def auxiliary_loss(module: nn.Module) -> Tensor | None:
+    """The sum of the losses that operators have of their own, after a forward pass in training.
+
+    An operator has one if it has the method `get_attention_loss`, as SuperGATConv.
+
+    Returns:
+        A scalar; `None` if there is no such operator.
+    """
+    own: list[Any] = [each for each in module.modules() if has_auxiliary_loss(each)]
+    losses = [each.get_attention_loss() for each in own]
+    return torch.stack(losses).sum() if losses else None
+
+
+def has_auxiliary_loss(module: nn.Module) -> bool:
+    """Whether an operator has a loss of its own."""
+    return callable(getattr(module, "get_attention_loss", None))

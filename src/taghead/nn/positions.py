@@ -1,4 +1,7 @@
-"""Learnable 3D positional encodings."""
+"""Positions: learnable 3D encodings that are added to the tokens.
+
+One of your own is a module `Positions(channels, grid, ...)` with `forward(x, grid)`.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from taghead.components import Component
 from taghead.graph.convert import to_tokens
 from taghead.graph.grid import Grid
 
@@ -57,6 +61,12 @@ class PositionalEncoding(nn.Module):
             volumes.append(volume)
         encoding = torch.broadcast_tensors(*volumes)
         return x + to_tokens(torch.stack(encoding).sum(0))
+
+
+POSITIONS = {
+    kind: Component(PositionalEncoding, {}, kind, {"kind": kind}) for kind in ("full", "factorised")
+}
+"""The positions by name."""
 
 
 def _shape(grid: Grid, axes: tuple[int, ...]) -> tuple[int, int, int]:

@@ -1,12 +1,13 @@
 """Readouts: from the tokens of a clip to one vector.
 
-To add one, write its class and add it to `READOUTS` and to `ReadoutName`, both at the end.
+One of your own is a `Readout(channels)`, by its class path. To add one to the package, write its
+class and add it to `READOUTS` and to `ReadoutName`, both at the end.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,8 +16,10 @@ from torch_geometric.nn import (
     AttentionalAggregation,
     MaxAggregation,
     MeanAggregation,
+    aggr,
 )
 
+from taghead.components import AnyComponent, Component, ComponentLike, as_component, names_of
 from taghead.operators.kernel import class_of
 
 
@@ -28,28 +31,39 @@ class Readout(nn.Module, ABC):
 
     Shapes:
         - **x** `[B, T, P, channels]`; with P = 1, the means over each frame
-        - **output** `[B, channels]`
+        - **output** `[B, out_channels]`
     """
+
+    out_channels: int
+    """Width of the output."""
 
     uses_frame_means: ClassVar[bool] = False
     """Whether the output depends on frame means alone."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
+        self.out_channels = channels
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor: ...
 
-    @abstractmethod
     def weights(self, x: Tensor) -> Tensor:
-        """The weight of each token in the output, `[B, T*P]`; each clip's sum to 1."""
+        """The weight of each token in the output, `[B, T*P]`; each clip's sum to 1.
 
-    @abstractmethod
+        Raises:
+            ValueError: If the readout has no such weights.
+        """
+        raise ValueError(f"readout: {type(self).__name__} has no weights of tokens")
+
     def aggregation(self) -> Aggregation:
         """The readout as a PyG aggregation with the same parameters, for graphs of any size.
 
         A `FrameAggregation` also takes each token's frame.
+
+        Raises:
+            ValueError: If there is none.
         """
+        raise ValueError(f"readout: {type(self).__name__} has no aggregation of graphs")
 
 
 class MeanReadout(Readout):
@@ -151,6 +165,52 @@ class AttentionReadout(Readout):
         return AttentionalAggregation(self.gate)
 
 
+class AggregationReadout(Readout):
+    """An aggregation of PyG over all tokens of a clip.
+
+    Args:
+        channels: Width of every token.
+        aggregation: The aggregation.
+
+    Shapes:
+        - **x** `[B, T, P, channels]`
+        - **output** `[B, C_out]`, as wide as the aggregation makes it
+
+    Raises:
+        ValueError: If the aggregation does not run on tokens.
+    """
+
+    def __init__(self, channels: int, aggregation: Aggregation) -> None:
+        super().__init__(channels)
+        self.aggr = aggregation
+        self.out_channels = _width(self, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        clips = torch.arange(x.size(0), device=x.device)
+        index = clips.repeat_interleave(x.size(1) * x.size(2))
+        return self.aggr(x.flatten(0, 2), index, dim_size=x.size(0))
+
+    def aggregation(self) -> Aggregation:
+        return self.aggr
+
+
+@torch.no_grad()
+def _width(readout: Readout, channels: int) -> int:
+    """The width of a readout's output, of a clip of four tokens."""
+    was_training = readout.training
+    try:
+        out = readout.eval()(torch.zeros(1, 2, 2, channels))
+    except Exception as error:
+        raise ValueError(f"readout: {readout} does not run on tokens: {error}") from error
+    finally:
+        readout.train(was_training)
+    if out.dim() != 2 or len(out) != 1:
+        raise ValueError(
+            f"readout: {readout} must give a vector for a clip (got {list(out.shape)})"
+        )
+    return out.size(1)
+
+
 ReadoutName = Literal["mean", "frame_mean_max", "attention"]
 
 READOUTS: dict[ReadoutName, type[Readout]] = {
@@ -159,6 +219,45 @@ READOUTS: dict[ReadoutName, type[Readout]] = {
     "attention": AttentionReadout,
 }
 """The readouts by name."""
+
+
+def readout_component(readout: ComponentLike) -> AnyComponent:
+    """The readout that a value stands for: a `Readout`, or an aggregation of PyG.
+
+    Raises:
+        ValueError: If it is neither.
+    """
+    names: dict[str, Any] = names_of(getattr(aggr, name) for name in aggr.__all__)
+    found = as_component(
+        readout, "readout", {**names, **{str(name): cls for name, cls in READOUTS.items()}}
+    )
+    if found.cls is not None and not issubclass(found.cls, Readout | Aggregation):
+        raise ValueError(
+            f"readout must be a Readout or one of PyG's aggregations (got {found.cls!r})"
+        )
+    return found
+
+
+def build_readout(component: AnyComponent, channels: int) -> Readout:
+    """A readout of tokens of a width.
+
+    Raises:
+        ValueError: If it cannot be built, or does not run.
+    """
+    widths = {"channels": channels, "in_channels": channels}
+    try:
+        if isinstance(component, Component):
+            widths = component.open_widths(widths)
+        made = component.build(widths if component.cls else {"channels": channels})
+    except ValueError as error:
+        raise ValueError(f"readout: {error}") from error
+    if isinstance(made, Aggregation):
+        return AggregationReadout(channels, made)
+    if not isinstance(made, Readout):
+        raise ValueError(f"readout must be a Readout or one of PyG's aggregations (got {made!r})")
+    if type(made) not in READOUTS.values():
+        made.out_channels = _width(made, channels)
+    return made
 
 
 def needs_frame_means_only(readout: nn.Module) -> bool:

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol, get_args
 
 import torch
-from torch import Tensor
-from torch_geometric.nn import MessagePassing
+from torch import Tensor, nn
 
 from taghead import operators
 from taghead.errors import check_choices
@@ -16,7 +15,7 @@ from taghead.graph.grid import Grid
 from taghead.graph.relations import Relation
 from taghead.operators import EdgeFeatures, Engine
 
-Observer = Callable[[MessagePassing, Tensor, Sequence[Relation], Tensor, Tensor], None]
+Observer = Callable[[nn.Module, Tensor, Sequence[Relation], Tensor, Tensor], None]
 """Called after each operator with (conv, x, relations, x_0, output)."""
 
 
@@ -31,8 +30,11 @@ class Runner(Protocol):
     """
 
     def __call__(
-        self, conv: MessagePassing, x: Tensor, relations: Sequence[Relation], x_0: Tensor
+        self, conv: nn.Module, x: Tensor, relations: Sequence[Relation], x_0: Tensor
     ) -> Tensor: ...
+
+    def batch_of(self, x: Tensor) -> tuple[Tensor, int]:
+        """The clip of each row of `x`, `[M]`, and the number of clips."""
 
 
 @dataclass
@@ -58,7 +60,7 @@ class GridRunner:
     observer: Observer | None = None
 
     def __call__(
-        self, conv: MessagePassing, x: Tensor, relations: Sequence[Relation], x_0: Tensor
+        self, conv: nn.Module, x: Tensor, relations: Sequence[Relation], x_0: Tensor
     ) -> Tensor:
         if x.size(1) != self.grid.num_nodes:
             return operators.propagate_means(conv, x, self.grid, relations, x_0)
@@ -75,6 +77,11 @@ class GridRunner:
         if self.observer is not None:
             self.observer(conv, x, relations, x_0, out)
         return out
+
+    def batch_of(self, x: Tensor) -> tuple[Tensor, int]:
+        """The clip of each token of `[B, N, C]`, and B."""
+        batch = torch.arange(x.size(0), device=x.device).repeat_interleave(x.size(1))
+        return batch, x.size(0)
 
 
 @dataclass
@@ -105,7 +112,7 @@ class EdgeListRunner:
     edge_dropout: float = 0.0
 
     def __call__(
-        self, conv: MessagePassing, x: Tensor, relations: Sequence[Relation], x_0: Tensor
+        self, conv: nn.Module, x: Tensor, relations: Sequence[Relation], x_0: Tensor
     ) -> Tensor:
         edges = [self._edges_of(relation) for relation in relations]
         types = [e.new_full((e.size(1),), i) for i, e in enumerate(edges)]
@@ -119,6 +126,10 @@ class EdgeListRunner:
         if self.pos is not None:
             arguments["pos"] = self.pos
         return operators.run_operator(conv, x, **arguments)
+
+    def batch_of(self, x: Tensor) -> tuple[Tensor, int]:
+        """The clip of each token, and the number of clips."""
+        return self.batch, int(self.batch.max()) + 1 if self.batch.numel() else 0
 
     def _edges_of(self, relation: Relation) -> Tensor:
         if relation not in self.edge_index_dict:

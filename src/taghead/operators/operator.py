@@ -1,38 +1,26 @@
-"""Operator: a PyG class with options, from which operators of any width are built."""
+"""Operator: a class with options, from which message-passing modules of any width are built."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import Any
 
 from torch import nn
 from torch_geometric import nn as pyg
-from torch_geometric.nn import MessagePassing
+from torch_geometric.nn import MessagePassing, conv
 
-from taghead.class_paths import check_plain_options, import_class
+from taghead.components import Component, Copy, Function, as_component, names_of
+from taghead.components.classes import MODELS
 from taghead.graph.edge_features import NUM_OFFSETS
+from taghead.graph.grid import Grid
+from taghead.graph.relations import NODE, Relation
+from taghead.operators.graph_context import GraphContext
 from taghead.operators.kernels import KERNELS
 
-if TYPE_CHECKING:
-    OperatorFactory = Callable[[int, int], MessagePassing]
-else:
-
-    class OperatorFactory(Protocol):
-        """Builds an operator of the widths (in_channels, out_channels).
-
-        A `MessagePassing` class, a `functools.partial` of one with its options, or a function. The
-        command line reads this signature: an option of this type takes a class path and the class's
-        arguments, except those named here, which the head fills in.
-        """
-
-        def __call__(
-            self, in_channels: int, out_channels: int, channels: int, nn: nn.Module
-        ) -> MessagePassing: ...
-
-
-PACKAGES = ("torch_geometric", "taghead")  # where operators lie, beside modules of one's own
+OperatorFactory = Callable[[int, int], nn.Module]
+"""Builds an operator of the widths (in_channels, out_channels)."""
 
 # Operators without a kernel that take features of edges, and what they call the features' width.
 EDGE_OPTIONS: dict[type[MessagePassing], str | None] = {
@@ -42,72 +30,137 @@ EDGE_OPTIONS: dict[type[MessagePassing], str | None] = {
     pyg.NNConv: None,
     pyg.PDNConv: "edge_dim",
 }
+# Modules whose forward hands its arguments on, to modules inside.
+DELEGATING: tuple[type[nn.Module], ...] = (pyg.Sequential, pyg.DeepGCNLayer, pyg.HeteroConv)
+PASSED_ON = ("edge_attr", "edge_type", "edge_weight", "pos", "x_0")  # by GPSConv, to its operator
+NEED_EDGES: tuple[type[nn.Module], ...] = (pyg.GMMConv, pyg.NNConv, pyg.PDNConv)
+NUM_POSITIONS = 3  # HEATConv's edge features where the head has none: frames, rows, columns
 
 
-class Operator:
-    """A PyG operator's class with its options; called with the widths, it builds an operator.
+@cache
+def named_operators() -> dict[str, type[nn.Module]]:
+    """PyG's operators, and its models that are used as one, by name."""
+    names = [name for name in conv.__all__ if name != "MessagePassing"]
+    models = [getattr(pyg, name) for name in MODELS]
+    return names_of([*(getattr(pyg, n) for n in names), *filter(is_operator_class, models)])
 
-    The class gets the arguments that it takes: `in_channels` and `out_channels`; `channels`; none
-    (APPNP, LGConv, SimpleConv, AGNNConv); a two-layer MLP as `nn` (GINConv, GINEConv, EdgeConv).
-    Concatenated heads share `out_channels` among them. With edge features, it also gets their width
-    (`edge_dim`, `in_edge_channels`, or `dim` for CGConv and GMMConv); NNConv gets a network that
-    maps them to a matrix.
+
+def is_operator_class(cls: Any) -> bool:
+    """Whether a class's objects have the protocol of operators, `forward(x, edge_index, ...)`."""
+    if not (inspect.isclass(cls) and issubclass(cls, nn.Module)):
+        return False
+    if issubclass(cls, MessagePassing):
+        return True
+    parameters = inspect.signature(cls.forward).parameters
+    return not {"edge_index", "edge_index_dict"}.isdisjoint(parameters) or cls in DELEGATING
+
+
+NO_GRAPH = GraphContext((), Grid(1, 1, 1))
+
+
+class Operator(Component):
+    """An operator's class with its options; called with the widths, it builds an operator.
+
+    The class is PyG's, or any module with `forward(x, edge_index, ...)`. It gets the arguments that
+    it takes: `in_channels` and `out_channels`; `channels`; none (APPNP, LGConv, SimpleConv,
+    AGNNConv); a two-layer MLP as `nn` (GINConv, GINEConv, EdgeConv). Concatenated heads share
+    `out_channels` among them. With edge features, it also gets their width (`edge_dim`,
+    `in_edge_channels`, or `dim` for CGConv and GMMConv); NNConv gets a network that maps them to a
+    matrix. From the graph it gets `num_relations`, `metadata`, `deg`, `layer` and
+    `num_edge_types`, if they are not among the options.
 
     Args:
         cls: The operator's class, PyG's or your own.
-        options: Its other arguments, by name.
+        options: Its other arguments, by name; modules among them as
+            :class:`~taghead.components.Component` has them.
 
     Raises:
         ValueError: If the class has no such option, the heads do not divide the width, or an option
-            contradicts the width of the edge features.
+            contradicts the width of the edge features or the relations.
     """
 
-    def __init__(self, cls: type[MessagePassing], **options: Any) -> None:
-        if not (inspect.isclass(cls) and issubclass(cls, MessagePassing)):
-            raise ValueError(f"conv must be a MessagePassing class (got {cls!r})")
+    def __init__(self, cls: type[nn.Module], **options: Any) -> None:
+        if not is_operator_class(cls):
+            raise ValueError(
+                f"conv must be a MessagePassing class, or that of a module whose forward takes "
+                f"edge_index (got {cls!r})"
+            )
+        names, required = forward_arguments(_class(cls))
+        if "x" in required and not any("edge" in name for name in names) and cls not in DELEGATING:
+            raise ValueError(
+                f"conv: {cls.__name__} takes no edge_index, so edges of relations would not be used"
+            )
         if options.get("cached"):
             raise ValueError(
                 f"{cls.__name__}: cached must be False (got True): it would keep the edges of the "
                 f"first batch for batches of any size"
             )
-        self.cls = cls
-        self.options = options
-        self._parameters = dict(inspect.signature(cls).parameters)  # a head can be copied
-        takes_any = any(p.kind is p.VAR_KEYWORD for p in self._parameters.values())
-        base = inspect.signature(MessagePassing).parameters if takes_any else {}
-        unknown = [name for name in options if name not in {*self._parameters, *base}]
-        if unknown:
-            known = ", ".join(n for n, p in self._parameters.items() if p.kind is not p.VAR_KEYWORD)
-            raise ValueError(f"{cls.__name__} has no option {unknown[0]!r}; it has {known}")
+        super().__init__(cls, options)
+        if isinstance(convs := self.options.get("convs"), dict):  # HeteroConv's
+            self.options["convs"] = {_name(key): each for key, each in convs.items()}
+
+    def known_options(self) -> set[str]:
+        base = inspect.signature(MessagePassing).parameters if super().takes_any else {}
+        return {*self.parameters, *base}
+
+    @property
+    def takes_any(self) -> bool:
+        return super().takes_any and not issubclass(self.cls, MessagePassing)
 
     def __call__(
-        self, in_channels: int, out_channels: int, edge_channels: int | None = None
-    ) -> MessagePassing:
-        widths = {
+        self,
+        in_channels: int,
+        out_channels: int,
+        edge_channels: int | None = None,
+        context: GraphContext | None = None,
+    ) -> nn.Module:
+        widths: dict[str, Any] = {
             "in_channels": in_channels,
             "out_channels": self._width_of_a_head(out_channels),
             "channels": out_channels,
         }
-        given = {name: widths[name] for name in widths if name in self._parameters}
+        if self.is_open("hidden_channels"):
+            widths["hidden_channels"] = out_channels
         kernel = KERNELS.get(self.cls)
+        network = widths | {"out_channels": out_channels}
+        given, forced = dict(widths), {}
         if kernel is not None and kernel.network_inputs is not None:
-            width = kernel.network_inputs * in_channels
-            given["nn"] = pyg.MLP([width, out_channels, out_channels], norm=None)
-        options = dict(self.options)
-        if "metadata" in options:  # HGTConv's edge types: a config file has lists for tuples
-            nodes, edges = options["metadata"]
-            options["metadata"] = (list(nodes), [tuple(edge) for edge in edges])
+            network["in_channels"] = kernel.network_inputs * in_channels
+            if "nn" not in self.options:
+                layers = [network["in_channels"], out_channels, out_channels]
+                given["nn"] = pyg.MLP(layers, norm=None)
         if edge_channels is not None:
-            options |= self._of_edges(in_channels, out_channels, edge_channels)
+            forced = self._of_edges(in_channels, out_channels, edge_channels)
+            if self.cls is pyg.NNConv:
+                matrix = in_channels * out_channels
+                network = {"in_channels": edge_channels, "out_channels": matrix}
+        if context is not None:
+            given |= self._of_graph(context)
+
+        def widths_of(option: str) -> dict[str, Any]:
+            return network if option == "nn" else {**widths, "out_channels": out_channels}
+
+        def build(part: Component, given: Mapping[str, Any]) -> Any:
+            if not issubclass(part.cls, MessagePassing) or part.cls is self.cls:
+                return self.build_inner(part, given)
+            inner = Operator(part.cls, **part.options)
+            if self.is_own and part.is_incomplete:  # its factory, of the widths
+                return partial(inner, edge_channels=edge_channels, context=context)
+            return inner(given["in_channels"], given["out_channels"], edge_channels, context)
+
+        arguments = self.arguments(given, widths_of, build) | forced
+        arguments = self._on_graph(arguments, context)
         try:
-            return self.cls(**{**given, **options})
-        except TypeError as error:
-            raise ValueError(f"{self.cls.__name__} cannot be built: {error}") from error
+            return self.make(arguments)
+        except ValueError as error:
+            if self.cls not in NEED_EDGES or edge_channels is not None:
+                raise
+            raise ValueError(f"{error}; it needs edge_features, such as offset") from error
 
     def _of_edges(self, in_channels: int, out_channels: int, edge_channels: int) -> dict[str, Any]:
         """The options for edge features; a command line gives 0 or none for no width."""
         known = ("edge_dim", "in_edge_channels", EDGE_OPTIONS.get(self.cls))
-        names = [name for name in self._parameters if name in known]
+        names = [name for name in self.parameters if name in known]
         for name in names:
             if self.options.get(name) not in (None, 0, edge_channels):
                 raise ValueError(
@@ -120,8 +173,64 @@ class Operator:
             found["nn"] = pyg.MLP([edge_channels, out_channels, matrix], norm=None)
         return found
 
+    def _of_graph(self, context: GraphContext) -> dict[str, Any]:
+        """The options that the graph determines, without those that are given."""
+        found: dict[str, Any] = {}
+        number = len(context.relations)
+        if self.is_open("num_relations") or context.is_typed:
+            found["num_relations"] = number
+        if self.is_open("num_node_types"):
+            found["num_node_types"] = 1
+        if self.is_open("num_edge_types"):
+            found["num_edge_types"] = number
+        if self.cls is pyg.HEATConv:
+            found["edge_dim"] = NUM_POSITIONS
+        if self.is_open("deg"):
+            found["deg"] = context.degrees()
+        if self.is_open("metadata"):
+            found["metadata"] = ([NODE], [tuple(relation) for relation in context.relations])
+        if "layer" in self.parameters and ("theta" not in self.parameters or self._is_scaled):
+            found["layer"] = context.layer
+        return {name: value for name, value in found.items() if name not in self.options}
+
+    def _on_graph(self, arguments: dict[str, Any], context: GraphContext | None) -> dict[str, Any]:
+        """The arguments with edge types in the order of the relations, by their names.
+
+        Raises:
+            ValueError: If the edge types that are given are not the relations.
+        """
+        if "metadata" in arguments:  # a config file has lists for tuples
+            nodes, edges = arguments["metadata"]
+            edges = [tuple(edge) for edge in edges]
+            if context is not None:
+                edges = [tuple(r) for r in self._in_order(edges, context.relations, "metadata")]
+            arguments["metadata"] = (list(nodes), edges)
+        if self.cls is pyg.HeteroConv:
+            if not isinstance(arguments.get("convs"), dict):
+                raise ValueError("HeteroConv: convs must have an operator for each relation")
+            convs = arguments["convs"]
+            relations = self._in_order(list(convs), (context or NO_GRAPH).relations, "convs")
+            arguments["convs"] = {tuple(r): convs[_name(r)] for r in relations}
+        return arguments
+
+    def _in_order(
+        self, edges: list[Any], relations: Sequence[Relation], option: str
+    ) -> Sequence[Any]:
+        names, known = [_name(edge) for edge in edges], [relation.name for relation in relations]
+        if sorted(names) != sorted(known):
+            raise ValueError(
+                f"{self.cls.__name__}: {option} must have the relations {', '.join(known)}, each "
+                f"once (got {', '.join(names)})"
+            )
+        return relations
+
+    @property
+    def _is_scaled(self) -> bool:
+        """Whether GCN2Conv's `theta` is given, without which it takes no `layer`."""
+        return self.options.get("theta") is not None
+
     def _width_of_a_head(self, out_channels: int) -> int:
-        defaults = {name: parameter.default for name, parameter in self._parameters.items()}
+        defaults = {name: parameter.default for name, parameter in self.parameters.items()}
         options = {**defaults, **self.options}
         if not ("heads" in defaults and "concat" in defaults and options["concat"]):
             return out_channels
@@ -133,85 +242,104 @@ class Operator:
             )
         return out_channels // heads
 
-    def __repr__(self) -> str:
-        options = "".join(f", {name}={value!r}" for name, value in self.options.items())
-        return f"Operator({self.cls.__name__}{options})"
-
     def to_config(self) -> dict[str, Any]:
         """The class path and options, as a YAML file holds them."""
-        name = self.cls.__name__
-        public = getattr(pyg, name, None) is self.cls
-        module = "torch_geometric.nn" if public else self.cls.__module__
-        options = {k: v for k, v in self.options.items() if not self._is_default_module(k, v)}
-        return {"class_path": f"{module}.{name}", "init_args": options}
-
-    def _is_default_module(self, name: str, value: Any) -> bool:
-        """Whether an option is a module equal to the class's default: no file can hold a module."""
-        default = getattr(self._parameters.get(name), "default", None)
-        return isinstance(default, nn.Module) and repr(value) == repr(default)
+        try:
+            return super().to_config()
+        except ValueError as error:
+            raise ValueError(f"conv: {error}") from error
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Operator:
         """The operator of a class path and options.
 
-        A config may come from anywhere: nothing but a `MessagePassing` class is called, and only
-        PyG's modules, this package's and those that were named are imported
-        (:func:`~taghead.class_paths.allow_modules`). An option that is a class path is refused.
+        A config may come from anywhere: only classes of :func:`~taghead.components.find_class` are
+        built, also for options.
 
         Raises:
-            ValueError: If the path is not allowed or leads to another class, or an option is not a
-                plain value.
+            ValueError: If a path is not allowed or leads to another class.
         """
-        try:
-            found = import_class(config["class_path"], MessagePassing, PACKAGES)
-            options = check_plain_options(config.get("init_args") or {})
-        except ValueError as error:
-            raise ValueError(f"conv: {error}") from error
-        return cls(found, **options)
+        found = as_operator(config)
+        assert isinstance(found, Operator)
+        return found
 
 
-class CustomOperator(Operator):
-    """An operator built by a function of (in_channels, out_channels); it cannot be saved."""
+def _name(edge_type: Any) -> str:
+    """A relation's name, of its edge type or name."""
+    return edge_type if isinstance(edge_type, str) else edge_type[1]
 
-    def __init__(self, function: Callable[[int, int], MessagePassing]) -> None:
-        self.function = function
+
+class GivenOperator:
+    """An operator that is copied from an object, or made by a function of the widths.
+
+    Args:
+        part: The object or the function.
+    """
+
+    def __init__(self, part: Copy | Function) -> None:
+        self.part = part
+        self.cls = part.cls
 
     def __call__(
-        self, in_channels: int, out_channels: int, edge_channels: int | None = None
-    ) -> MessagePassing:
-        return self.function(in_channels, out_channels)
+        self,
+        in_channels: int,
+        out_channels: int,
+        edge_channels: int | None = None,
+        context: GraphContext | None = None,
+    ) -> nn.Module:
+        return self.part.build({"in_channels": in_channels, "out_channels": out_channels})
 
     def __repr__(self) -> str:
-        return f"CustomOperator({self.function!r})"
+        return f"GivenOperator({self.part!r})"
 
     def to_config(self) -> dict[str, Any]:
-        raise ValueError(
-            f"conv: {self.function!r} cannot be written to a file; give a MessagePassing class or "
-            f"functools.partial of one, with options"
-        )
+        """The class path and options; raises a ValueError if no file can hold it."""
+        try:
+            return self.part.to_config()
+        except ValueError as error:
+            raise ValueError(f"conv: {error}") from error
 
 
-def as_operator(conv: OperatorFactory | type[MessagePassing] | dict[str, Any]) -> Operator:
-    """Converts to an `Operator`: from a class, a partial of one, a function or a config.
+def as_operator(conv: Any) -> Operator | GivenOperator:
+    """The operator of a name, a class path, a class, a partial of one, an object or a function.
 
     Raises:
         ValueError: If it is none of them.
     """
-    if isinstance(conv, Operator):
+    if isinstance(conv, Operator | GivenOperator):
         return conv
-    if isinstance(conv, dict):
-        return Operator.from_config(conv)
-    if isinstance(conv, partial):
-        # partial(cls, **options); the command line's is partial(instantiate, ..., cls, **options)
-        from_command_line = conv.func.__module__.startswith("jsonargparse")
-        cls = conv.args[-1] if from_command_line else None if conv.args else conv.func
-        if inspect.isclass(cls) and issubclass(cls, MessagePassing):
-            return Operator(cls, **conv.keywords)
     if inspect.isclass(conv):
-        return Operator(cast(type[MessagePassing], conv))
-    if callable(conv):
-        return CustomOperator(conv)
-    raise ValueError(f"conv must be an operator's class or a factory of one (got {conv!r})")
+        given: Any = conv
+        return Operator(given)
+    found = as_component(conv, "conv", named_operators())
+    if isinstance(found, Component):
+        cls: Any = found.cls
+        return Operator(cls, **found.options)
+    if isinstance(found, Copy) and not is_operator_class(found.cls):
+        raise ValueError(f"conv: forward of {found.cls.__name__} takes no edge_index")
+    return GivenOperator(found)
+
+
+def arguments_of(conv: nn.Module) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """As :func:`forward_arguments`, of a module: PyG's containers take what their parts take."""
+    if isinstance(conv, pyg.Sequential):
+        names = tuple(conv.signature.param_dict)
+        return names, names
+    if isinstance(conv, pyg.DeepGCNLayer):
+        return arguments_of(conv.conv) if conv.conv is not None else (("x",), ())
+    if isinstance(conv, pyg.HeteroConv):
+        return ("x_dict", "edge_index_dict"), ("edge_index_dict",)
+    names, required = forward_arguments(_class(type(conv)))
+    if isinstance(conv, pyg.GPSConv) and conv.conv is not None:
+        inner, needed = arguments_of(conv.conv)
+        extra = tuple(name for name in inner if name in PASSED_ON and name not in names)
+        return names + extra, required + tuple(name for name in needed if name in extra)
+    return names, required
+
+
+def _class(cls: type[Any]) -> Any:
+    """A class as a key of a cache."""
+    return cls
 
 
 @cache
@@ -222,19 +350,20 @@ def forward_arguments(cls: type[Any]) -> tuple[tuple[str, ...], tuple[str, ...]]
     return tuple(p.name for p in named), tuple(p.name for p in named if p.default is p.empty)
 
 
-def takes_edge_types(conv: MessagePassing) -> bool:
+def takes_edge_types(conv: nn.Module) -> bool:
     """Whether an operator gets each edge's relation."""
-    return isinstance(conv, pyg.HGTConv) or "edge_type" in forward_arguments(conv.__class__)[0]
+    names, _ = arguments_of(conv)
+    return "edge_type" in names or "edge_index_dict" in names
 
 
-def check_takes_edges(conv: MessagePassing) -> None:
+def check_takes_edges(conv: nn.Module) -> None:
     """Checks that an operator takes edge features.
 
     Raises:
         ValueError: If it takes none, with the names of those that do; or it was built without.
     """
     name = type(conv).__name__
-    if "edge_attr" not in forward_arguments(conv.__class__)[0]:
+    if "edge_attr" not in arguments_of(conv)[0]:
         taking = [cls for cls, kernel in KERNELS.items() if kernel.edge_attr]
         known = ", ".join(sorted(cls.__name__ for cls in (*taking, *EDGE_OPTIONS)))
         raise ValueError(f"edge_features: {name} takes no edge_attr; operators that do are {known}")

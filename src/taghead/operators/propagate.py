@@ -7,7 +7,15 @@ from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
-from torch_geometric.nn import HEATConv, HGTConv, MessagePassing
+from torch_geometric.nn import (
+    DeepGCNLayer,
+    HANConv,
+    HEATConv,
+    HeteroConv,
+    HGTConv,
+    MessagePassing,
+    Sequential,
+)
 from torch_geometric.utils import dropout_edge
 
 from taghead.graph.edge_features import EdgeFeatures, offsets
@@ -23,7 +31,7 @@ from taghead.graph.relations import NODE, Relation
 from taghead.operators.kernel import LINEAR, SUMS, Tokens, class_of
 from taghead.operators.kernels import KERNELS, supports
 from taghead.operators.neighbourhood import Neighbourhood, neighbourhood
-from taghead.operators.operator import forward_arguments
+from taghead.operators.operator import arguments_of
 
 Engine = Literal["auto", "dense", "pyg"]
 ENGINES = get_args(Engine)
@@ -234,7 +242,7 @@ def propagate_means(
     return KERNELS[class_of(conv)].run(conv, tokens, hood.on_means).squeeze(2)
 
 
-def run_operator(conv: MessagePassing, x: Tensor, **available: Tensor) -> Tensor:
+def run_operator(conv: nn.Module, x: Tensor, **available: Tensor) -> Tensor:
     """An operator's output tokens, from those of the available arguments that its `forward` takes.
 
     Raises:
@@ -246,11 +254,12 @@ def run_operator(conv: MessagePassing, x: Tensor, **available: Tensor) -> Tensor
     return out[0] if isinstance(out, tuple) else out  # without attention or a graph filter
 
 
-def call_operator(conv: MessagePassing, x: Tensor, **available: Any) -> Any:
+def call_operator(conv: nn.Module, x: Tensor, **available: Any) -> Any:
     """Everything that an operator returns; otherwise as `run_operator`."""
     available |= hetero_arguments(conv, x, available)
-    names, required = forward_arguments(conv.__class__)
-    missing = [name for name in required if name != "x" and name not in available]
+    names, required = arguments_of(conv)
+    first = names[0] if isinstance(conv, Sequential) else "x"
+    missing = [name for name in required if name != first and name not in available]
     if missing:
         raise ValueError(
             f"{type(conv).__name__} needs {', '.join(missing)}, which a grid of tokens does not "
@@ -259,27 +268,46 @@ def call_operator(conv: MessagePassing, x: Tensor, **available: Any) -> Any:
     given: dict[str, Any] = {name: available[name] for name in names if name in available}
     if "pos" in given:
         given["pos"] = given["pos"].to(x)
-    return conv(**given) if "x_dict" in given else conv(x=x, **given)
+    if "x_dict" in given:
+        return conv(**given)
+    if isinstance(conv, Sequential):  # its first argument may have another name
+        return conv(*(x if name == first else given[name] for name in names))
+    if isinstance(conv, DeepGCNLayer):
+        return conv(x, **given)
+    return conv(x=x, **given)
 
 
-def hetero_arguments(conv: MessagePassing, x: Tensor, available: dict[str, Any]) -> dict[str, Any]:
-    """Arguments of heterogeneous operators, HGTConv and HEATConv, built from the available ones.
+def edge_types_of(conv: nn.Module) -> list[tuple[str, str, str]] | None:
+    """The edge types of an operator that takes them by name; `None` for all others."""
+    if isinstance(conv, HGTConv):
+        return conv.edge_types
+    if isinstance(conv, HANConv):
+        return conv.metadata[1]
+    return list(conv.convs.keys()) if isinstance(conv, HeteroConv) else None
 
-    HGTConv takes dictionaries; the i-th relation is the i-th edge type of its `metadata`. HEATConv
-    takes node types, all 0 here, and as edge features the source minus the target in (t, y, x).
+
+def hetero_arguments(conv: nn.Module, x: Tensor, available: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of heterogeneous operators, built from the available ones.
+
+    HGTConv, HANConv and HeteroConv take dictionaries; the i-th relation is their i-th edge type, in
+    which order an :class:`Operator` builds them. HEATConv takes node types, all 0 here, and as edge
+    features the source minus the target in (t, y, x).
 
     Raises:
-        ValueError: If HGTConv's metadata has too few edge types.
+        ValueError: If the operator has too few edge types.
     """
     edge_index, edge_type = available.get("edge_index"), available.get("edge_type")
-    if isinstance(conv, HGTConv) and edge_index is not None and edge_type is not None:
+    keys = edge_types_of(conv)
+    if keys is not None and edge_index is not None and edge_type is not None:
         num_types = int(edge_type.max()) + 1 if edge_type.numel() else 0
-        if num_types > len(conv.edge_types):
+        if num_types > len(keys):
+            name = type(conv).__name__
+            option = "convs" if name == "HeteroConv" else "metadata"
             raise ValueError(
-                f"HGTConv: metadata must have an edge type for each relation, {num_types} "
-                f"(got {len(conv.edge_types)})"
+                f"{name}: {option} must have an edge type for each relation, {num_types} "
+                f"(got {len(keys)})"
             )
-        edges = {key: edge_index[:, edge_type == i] for i, key in enumerate(conv.edge_types)}
+        edges = {key: edge_index[:, edge_type == i] for i, key in enumerate(keys)}
         return {"x_dict": {NODE: x}, "edge_index_dict": edges}
     if isinstance(conv, HEATConv):
         extra: dict[str, Any] = {"node_type": x.new_zeros(x.size(0), dtype=torch.long)}

@@ -24,7 +24,8 @@ WITHOUT_EFFECT = {
     "positions_std",  # of random weights, which the checkpoint's replace
     *("encoder_dropout", "graph_dropout", "edge_dropout"),  # of training alone
 }
-IN_GRAPH = {"conv", "relations", "edge_features"}  # with all `graph_` options: unused in mode none
+IN_GRAPH = {"conv", "relations", "edge_features", "jumping_knowledge"}
+"""Options that mode none does not use, with all `graph_` options."""
 
 PER_DEVICE = {"foreach", "fused", "capturable", "differentiable"}  # how an optimizer computes
 OPTION_OF = {"initial_lr": "learning_rate", "lr": "learning_rate"}
@@ -75,6 +76,7 @@ def head_differences(saved: dict[str, Any], head: TAGHead) -> Iterator[tuple[str
         asked = head.config()
     except ValueError:  # an operator or a relation that no file can hold
         return
+    saved, asked = _flat(saved), _flat(asked)
     skipped = SHAPES | WITHOUT_EFFECT | _unused(asked, saved)
     conv = getattr(head.operator, "cls", None)
     for name in [*asked, *(name for name in saved if name not in asked)]:
@@ -99,6 +101,12 @@ def _unused(asked: dict[str, Any], saved: dict[str, Any]) -> set[str]:
     if "per_relation" not in modes:
         unused.add("relation_aggr")
     return unused
+
+
+def _flat(config: dict[str, Any]) -> dict[str, Any]:
+    """A head's options, with the class path of a head of one's own beside them."""
+    own = {key: value for key, value in config.items() if key != "init_args"}
+    return {**own, **config["init_args"]} if "class_path" in config else config
 
 
 def _default(name: str) -> Any:

@@ -21,6 +21,7 @@ from taghead.files import read_tensors
 from taghead.model.classifier import VideoClassifier
 from taghead.model.head_factory import HeadFactory
 from taghead.nn.head import TAGHead
+from taghead.nn.message_passing import has_auxiliary_loss
 from taghead.training.compatibility import check_checkpoint
 from taghead.training.evaluation import Batch, EvaluationModule
 from taghead.training.finetuning import batch_norms, set_norms
@@ -74,6 +75,8 @@ class ClassificationTask(EvaluationModule):
             stored (:func:`~taghead.training.recompute.recompute_activations`): less memory, more
             time.
         compile_backend: A backend of `torch.compile`, such as `inductor`, for backbone and head.
+        auxiliary_loss: Weight in training of the losses that operators have of their own, as
+            SuperGATConv; its paper has 4.
 
     Raises:
         ValueError: If an argument breaks its rule.
@@ -104,6 +107,7 @@ class ClassificationTask(EvaluationModule):
         freeze_batch_norm: bool = False,
         recompute: bool = False,
         compile_backend: str | None = None,
+        auxiliary_loss: float = 0.0,
     ) -> None:
         super().__init__()
         if recompute and compile_backend:
@@ -118,6 +122,7 @@ class ClassificationTask(EvaluationModule):
             "learning_rate": learning_rate,
             "backbone_learning_rate": backbone_learning_rate or 0.0,
             "weight_decay": weight_decay,
+            "auxiliary_loss": auxiliary_loss,
         }.items():
             if rate < 0:
                 raise ValueError(f"{name} must not be negative (got {rate})")
@@ -129,6 +134,12 @@ class ClassificationTask(EvaluationModule):
             class_names,
             preprocessing,
         )
+        if auxiliary_loss and not any(map(has_auxiliary_loss, self.model.head.modules())):
+            raise ValueError(
+                f"auxiliary_loss must be 0 (got {auxiliary_loss}): no operator of the head has a "
+                f"loss of its own, as SuperGATConv has"
+            )
+        self.auxiliary_weight = auxiliary_loss
         if channels_last:
             self.model.backbone.to(memory_format=torch.channels_last_3d)
         self.has_frozen_norms = freeze_batch_norm
@@ -211,6 +222,23 @@ class ClassificationTask(EvaluationModule):
     def configure_callbacks(self) -> list[Callback]:
         return [ExactResume()]
 
+    def on_fit_start(self) -> None:
+        """Refuses a model that no checkpoint could hold, before it is trained.
+
+        Raises:
+            DataError: If the training writes checkpoints and the model has a part that no file can
+                hold, such as a function.
+        """
+        if not self.trainer.checkpoint_callbacks:
+            return
+        try:
+            self.model.config()
+        except ValueError as error:
+            raise DataError(
+                f"the model's checkpoints could not be loaded: {error}; or train without "
+                f"checkpoints"
+            ) from error
+
     def on_train_start(self) -> None:
         """Counts the clips of each class that training uses, for the loss and the checkpoint."""
         labels = getattr(getattr(self.trainer.train_dataloader, "dataset", None), "labels", None)
@@ -232,6 +260,11 @@ class ClassificationTask(EvaluationModule):
         clip, label, index = batch
         clip, label = self.mixing(clip, label)
         loss = self.loss(self(clip), label)
+        if self.auxiliary_weight:
+            own = self.model.head.auxiliary_loss()
+            assert own is not None  # checked when the task was made
+            self.log("train/auxiliary_loss", own, batch_size=len(clip))
+            loss = loss + self.auxiliary_weight * own
         check_loss_finite(self, loss.detach(), index)
         self.log("train/loss", loss, prog_bar=True, batch_size=len(clip))
         return loss
