@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 from dataclasses import replace
@@ -13,6 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from taghead.errors import DataError, first_line
+from taghead.files import parse_json
 from taghead.video.preprocessing import Preprocessing
 
 log = logging.getLogger(__name__)
@@ -62,7 +62,7 @@ def read_json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise DataError(f"{path}: no such file")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise DataError(f"{path}: not a JSON file: {error}") from error
     if not isinstance(content, dict):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from taghead.backbones.extras import import_extra
 from taghead.backbones.frames import FrameByFrame
 from taghead.backbones.model_files import find_folder, preprocessing_of, read_json, read_weights
 from taghead.errors import DataError, first_line
-from taghead.files import read_tensors, state_dict_in
+from taghead.files import json_text, parse_json, read_tensors, state_dict_in
 from taghead.video.preprocessing import Preprocessing
 
 PREFIX = "hf:"
@@ -211,7 +210,7 @@ def build_transformer(name: str, weights: str | Path | None = None) -> Backbone:
         clip_size=clip_size,
         name=name if folder else _short(values),
         weights=label,
-        config=PREFIX + json.dumps(_to_values(config), separators=(",", ":")),
+        config=PREFIX + json_text(_to_values(config), PREFIX, separators=(",", ":")),
     )
 
 
@@ -226,7 +225,7 @@ def _short(values: Mapping[str, Any]) -> str:
 
 def _json(text: str) -> dict[str, Any]:
     try:
-        values = json.loads(text)
+        values = parse_json(text)
     except ValueError as error:
         raise ValueError(f"backbone {PREFIX}{{...}} must be a config as JSON: {error}") from error
     return values

@@ -6,8 +6,9 @@ The parser of a command takes a component as one value: a name, or a mapping wit
 
 from __future__ import annotations
 
-import json
 from typing import Any
+
+from taghead.files import json_text
 
 CLASS, OPTIONS = "class_path", "init_args"
 
@@ -73,4 +74,4 @@ def _read(text: str) -> Any:
 
 
 def _written(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
+    return value if isinstance(value, str) else json_text(value, "an option")

@@ -5,13 +5,13 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
-import json
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from taghead.class_paths import is_named, refusal
 from taghead.components import Component, to_plain
+from taghead.files import json_text
 
 ARGUMENT = "grid"  # of a function, by which it says what it is
 
@@ -72,7 +72,7 @@ class OwnRule:
     @property
     def _key(self) -> tuple[Any, str]:
         options = self.component.options if self.component else {}
-        return self.rule, json.dumps(to_plain(options, "relations"), sort_keys=True)
+        return self.rule, json_text(to_plain(options, "relations"), "relations", sort_keys=True)
 
     def to_config(self, name: str) -> str | dict[str, Any]:
         """The path, or a mapping with the path, the options and the relation's name.

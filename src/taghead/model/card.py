@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import inspect
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import ModelCard, ModelCardData
 
+from taghead.files import parse_json
 from taghead.nn.head import TAGHead
 
 CARD = "README.md"
@@ -53,7 +53,7 @@ def model_card(config: Mapping[str, Any], num_parameters: int) -> ModelCard:
 def _name(backbone: str) -> str:
     """A backbone's name; one that holds its config is named by its kind."""
     prefix, brace, values = backbone.partition("{")
-    return f"{prefix}{json.loads(brace + values)['model_type']}" if brace else backbone
+    return f"{prefix}{parse_json(brace + values)['model_type']}" if brace else backbone
 
 
 def _usage() -> str:
