@@ -1,7 +1,7 @@
 """Video streams of a file: whether they run beside each other, or one begins where another ends.
 
-Of several video streams one is read. Beside it there may be a second camera or a cover picture; but
-parts joined end to end, each with a stream of its own, are one video, of which a part would be read.
+Of several video streams one is read. Beside it there may be a second camera or a cover picture;
+but parts joined end to end, each with a stream of its own, are one video, to be read in full.
 """
 
 from collections.abc import Iterator
@@ -95,20 +95,20 @@ def _check_transport_stream(path: Path, container: InputContainer, stream: Video
     if len(found) > 1:
         names = [_TYPES.get(number, f"type 0x{number:02x}") for number in found]
         raise VideoError(
-            f"{path}: its video stream 0x{stream.id:x} changes from {names[0]} to {names[1]}: it is "
-            "joined of parts of several kinds, and one kind is read\n"
+            f"{path}: its video stream 0x{stream.id:x} changes from {names[0]} to {names[1]}: "
+            "it is joined of parts of several kinds, and one kind is read\n"
             "Encode the parts alike, and join those: ffmpeg -i PART -map 0:v:0 -c:v libx264 NEW.ts "
-            "for each, then cat"
+            "for each, then cat NEW*.ts > WHOLE.ts"
         )
     own = starts.get(stream.id, np.empty(0, np.int64))
     for pid, other in starts.items():
         if pid != stream.id and _take_long_turns(own, other):
             raise VideoError(
                 f"{path}: its video streams 0x{stream.id:x} ({len(own)} pictures) and 0x{pid:x} "
-                f"({len(other)}) follow one another: it is joined of parts, and one stream is read\n"
+                f"({len(other)}) follow one another: it is joined of parts, and one is read\n"
                 "Remux the parts, which gives their streams one number, and join those: ffmpeg -i "
-                "PART -map 0:v:0 -c copy NEW.ts for each, then cat NEW*.ts; parts that are lost are "
-                f"-map 0:i:0x{stream.id:x} and -map 0:i:0x{pid:x} of this file"
+                "PART -map 0:v:0 -c copy NEW.ts for each, then cat NEW*.ts > WHOLE.ts;\nparts that "
+                f"are lost are -map 0:i:0x{stream.id:x} and -map 0:i:0x{pid:x} of this file"
             )
 
 
