@@ -7,18 +7,22 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 LOCK ?= requirements.lock
 SEED ?= 0
 WORKERS ?= 2
+SECONDS ?= 60
 PYTEST := $(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=worksteal
 
-.PHONY: help install lock demo test notebooks test-scatter lint bench results clean
+.PHONY: help install lock demo test safeguards fuzz notebooks test-scatter lint bench trials results clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo     train and test a small model on generated clips, with pictures"
 	@echo "make test     run the tests, in WORKERS=2 processes"
+	@echo "make safeguards  remove each safeguard of the package alone, and see its tests fail"
+	@echo "make fuzz     fuzz what is read of others' files, for SECONDS=60"
 	@echo "make notebooks  run the notebooks from nothing"
 	@echo "make test-scatter  compile torch-scatter and test the operators with it"
 	@echo "make lint     check style and types"
 	@echo "make bench    run the benchmarks"
+	@echo "make trials   kill, stop, fill and tear commands, and compare what they make; half an hour"
 	@echo "make results  write experiments/RESULTS.md anew from the stored tables"
 	@echo "make install  create $(VENV) and install the package, with the versions and hashes of $(LOCK);"
 	@echo "              with LOCK= the newest versions that setup.cfg admits, unchecked"
@@ -57,6 +61,12 @@ demo: $(READY)
 test: $(READY)
 	$(PYTEST)
 
+safeguards: $(READY)
+	$(BIN)/python tests/integration/safety/remove_safeguards.py --workers $(WORKERS)
+
+fuzz: $(READY)
+	$(BIN)/python tests/integration/safety/fuzz.py all --seconds $(SECONDS)
+
 notebooks: $(READY)
 	$(BIN)/python -m pytest --nbmake --nbmake-timeout=600 notebooks
 
@@ -76,6 +86,9 @@ bench: $(READY)
 	$(BIN)/python benchmarks/head.py --output benchmarks
 	$(BIN)/python benchmarks/features.py --output benchmarks
 	$(BIN)/python benchmarks/decode.py --output benchmarks
+
+trials: $(READY)
+	PYTHONPATH=benchmarks $(BIN)/python -m trials --output=benchmarks/TRIALS.md
 
 results: $(READY)
 	$(BIN)/taghead compare experiments/results/*/ --intro experiments/results/intro.md \

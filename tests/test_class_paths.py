@@ -1,9 +1,14 @@
 """Class paths: what may be named, what is found in the working folder, and what is refused."""
 
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import ClassVar
 
+import fsspec
 import pytest
+from jsonargparse import ArgumentError, ArgumentParser
 from torch import nn
 
 from taghead.class_paths import (
@@ -13,6 +18,8 @@ from taghead.class_paths import (
     import_class,
     is_allowed,
     refuse_address,
+    refused_path,
+    restrict_parser,
 )
 
 
@@ -62,6 +69,7 @@ def test_what_no_module_of_ones_own_is_called(name: str) -> None:
         ("torch.os.system", "there is no class torch.os.system"),
         ("torch.hub.load", "must be a subclass of Module"),
         ("torchy.nn.Linear", "torchy.nn.Linear is not allowed"),
+        ("torch.utils.model_dump.__main__.main", "must be a class path"),  # it runs on import
         ("torch", "must be a class path"),
         ("torch.nn.Linear()", "must be a class path"),
         (None, "must be a class path"),
@@ -89,6 +97,15 @@ def test_options_are_plain_values(options: object) -> None:
     assert check_plain_options({"heads": 4, "names": ["x"]}) == {"heads": 4, "names": ["x"]}
 
 
+def test_a_module_of_an_allowed_package_that_cannot_be_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "broken_a17.py").write_text("raise RuntimeError('no such device\\nat all')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ValueError, match=r"^there is no class broken_a17.X: no such device$"):
+        import_class("broken_a17.X", nn.Module, ["broken_a17"])
+
+
 def test_addresses() -> None:
     told = r"ckpt_path: .* is an address, and nothing is fetched"
     for address in ("http://a/b", "s3://x", "hf://u/n", "FILE:///x", "git+ssh://x"):
@@ -96,3 +113,53 @@ def test_addresses() -> None:
             refuse_address("ckpt_path", address)
     for name in (None, "last", "a.ckpt", "C:\\a.ckpt", "http:a.ckpt", "runs//a.ckpt"):
         refuse_address("ckpt_path", name)
+
+
+def test_a_parser_imports_only_what_is_allowed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "stranger_a17.py").write_text("from torch import nn\nclass Mine(nn.ReLU): pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    restrict_parser()
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--part", type=nn.Module)
+    assert parser.parse_args(["--part=torch.nn.ReLU"]).part.class_path == "torch.nn.ReLU"
+    for path in ("stranger_a17.Mine", "timeit.Timer"):
+        with pytest.raises(ArgumentError, match=f"{path}' is not allowed") as error:
+            parser.parse_args([f"--part={path}"])
+        assert (refused_path(str(error.value)) or "").startswith(f"{path} is not allowed")
+    assert "stranger_a17" not in sys.modules
+
+
+class Served(BaseHTTPRequestHandler):
+    """A config at every address."""
+
+    asked: ClassVar[list[str]] = []
+
+    def do_GET(self) -> None:
+        self.asked.append(self.path)
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"size: 3\n")
+
+    do_HEAD = do_GET
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+def test_a_parser_reads_no_address() -> None:
+    __import__("lightning.pytorch.cli")  # which has parsers read addresses
+    restrict_parser()
+    with fsspec.open("memory://config.yaml", "wb") as file:
+        file.write(b"size: 3\n")
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--config", action="config")
+    parser.add_argument("--size", type=int, default=1)
+    with HTTPServer(("127.0.0.1", 0), Served) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        for address in (f"http://127.0.0.1:{server.server_port}/a.yaml", "memory://config.yaml"):
+            with pytest.raises(ArgumentError):
+                parser.parse_args([f"--config={address}"])
+        server.shutdown()
+    assert Served.asked == []

@@ -124,6 +124,14 @@ def test_what_dead_processes_left_is_removed(tmp_path: Path, write: str) -> None
     assert {path.name for path in tmp_path.iterdir()} == {"c", other.name, alive.name}
 
 
+def test_what_dead_processes_left_is_removed_at_any_age(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], check=False)
+    alive = tmp_path / f"{UNFINISHED}2-b"
+    alive.touch()
+    remove_unfinished(tmp_path, min_age_sec=3600)
+    assert list(tmp_path.iterdir()) == [alive]
+
+
 def test_files_are_readable_by_others(tmp_path: Path) -> None:
     before = os.umask(0o022)
     try:
@@ -227,3 +235,39 @@ def test_text_that_is_no_json_is_refused(text: str) -> None:
         parse_json(text)
     with pytest.raises(ValueError, match=r"finite|nested|Expecting"):
         parse_json(text.encode())
+
+
+def test_a_file_is_on_disk_before_it_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a crash of the machine, a name leads to whole content, old or new."""
+    done: list[tuple[str, int]] = []
+    sync, replace = os.fsync, os.replace
+
+    def fsync(handle: int) -> None:
+        done.append(("on disk", os.fstat(handle).st_ino))
+        sync(handle)
+
+    def rename(source: Path, target: Path) -> None:
+        done.append(("named", os.stat(source).st_ino))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "replace", rename)
+    with atomic_file(tmp_path / "a") as partial:
+        partial.write_text("text")
+    file, folder = ((tmp_path / name).stat().st_ino for name in ("a", "."))
+    assert done == [("on disk", file), ("named", file), ("on disk", folder)]
+    done.clear()
+    with atomic_folder(tmp_path) as stage:
+        (stage / "b").write_text("text")
+    file = (tmp_path / "b").stat().st_ino
+    assert done == [("on disk", file), ("named", file), ("on disk", folder)]
+
+
+def test_a_write_to_a_full_disk_names_the_file(tmp_path: Path) -> None:
+    for write in (atomic_file, atomic_folder):
+        with pytest.raises(OSError, match="No space left on device") as error:
+            with write(tmp_path / "a"), open("/dev/full", "wb", buffering=0) as full:
+                full.write(b"text")
+        assert error.value.filename == str(tmp_path / "a")

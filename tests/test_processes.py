@@ -4,11 +4,12 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from taghead.processes import end_with_parent, start_worker, usable_cores
+from taghead.processes import end_with_parent, end_workers, start_worker, usable_cores
 
 SCRIPT = """
 import multiprocessing, os, sys, time
@@ -67,3 +68,45 @@ def test_workers_leave_interrupts_to_their_parent() -> None:
         signal.raise_signal(signal.SIGINT)
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def sleep(pid: object) -> None:
+    start_worker()
+    pid.value = os.getpid()
+    time.sleep(600)
+
+
+@pytest.fixture(params=multiprocessing.get_all_start_methods())
+def worker(request: pytest.FixtureRequest) -> Iterator[multiprocessing.process.BaseProcess]:
+    """A worker process that is at work."""
+    context = multiprocessing.get_context(request.param)
+    pid = context.Value("i", 0)
+    process = context.Process(target=sleep, args=(pid,), daemon=True)
+    process.start()
+    while not pid.value:
+        assert process.is_alive()
+        time.sleep(0.02)
+    yield process
+    process.kill()
+    process.join()
+
+
+def test_a_worker_leaves_sigterm_to_its_parent(
+    worker: multiprocessing.process.BaseProcess,
+) -> None:
+    """A job's SIGTERM goes to all processes; a training needs its readers until its checkpoint."""
+    subprocess.run(["kill", "-TERM", str(worker.pid)], check=True)
+    worker.join(1)
+    assert worker.is_alive()
+    worker.terminate()
+    worker.join(60)
+    assert worker.exitcode == 0
+
+
+def test_workers_that_do_not_end_are_killed(
+    worker: multiprocessing.process.BaseProcess,
+) -> None:
+    os.kill(worker.pid or 0, signal.SIGSTOP)
+    end_workers(0.1)
+    assert worker.exitcode == -signal.SIGKILL
+    assert multiprocessing.active_children() == []

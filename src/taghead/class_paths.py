@@ -17,6 +17,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
+from taghead.errors import first_line
+
 PACKAGES = ("taghead", "torch", "torchvision", "torch_geometric", "lightning")
 """Packages whose classes a config may name."""
 
@@ -72,10 +74,15 @@ def is_allowed(path: str, named: Iterable[str] = ()) -> bool:
     return any(path.startswith(f"{module}.") for module in (*PACKAGES, *_named, *named))
 
 
-def refusal(path: str) -> str:
-    """What is said of a class path that is not allowed."""
+def refusal(path: str, packages: Sequence[str] = PACKAGES) -> str:
+    """What is said of a class path that is not allowed.
+
+    Args:
+        path: The class path.
+        packages: The packages in which it may lie.
+    """
     module = path.rpartition(".")[0]
-    refusal = f"{path} is not allowed: classes come from {', '.join(PACKAGES)}"
+    refusal = f"{path} is not allowed: classes come from {', '.join(packages)}"
     if module.partition(".")[0] in sys.stdlib_module_names:
         return f"{refusal} and modules of your own (--modules), none from Python's {module}"
     return f"{refusal} and modules that you name: --modules={module} runs its code"
@@ -95,12 +102,12 @@ def import_class(path: object, base: type[T], packages: Sequence[str] = PACKAGES
     if not isinstance(path, str) or "." not in path or not _is_dotted(path):
         raise ValueError(f"must be a class path, package.Class (got {path!r})")
     if not any(path.startswith(f"{module}.") for module in (*packages, *_named)):
-        raise ValueError(refusal(path))
+        raise ValueError(refusal(path, packages))
     module, _, name = path.rpartition(".")
     try:
         found: Any = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"there is no class {path}: {error}") from error
+    except Exception as error:  # some modules of these packages cannot be imported at all
+        raise ValueError(f"there is no class {path}: {first_line(error)}") from error
     if not (inspect.isclass(found) and issubclass(found, base)):
         raise ValueError(f"{path} must be a subclass of {base.__name__} (got {found!r})")
     return found
@@ -161,7 +168,9 @@ def refuse_address(name: str, value: object) -> None:
 
 
 def _is_dotted(path: object) -> bool:
-    return isinstance(path, str) and all(part.isidentifier() for part in path.split("."))
+    """Whether a path is of names; a module `__main__` is a program, which importing it runs."""
+    parts = path.split(".") if isinstance(path, str) else [""]
+    return all(part.isidentifier() and part != "__main__" for part in parts)
 
 
 class _NamedModules:

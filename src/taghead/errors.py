@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 import sys
 from collections.abc import Collection, Iterable, Sequence
 from numbers import Integral
@@ -73,6 +74,24 @@ def one_line(error: BaseException) -> str:
             break
         error = inner
     return " ".join(str(error).split()) or repr(error)
+
+
+def loader_failure(error: BaseException) -> str | None:
+    """What became of a `DataLoader`'s process that died or stopped; None for any other error."""
+    text = str(error)
+    if timed_out := re.search(r"DataLoader timed out after ([\d.]+) seconds", text):
+        return (
+            f"no batch came for {float(timed_out[1]):g} s (--data.timeout_sec): a process that "
+            f"reads clips was stopped, or the disk hangs"
+        )
+    if not re.search(r"DataLoader worker \(pid.*(killed by signal|exited unexpectedly)", text):
+        return None
+    killed = re.search(r"killed by signal: ([^.]+)", text)
+    how = f"was ended by a signal ({killed[1].strip()})" if killed else "ended unexpectedly"
+    return (
+        f"a process that reads clips {how}, as the system does when memory runs out: fewer "
+        f"--data.num_workers need less"
+    )
 
 
 def first_line(error: BaseException) -> str:

@@ -175,13 +175,13 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
     try:
         yield partial
         _make_readable(partial)
-        _sync(partial)
+        sync(partial)
         os.replace(partial, path)
     except BaseException as error:
         partial.unlink(missing_ok=True)
         _name_file(error, path)
         raise
-    _sync(path.parent)
+    sync(path.parent)
 
 
 @contextmanager
@@ -202,7 +202,7 @@ def line_writer(path: str | Path) -> Iterator[Callable[[str], object]]:
         with partial.open("w", encoding="utf-8", buffering=1) as file:  # flushed at each line
             yield lambda line: file.write(f"{line}\n")
         if replaced:
-            _sync(partial)
+            sync(partial)
             os.replace(partial, path.resolve())
     except BaseException as error:
         if replaced and partial.is_file() and partial.stat().st_size == 0:
@@ -229,12 +229,12 @@ def atomic_folder(folder: str | Path) -> Iterator[Path]:
             yield Path(stage)
             for file in sorted(Path(stage).iterdir()):
                 _make_readable(file)
-                _sync(file)
+                sync(file)
                 os.replace(file, folder / file.name)
     except OSError as error:
         _name_file(error, folder)
         raise
-    _sync(folder)
+    sync(folder)
 
 
 def name_to_text(name: str | os.PathLike[str]) -> str:
@@ -294,11 +294,12 @@ def remove_unfinished(folder: Path, min_age_sec: float = 0.0) -> None:
     Args:
         folder: The folder.
         min_age_sec: How long ago a file was written at least; where other processes may be writing
-            in the folder, more than one file takes.
+            in the folder, more than one file takes. Those of dead processes of this machine go at
+            any age.
     """
     for left in folder.rglob(f"{UNFINISHED}*"):
         with suppress(FileNotFoundError):  # its process has finished it, or another one removed it
-            if time.time() - left.stat().st_mtime >= min_age_sec:
+            if _is_of_dead(left) or time.time() - left.stat().st_mtime >= min_age_sec:
                 _remove(left)
 
 
@@ -312,14 +313,20 @@ def _remove_of_dead(folder: Path) -> None:
     if folder in _CLEARED:
         return
     _CLEARED.add(folder)
-    machine = re.escape(_process().rpartition("-")[0])
     for left in folder.glob(f"{UNFINISHED}*"):
-        match = re.match(rf"{re.escape(UNFINISHED)}{machine}-(\d+)-", left.name)
-        if match and not _is_alive(int(match[1])):
+        if _is_of_dead(left):
             _remove(left)
 
 
-def _is_alive(pid: int) -> bool:
+def _is_of_dead(left: Path) -> bool:
+    """Whether a dead process of this machine left an unfinished file."""
+    machine = re.escape(_process().rpartition("-")[0])
+    match = re.match(rf"{re.escape(UNFINISHED)}{machine}-(\d+)-", left.name)
+    return match is not None and not is_alive(int(match[1]))
+
+
+def is_alive(pid: int) -> bool:
+    """Whether there is a process of this number on this machine."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -352,7 +359,7 @@ def _name_file(error: BaseException, path: Path) -> None:
         error.filename = os.fspath(path)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
     """Makes sure that a file, or a renaming in a folder, is on disk, where the system can."""
     flags = os.O_RDONLY if path.is_dir() else os.O_RDWR
     with suppress(PermissionError):  # folders cannot be opened on Windows

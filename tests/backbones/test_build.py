@@ -128,8 +128,11 @@ class TestAClassOfOnesOwn:
                 "no_such_module.Mine",
                 "is not allowed: .*--modules=no_such_module",
             ),
-            ("torch.nn.Linear", r"torch.nn.Linear must be a subclass of Backbone"),
-            ("os.abort", r"os.abort is not allowed: classes come from taghead, torch, "),
+            ("my_networks.nn.Linear", r"there is no class my_networks.nn.Linear"),
+            ("taghead.TAGHead", r"taghead.TAGHead must be a subclass of Backbone"),
+            ("torch.nn.Linear", r"torch.nn.Linear is not allowed: classes come from taghead and"),
+            ("torch.utils.model_dump.__main__.x", r"must be a class path"),
+            ("os.abort", r"os.abort is not allowed: classes come from taghead and modules of your"),
         ],
     )
     def test_other_paths_are_refused(self, path: str, message: str) -> None:

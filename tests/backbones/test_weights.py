@@ -205,3 +205,15 @@ def test_a_file_with_code_is_refused_and_not_run(tmp_path: Path) -> None:
     assert not (tmp_path / "crater").exists()
     torch.load(tmp_path / "weights.pth", weights_only=False)  # the bomb is a live one
     assert (tmp_path / "crater").exists()
+
+
+def test_a_download_with_code_is_refused_and_not_run(
+    published: Callable[..., nn.Module], tmp_path: Path
+) -> None:
+    published(lambda state: {**state, "bomb": Bomb(tmp_path / "crater")})
+    with pytest.raises(DataError, match=r"tiny-.*pth: cannot be downloaded into .* and read"):
+        build_backbone("r2plus1d_tiny", "FIRST")
+    assert not (tmp_path / "crater").exists()
+    (cached,) = (tmp_path / "cache/hub/checkpoints").iterdir()
+    torch.load(cached, weights_only=False)  # the bomb is a live one
+    assert (tmp_path / "crater").exists()

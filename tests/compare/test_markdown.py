@@ -42,7 +42,7 @@ def test_no_effect_is_reported_as_such(tmp_path: Path) -> None:
     visible = [
         float(number) for number in re.findall(r"is ([\d.]+) points|and ([\d.]+) for", text)[0][:1]
     ]
-    assert visible[0] > 100 * min(c.top1.high - c.top1.mean for c in results.comparisons)
+    assert visible[0] > 100 * (results.numbers["high"] - results.numbers["difference"]).min()
 
 
 def test_every_number_of_the_table_comes_from_the_stored_runs(
@@ -88,10 +88,9 @@ def test_every_number_of_the_table_comes_from_the_stored_runs(
 def test_levels_are_averaged_over_the_other_factors(results: Results) -> None:
     assert results.unbalanced == []
     for effect in results.effects:
-        place = FACTORS.index(effect.factor)
-        own = [c for c in results.comparisons if c.configuration.levels[place] == effect.level]
-        assert effect.num_configurations == len(own)
-        assert effect.top1.mean == pytest.approx(np.mean([c.top1.mean for c in own]))
+        is_own = results.is_compared & (results.levels[effect.factor] == effect.level).to_numpy()
+        assert effect.num_configurations == is_own.sum()
+        assert effect.top1.mean == pytest.approx(results.numbers["difference"][is_own].mean())
     rows = cells(section(results, {}, None), "factor")
     assert [row["level"] for row in rows] == [
         "EdgeConv",
@@ -127,10 +126,10 @@ def test_failed_runs_and_missing_seeds_are_told(tmp_path: Path) -> None:
         in text
     )
     assert "- Missing: operator=GCNConv has no run with seed 0; " in text
-    by_name = {c.configuration.levels[0]: c for c in results.comparisons}
-    assert by_name["GCNConv"].seeds == (1, 2, 3, 4)
-    assert by_name["GATv2Conv"].seeds == (0,)
-    assert np.isnan(by_name["GATv2Conv"].adjusted_p)
+    numbers = results.numbers
+    assert numbers.loc["GCNConv", "compared_seeds"] == "1 2 3 4"
+    assert numbers.loc["GATv2Conv", "compared_seeds"] == "0"
+    assert np.isnan(numbers.loc["GATv2Conv", "p_holm"])
     rows = {row["operator"]: row for row in cells(text, "operator")}
     assert rows["GCNConv"]["seeds"] == "4 (4 common)"
     assert rows["GATv2Conv"]["Top-1 less control [95%]"].endswith("[one seed]")
@@ -142,7 +141,7 @@ def test_without_a_run_of_the_control_nothing_is_compared(tables: Tables, tmp_pa
     runs = runs.copy()
     runs.loc[(runs["operator"] == "none") & (runs["layers"] == "2"), "status"] = "failed"
     results = compare_configurations(read_table(store(tmp_path, runs, predictions)), num_draws=10)
-    assert len(results.comparisons) == len(results.not_compared) == 6
+    assert results.is_compared.sum() == len(results.not_compared) == 6
     text = section(results, {}, None)
     assert (
         "Not compared: operator=GCNConv, relations=past, layers=2 no run of its control is" in text

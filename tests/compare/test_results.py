@@ -10,12 +10,13 @@ from taghead.errors import DataError
 
 
 def test_known_effects_are_recovered(results: Results) -> None:
-    assert len(results.comparisons) == 12
-    for comparison in results.comparisons:
-        operator = comparison.configuration.levels[0]
+    compared = results.numbers[results.is_compared]
+    assert len(compared) == 12
+    operators = results.levels["operator"][results.is_compared]
+    for operator, own in zip(operators, compared.itertuples(), strict=True):
         verdict = {"GATv2Conv": "better", "EdgeConv": "worse"}.get(operator, "undecided")
-        assert comparison.verdict == verdict, comparison.configuration.levels
-        assert comparison.bootstrap.low < comparison.top1.mean < comparison.bootstrap.high
+        assert own.verdict == verdict, own.configuration
+        assert own.bootstrap_low < own.difference < own.bootstrap_high
     text = conclusion(results)
     assert (
         "Of 12 configurations, 4 better than the control after Holm's correction, 4 worse, 4"
@@ -25,10 +26,13 @@ def test_known_effects_are_recovered(results: Results) -> None:
 
 
 def test_the_control_agrees_on_the_factors_that_it_has(results: Results) -> None:
-    for comparison in results.comparisons:
-        assert comparison.control.levels == ("none", "", comparison.configuration.levels[2])
+    layers = results.levels["layers"][results.is_compared]
+    controls = results.numbers["control_configuration"][results.is_compared]
+    assert len(controls) == 12
+    for own, control in zip(layers, controls, strict=True):
+        assert control == f"operator=none, layers={own}"
     # levels in their order: numbers as numbers
-    assert [c.levels[2] for c in results.configurations[:4]] == ["2", "10", "2", "10"]
+    assert results.levels["layers"].tolist()[:4] == ["2", "10", "2", "10"]
 
 
 def test_the_control_can_be_named(tables: Tables, tmp_path: Path) -> None:
@@ -38,8 +42,9 @@ def test_the_control_can_be_named(tables: Tables, tmp_path: Path) -> None:
         read_table(folder)
     control = "operator=GCNConv, relations=past"
     results = compare_configurations(read_table(folder, control), num_draws=10)
-    assert {c.control.levels[:2] for c in results.comparisons} == {("GCNConv", "past")}
-    assert all(c.control.levels[2] == c.configuration.levels[2] for c in results.comparisons)
+    layers = results.levels["layers"][results.is_compared]
+    controls = results.numbers["control_configuration"][results.is_compared]
+    assert controls.tolist() == [f"operator=GCNConv, relations=past, layers={n}" for n in layers]
     for wrong in ("operator", "depth=3"):
         with pytest.raises(
             ValueError, match="control must be factor=level with a factor of operator"
@@ -66,10 +71,9 @@ def test_clusters_come_from_the_clips_ids(tmp_path: Path) -> None:
     assert "120 test clips of 6 classes in 12 clusters, which are drawn whole" in section(
         results, {}, None
     )
-    assert (
-        compare_configurations(table, num_draws=10).comparisons[0].top1
-        != results.comparisons[0].top1
-    )
+    of_clips = compare_configurations(table, num_draws=10).numbers.iloc[-1]
+    assert of_clips["difference"] == pytest.approx(results.numbers["difference"].iloc[-1])
+    assert of_clips["error"] != results.numbers["error"].iloc[-1]
     with pytest.raises(ValueError, match="clusters must be a regular expression"):
         cluster_pattern("(")
     with pytest.raises(ValueError, match="clusters must match every clip's id"):

@@ -48,6 +48,7 @@ REFUSALS: dict[str, tuple[Callable[[pd.DataFrame, pd.DataFrame], Tables], str]] 
     "no factor": (lambda r, p: (r.drop(columns="operator"), p), "a column for each factor"),
     "no seed": (lambda r, p: (r.assign(seed=""), p), "seed must be an integer"),
     "no number": (lambda r, p: (r.assign(top1="good"), p), "top1 must be a number"),
+    "infinite": (lambda r, p: (r.assign(head_gflop="inf"), p), "head_gflop must be a finite"),
     "nothing done": (lambda r, p: (r.assign(status="failed"), p), "no run is done"),
     "another Top-1": (lambda r, p: (r.assign(top1=r["top1"] + 0.01), p), "top1 of run .* must be"),
     "another MCA": (lambda r, p: (r.assign(mca=r["mca"] - 0.01), p), "mca of run .* must be"),

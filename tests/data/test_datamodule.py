@@ -10,6 +10,7 @@ import av
 import pandas as pd
 import pytest
 import torch
+from killed import all_ended, killed_while_reading
 
 from taghead.data import Clip, ClipDataset, SynthGym, VideoDataModule
 from taghead.errors import DataError, VideoError
@@ -284,3 +285,52 @@ def test_synthgym_without_validation_clips_has_no_such_split(tmp_path: Path) -> 
     assert data.val_dataloader() == []
     assert data.class_names == classes
     assert sorted(clip.class_name for clip in data.clips["train"]) == classes
+
+
+def test_a_checkpoint_holds_no_data(tmp_path: Path) -> None:
+    """Lightning would make the module of the file's hyper-parameters."""
+    hyper = {"root": "x", "train": "x.csv"}
+    torch.save({"datamodule_hyper_parameters": hyper, "state_dict": {}}, tmp_path / "a.ckpt")
+    with pytest.raises(ValueError, match="a checkpoint holds no data: make VideoDataModule of its"):
+        VideoDataModule.load_from_checkpoint(tmp_path / "a.ckpt")
+
+
+def test_loaders_wait_for_a_bounded_time(dataset: Path) -> None:
+    for num_workers, expected in ((2, 7), (0, 0)):
+        data = module(dataset, num_workers=num_workers, timeout_sec=7)
+        for stage in ("fit", "test"):
+            data.setup(stage)
+        for loader in (data.train_dataloader(), data.val_dataloader(), data.test_dataloader()):
+            assert loader.timeout == expected
+
+
+TRAINING = """
+import os, sys, time
+from pathlib import Path
+from torch.utils.data import Dataset
+from taghead.data import VideoDataModule
+
+class Slow(Dataset):
+    labels = [0] * 8
+
+    def __len__(self):
+        return 8
+
+    def __getitem__(self, key):
+        Path(sys.argv[2], str(os.getpid())).touch()
+        time.sleep(600)
+
+if __name__ == "__main__":
+    data = VideoDataModule("videos", "train.csv", num_workers=2, batch_size=2)
+    data.dataset = lambda split: Slow()
+    next(iter(data._loader(sys.argv[1])))
+"""
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_readers_end_with_a_training_that_is_killed(split: str, tmp_path: Path) -> None:
+    """Also where they are in the middle of a clip, and cannot see that nobody waits for it."""
+    (tmp_path / "script.py").write_text(TRAINING)
+    readers = killed_while_reading([tmp_path / "script.py", split], tmp_path)
+    assert len(readers) == 2
+    assert all_ended(readers)

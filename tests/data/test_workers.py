@@ -1,13 +1,15 @@
 import operator
 import os
+import re
 import signal
 import time
 from functools import partial
+from pathlib import Path
 
 import pytest
 
 from taghead.data import workers
-from taghead.data.workers import Failure, run_isolated
+from taghead.data.workers import Failure, run_isolated, run_surely
 
 
 def minute(job: object) -> float:
@@ -69,3 +71,39 @@ def test_processes_that_die_at_their_start_are_an_error(monkeypatch: pytest.Monk
 def test_an_error_of_the_function_is_raised() -> None:
     with pytest.raises(ZeroDivisionError):
         list(run_isolated(eval, ["1 + 1", "1 / 0"], 1, minute))
+
+
+DIES_ONCE = """(
+    __import__('os').path.exists({0!r})
+    or (open({0!r}, 'w').close(), __import__('os').kill(__import__('os').getpid(), 9))
+)"""
+
+
+def test_a_job_whose_process_was_killed_is_done_again(tmp_path: Path) -> None:
+    jobs = ["1 + 1", DIES_ONCE.format(str(tmp_path / "died")), "2 + 2"]
+    results = dict(run_surely(eval, jobs, 1, minute))
+    assert [results[job] for job in jobs] == [2, True, 4]
+
+
+def test_a_job_that_ends_its_process_twice_says_so() -> None:
+    ((_, crashed),) = run_surely(signal.raise_signal, [signal.SIGSEGV], 1, minute)
+    assert crashed == Failure("ended the process (SIGSEGV) twice")
+    ((_, killed),) = run_surely(signal.raise_signal, [signal.SIGKILL], 1, minute)
+    assert isinstance(killed, Failure)
+    assert re.fullmatch(
+        r"ended the process \(SIGKILL\) twice \(with [\d.]+ .B of memory\)", killed.reason
+    )
+
+
+@pytest.mark.parametrize("method", [None, "spawn"])
+def test_jobs_under_way_are_finished_where_that_is_asked_for(
+    tmp_path: Path, method: str | None
+) -> None:
+    """The one whose result is taken, and the next, which has begun meanwhile."""
+    write = "open({!r}, 'w').close()"
+    files = [str(tmp_path / name) for name in "abcd"]
+    jobs = [write.format(file) for file in files]
+    results = run_isolated(eval, jobs, 1, minute, method, is_finished=True)
+    next(results)
+    results.close()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import pickle
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -283,6 +284,31 @@ def test_pipes_in_a_cache_are_refused(copied: Path, name: str) -> None:
     os.mkfifo(copied / name)
     with pytest.raises(DataError, match=f"{copied / name}: not a regular file"):
         FeatureCache(copied).backbone()
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"feature_shape": [', '"feature_shape": [1000000, 1000000, 1000, '),
+        ('"feature_shape": [', '"feature_shape": [-1, '),
+        ('"num_frames": 8', '"num_frames": "8"'),
+        ('"num_views": 3', '"num_views": {}'),
+        ('"num_clips": ', '"num_clips": 1000000000000'),
+    ],
+)
+def test_sizes_that_the_shards_do_not_have_take_no_memory(copied: Path, old: str, new: str) -> None:
+    path = copied / "manifest.json"
+    text = path.read_text()
+    assert old in text
+    path.write_text(re.sub(r"\s+", " ", text).replace(old, new))
+    with pytest.raises(DataError, match=rf"^{copied}"):
+        [part.views(0) for part in FeatureCache(copied).splits.values()]
+
+
+def test_a_device_is_no_manifest(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").symlink_to("/dev/null")
+    with pytest.raises(DataError, match=f"{tmp_path / 'manifest.json'}: not a regular file"):
+        FeatureCache(tmp_path)
 
 
 def test_a_shard_outside_the_folder_is_refused(copied: Path) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+from killed import all_ended, killed_while_reading
 from safetensors import safe_open
 from torch import nn
 
@@ -305,3 +306,28 @@ def test_the_digest_sees_names_types_shapes_and_bytes() -> None:
         {**state, "c": torch.empty(0)},
     ]
     assert len({digest, *map(weights_digest, others)}) == 6
+
+
+EXTRACTION = """
+import os, sys, time
+from pathlib import Path
+from torch.utils.data import Dataset
+from taghead.features.shards import Shard
+from taghead.features.view_dataset import view_loader
+
+class Slow(Dataset):
+    def __getitem__(self, key):
+        Path(sys.argv[1], str(os.getpid())).touch()
+        time.sleep(600)
+
+if __name__ == "__main__":
+    shards = [Shard("train", 0, 8, 1)]
+    next(iter(view_loader(Slow(), shards, batch_size=2, num_workers=2, pin=False)))
+"""
+
+
+def test_readers_end_with_an_extraction_that_is_killed(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(EXTRACTION)
+    readers = killed_while_reading([tmp_path / "script.py"], tmp_path)
+    assert len(readers) == 2
+    assert all_ended(readers)

@@ -2,8 +2,10 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -35,6 +37,10 @@ def model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> VideoClassifier:
             raise FAULTS[path]
         if "stop" in path:
             raise KeyboardInterrupt
+        if "crash" in path:
+            os.kill(os.getpid(), signal.SIGSEGV)
+        if "slow" in path:
+            time.sleep(600)
         clip = torch.rand(1, 3, 32, 112, 112)
         return clip * float("nan") if "nan" in path else clip
 
@@ -42,7 +48,9 @@ def model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> VideoClassifier:
     monkeypatch.setattr(Preprocessing, "load_views", load_views)
     monkeypatch.setattr(predictor, "load_model", lambda path, limits: made)
     monkeypatch.chdir(tmp_path)
-    for name in ("a.mp4", "b.mp4", "c.mp4", "nan.mp4", "stop.mp4", NOT_UTF8, "x"):
+    for name in (*"abc", "nan", "stop", "crash", "slow"):
+        Path(f"{name}.mp4").touch()
+    for name in (NOT_UTF8, "x"):
         Path(name).touch()
     return made
 
@@ -81,6 +89,24 @@ def test_the_exit_code_and_the_file_tell_of_failures(capsys: pytest.CaptureFixtu
     assert "cannot be predicted" in printed
     assert r"caf\xe9.mp4" in printed
     assert others() == ["out.jsonl"]
+
+
+@pytest.mark.usefixtures("model")
+def test_a_crash_of_the_decoder_costs_one_video() -> None:
+    with pytest.raises(SystemExit, match=r"error: crash.mp4: .* \(1 of 3 videos failed\)"):
+        main(["predict", "a.mp4", "crash.mp4", "b.mp4", "--model=x", "--output=out.jsonl"])
+    first, crashed, last = map(json.loads, Path("out.jsonl").read_text().splitlines())
+    assert crashed["error"] == "crash.mp4: reading it ended the process (SIGSEGV) twice"
+    assert (first["video"], last["video"]) == ("a.mp4", "b.mp4")
+    assert first["classes"]
+    assert last["classes"]
+
+
+def test_a_video_that_takes_too_long_is_given_up(model: VideoClassifier) -> None:
+    videos = ["slow.mp4", "b.mp4"]
+    slow, last = predict_videos(model, videos, isolated=True, timeout_sec=3)
+    assert slow.error == "slow.mp4: reading it took longer than 3 s"
+    assert last.classes
 
 
 @pytest.mark.usefixtures("model")

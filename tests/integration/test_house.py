@@ -18,9 +18,8 @@ NOT_MIRRORED = {"helpers", "integration"}
 PACKAGES = sorted(path.parent for path in PACKAGE.rglob("__init__.py"))
 MODULES = sorted(PACKAGE.rglob("*.py"))
 JSON_CALLS = {"dump", "dumps", "load", "loads"}
-OWN_JSON = {"files.py": 2, "sweep/run.py": 2, "sweep/spec.py": 1, "sweep/trial_attributes.py": 4}
-"""Modules that may call the library, and how often: the one that everybody else uses. The sweep's
-calls are to go: its store is read by others too."""
+OWN_JSON = {"files.py": 2}
+"""The module that may call the library, and how often: all others use it."""
 
 
 def name_of(path: Path) -> str:

@@ -126,3 +126,13 @@ def test_a_function_cannot_be_written_to_a_file() -> None:
 def test_mistakes_are_named(make: object, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()  # type: ignore[operator]
+
+
+def test_an_option_of_a_file_is_no_class() -> None:
+    evil = {"class_path": "timeit.timeit", "init_args": {"stmt": "open('PWNED', 'w')"}}
+    for options in ({"nn": evil}, {"nn": [evil]}, {"nn": {"inner": evil}}):
+        config = {"class_path": "torch_geometric.nn.NNConv", "init_args": options}
+        with pytest.raises(
+            ValueError, match=r"^conv: option nn must be a plain value, not a class"
+        ):
+            Operator.from_config(config)

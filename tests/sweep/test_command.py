@@ -19,6 +19,7 @@ from optuna.trial import TrialState
 
 from taghead.cli import main
 from taghead.features import FeatureCache
+from taghead.sweep import command as sweeping
 from taghead.sweep import read_sweep
 from taghead.sweep.run import code_version
 from taghead.sweep.store import Store, is_interrupted
@@ -146,7 +147,7 @@ def test_a_sweep_that_is_asked_to_stop_gives_its_runs_back(
     try:
         store = wait_for_runs(process)
         process.send_signal(number)
-        assert process.wait(60) == 130
+        assert process.wait(60) == 128 + number
     finally:
         process.kill()
     printed = capfd.readouterr()
@@ -157,6 +158,28 @@ def test_a_sweep_that_is_asked_to_stop_gives_its_runs_back(
     assert pd.read_csv("out/runs.csv").empty
     spec = read_sweep(file)
     assert store.enqueue(list(spec.factors), spec.runs()) == 2  # those that were begun
+
+
+def test_a_killed_sweep_is_taken_over_at_once(write: Write, cache: Path) -> None:
+    """Without the grace of a heartbeat, where its processes were on this machine and are gone."""
+    sweep = read_sweep(write())
+    store = Store("sqlite:///out/study.db", sweep.name)
+    store.enqueue(list(sweep.factors), sweep.runs())
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    workers = {
+        "gone": f"{sweeping._machine()} {gone.pid} 1",
+        "alive": f"{sweeping._machine()} {os.getpid()} 2",
+        "elsewhere": f"other/1 {gone.pid} 3",
+    }
+    for worker in workers.values():
+        with pytest.warns(UserWarning, match="Heartbeat of storage"):
+            trial = store.study.ask()
+        trial.set_user_attr("worker", worker)
+    sweeping._give_up_dead(store)
+    running = {trial.user_attrs["worker"] for trial in store.trials(TrialState.RUNNING)}
+    assert running == {workers["alive"], workers["elsewhere"]}
+    assert store.enqueue(list(sweep.factors), sweep.runs()) == 1
 
 
 def wait_for_runs(process: subprocess.Popen) -> Store:

@@ -72,6 +72,15 @@ def test_an_id_is_that_of_the_config_alone(write: Write, folder: Path) -> None:
     assert not {run.id for run in changed.runs()} & set(ids)
 
 
+def test_a_date_stays_text_so_that_json_can_hold_it(write: Write, folder: Path) -> None:
+    (folder / write()).write_text(
+        "base: base.yaml\nfactors: {day: {a: {data.root: 2026-01-31}, b: {data.root: x}}}"
+    )
+    run = read_sweep("sweep.yaml").runs()[0]
+    assert run.config["data"]["init_args"]["root"] == "2026-01-31"
+    assert len(run.id) == 12
+
+
 def test_a_key_leaves_init_args_out() -> None:
     config = {"model": {"head": {"class_path": "H", "init_args": {"conv": "a.Conv"}}}}
     found = with_overrides(config, {"model.head.conv.heads": 4, "model.head.class_path": "G"})
@@ -113,6 +122,10 @@ def level(content: Any) -> dict[str, Any]:
         (level({"without": ["f"]}), "factors.f.a.without must not be its own factor"),
         ({"set": {"model.backbone.depth": 1}}, "set.model.backbone.depth: .*model.backbone has no"),
         ({"set": [1]}, r"set must be overrides by dotted key \(got \[1\]\)"),
+        (
+            {"set": {"model.learning_rate": float("nan")}},
+            r"sweep.yaml: not a readable YAML file: a number must be finite \(got .nan\), line ",
+        ),
         ({"seeds": []}, r"seeds must be a list of different numbers from 0 \(got \[\]\)"),
         ({"seeds": [1, 1]}, "seeds must be a list of different numbers"),
         ({"seeds": [-1]}, "seeds must be a list of different numbers"),
@@ -166,3 +179,17 @@ def test_files_that_are_no_sweeps(folder: Path, text: str, message: str) -> None
     with pytest.raises(DataError, match=message) as told:
         read_sweep("sweep.yaml")
     assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize("value", ["&a [*a]", "{1: a, b: c}", "!!binary aGVsbG8="])
+def test_what_json_cannot_hold_is_refused(folder: Path, write: Write, value: str) -> None:
+    """YAML has dates, bytes, and lists that hold themselves; a run's config goes into a store."""
+    write()
+    (folder / "odd.yaml").write_text(
+        f"base: base.yaml\nfactors: {{f: {{a: {{model.x: {value}}}}}}}\n"
+    )
+    with pytest.raises(DataError, match=r"^odd.yaml: factors.f.a must hold text, numbers, lists"):
+        read_sweep("odd.yaml")
+    (folder / "odd.yaml").write_text("factors: " + "[" * 5000)
+    with pytest.raises(DataError, match=r"^odd.yaml: not a readable YAML file: "):
+        read_sweep("odd.yaml")

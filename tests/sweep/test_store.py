@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from taghead.errors import DataError
 from taghead.sweep import RunSpec, SweepSpec, read_sweep
@@ -190,6 +190,25 @@ def test_a_result_that_is_no_number_is_an_error(store: Store, runs: list[RunSpec
     assert enqueue(store, runs[:1]) == 0
 
 
+def test_json_has_no_infinity_and_no_nan(
+    store: Store, sweep: SweepSpec, runs: list[RunSpec]
+) -> None:
+    enqueue(store, runs[:1])
+    infinite = result(1.0)._replace(values={"top1": 1.0, "head_gflop": float("inf")})
+    assert store.run_next("a", lambda config: infinite, {})
+    error = store.current()[runs[0].id].user_attrs["error"]
+    assert error == "ValueError: head_gflop must be a finite number (got inf)"
+    with sqlite3.connect("study.db") as database:
+        values = [
+            value for (value,) in database.execute("SELECT value_json FROM trial_user_attributes")
+        ]
+        assert not any("Infinity" in value or "NaN" in value for value in values)
+        query = "UPDATE trial_user_attributes SET value_json = ? WHERE key = 'config'"
+        database.execute(query, (json.dumps('{"model": {"learning_rate": NaN}}'),))
+    with pytest.raises(DataError, match=r"study.db: the run \w+ is not readable in the store: "):
+        Store(store.url, store.name).check(sweep, runs)
+
+
 def test_a_run_without_a_heartbeat_is_done_again(store: Store, runs: list[RunSpec]) -> None:
     enqueue(store, runs[:2])
     with at_work(store, "silent", top1=1.0), at_work(store, "alive", top1=0.5):
@@ -351,3 +370,44 @@ def test_a_store_that_cannot_be_used(url: str) -> None:
     with pytest.raises((DataError, OSError)) as told:
         Store(url, "tiny")
     assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {"config": "no JSON"},
+        {"config": "[1]"},
+        {"config": 3},
+        {"levels": 3},
+        {"levels": {"operator": 1}},
+        {"seed": "0"},
+    ],
+)
+def test_a_trial_of_a_stranger_is_refused_by_its_number(
+    store: Store, sweep: SweepSpec, runs: list[RunSpec], attributes: dict[str, Any]
+) -> None:
+    """A store may be shared: nothing in it is done, and its error names it."""
+    enqueue(store, runs[:1])
+    held = {**store.trials()[0].user_attrs, **attributes}
+    store._add(TrialState.WAITING, {**held, "run": runs[1].id})
+    with pytest.raises(DataError, match=r"the run \w+ is not readable in the store: ") as told:
+        store.check(sweep, runs)
+    assert "\n" not in str(told.value)
+    store._add(TrialState.WAITING, {**held, "run": 3})  # no run at all
+    done: list[dict[str, Any]] = []
+    for _ in range(4):
+        store.run_next("a", lambda config: done.append(config) or result(1.0), {})
+    assert done == [runs[0].config]
+
+
+@pytest.mark.parametrize("attributes", [{"result": 3}, {"levels": [1]}, {"result": {}}])
+def test_a_result_of_a_stranger_is_refused_by_its_number(
+    store: Store, runs: list[RunSpec], folder: Path, attributes: dict[str, Any]
+) -> None:
+    enqueue(store, runs[:1])
+    assert complete(store)
+    held = {**store.trials()[0].user_attrs, "run": "x", **attributes}
+    store.study.add_trial(create_trial(state=TrialState.COMPLETE, value=1.0, user_attrs=held))
+    with pytest.raises(DataError, match=r"^sqlite:///study.db: trial 1 has no result as taghead"):
+        store.write_tables(folder / "tables")
+    assert not list((folder / "tables").glob("*"))

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from authors import Bomb
 from torch import nn
 
 from taghead.errors import DataError
@@ -16,6 +17,7 @@ from taghead.training.checkpoints import (
 )
 from taghead.training.compatibility import check_checkpoint
 from taghead.training.finite import is_finite
+from taghead.training.lightning_cli import check_states
 
 
 def test_checkpoints_appear_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,3 +96,47 @@ def test_an_eight_bit_weight_is_checked() -> None:
     assert is_finite(weight)
     weight.view(torch.uint8)[0] = 0x7F
     assert not is_finite(weight)
+
+
+def test_a_checkpoint_with_code_is_refused_and_not_run(tmp_path: Path) -> None:
+    path, crater = tmp_path / "last.ckpt", tmp_path / "crater"
+    for place in ("bomb", "callbacks"):
+        torch.save({"state_dict": {}, "global_step": 1, place: Bomb(crater)}, path)
+        for read in (num_steps, lambda path: check_checkpoint(path, nn.Identity()), check_states):
+            with pytest.raises(DataError, match=r"last.ckpt: not a checkpoint: "):
+                read(path)
+            assert not crater.exists()
+    torch.load(path, weights_only=False, mmap=True)  # the bomb is a live one
+    assert crater.exists()
+
+
+def test_a_state_with_an_address_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "last.ckpt"
+    address = "s3://bucket/old.ckpt"
+    for state in (address, {address: torch.zeros(1)}, {"kept": [("a", {"b": address})]}):
+        torch.save({"state_dict": {}, "callbacks": {"M": state}}, path)
+        with pytest.raises(DataError, match=rf"last.ckpt: the state of a .* address: {address}"):
+            check_states(path)
+    torch.save({"state_dict": {}, "callbacks": {"M": {"best_model_path": "C:\\a.ckpt"}}}, path)
+    check_states(path)
+
+
+@pytest.mark.parametrize(
+    ("part", "told"),
+    [
+        ({"state_dict": [1]}, "state_dict is a list"),
+        ({"state_dict": {"a": 1}}, "state_dict must map names to tensors"),
+        ({"state_dict": {1: torch.zeros(1)}}, "state_dict must map names to tensors"),
+        ({"callbacks": [1]}, "callbacks is a list"),
+        ({"global_step": "7"}, "global_step is a str"),
+        ({"video_classifier": "x"}, "video_classifier is a str"),
+    ],
+)
+def test_parts_of_a_checkpoint_have_their_types(
+    tmp_path: Path, part: dict[str, Any], told: str
+) -> None:
+    path = tmp_path / "last.ckpt"
+    torch.save({"state_dict": {}, "global_step": 1, **part}, path)
+    for read in (num_steps, lambda path: check_checkpoint(path, nn.Identity()), check_states):
+        with pytest.raises(DataError, match=rf"^{path}: not a checkpoint: {told}$"):
+            read(path)

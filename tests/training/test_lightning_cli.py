@@ -4,16 +4,19 @@ import os
 import shutil
 import signal
 import sys
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import yaml
+from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_only
 
 from taghead.cli import main
 from taghead.training import run_folder
+from taghead.training.command import fit, validate
 from taghead.training.run_folder import lock_run
 from taghead.training.task import ClassificationTask
 
@@ -192,3 +195,39 @@ def test_clips_with_logits_that_are_not_finite_are_named(
     with pytest.raises(SystemExit, match=told):
         run(command, dataset, f"--ckpt_path={LAST}")
     assert not list(RUNS.rglob("metrics.json"))
+
+
+def test_a_checkpoint_is_read_as_data_and_its_hyper_parameters_not_at_all(
+    dataset: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evil = {"class_path": "timeit.timeit", "init_args": {"stmt": "open('PWNED', 'w')"}}
+    hyper = {
+        "_instantiator": "lightning.pytorch.cli.instantiate_module",
+        "head": {"class_path": "taghead.TAGHead", "init_args": {"conv": evil}},
+        "learning_rate": 1e9,
+    }
+    whole = torch.load(LAST, weights_only=True)
+    torch.save({**whole, "hyper_parameters": hyper}, LAST)
+    given: dict[str, Any] = {}
+
+    @wraps(Trainer.validate)  # the command line has its arguments
+    def note(self: Trainer, **options: Any) -> None:
+        given.update(options)
+
+    monkeypatch.setattr(Trainer, "validate", note)
+    run("validate", dataset, f"--ckpt_path={LAST}")
+    assert given["weights_only"] is True
+    assert given["ckpt_path"] == str(LAST)
+    assert given["model"].learning_rates["head"] == 5e-4
+    assert not Path("PWNED").exists()
+
+
+def test_a_checkpoint_is_no_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor behind the check of command lines, which may know less."""
+    monkeypatch.chdir(tmp_path)
+    Path("config.yaml").write_text("ckpt_path: http://127.0.0.1:9/a.ckpt\n")
+    args = [f"--config={CONFIG}", "--config=config.yaml", f"--data.root={tmp_path}", *SMALL]
+    for evaluate in (fit, validate):
+        with pytest.raises(ValueError, match=r"a.ckpt is an address, and nothing is fetched"):
+            evaluate(args)
+    assert not RUNS.exists()

@@ -1,6 +1,10 @@
 """Run folders: claimed once, locked, and searched for the last and the best checkpoint."""
 
 import os
+import platform
+import re
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -14,6 +18,7 @@ from taghead.training.run_folder import (
     ANY_LAYOUT,
     best_checkpoint,
     claim_version,
+    clear_dead,
     last_checkpoint,
     lock_run,
     remove_empty,
@@ -116,3 +121,20 @@ def test_the_checkpoint_of_a_test(tmp_path: Path) -> None:
     given = {"ckpt_path": "given.ckpt", "config": [config]}
     for args in (["test", "--ckpt_path=given.ckpt"], ["test", "--ckpt-path", "given.ckpt"]):
         assert checkpoint_of_run(given, args) == "given.ckpt"
+
+
+def test_half_a_first_checkpoint_is_cleared_and_that_of_a_live_training_is_not(
+    tmp_path: Path,
+) -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    machine = re.sub("[^A-Za-z0-9.]", "_", platform.node())
+    left = [
+        tmp_path / f"version_{i}/checkpoints/.unfinished-{machine}-{pid}-last.ckpt"
+        for i, pid in enumerate((gone.pid, os.getpid()))
+    ]
+    for path in left:
+        path.parent.mkdir(parents=True)
+        path.touch()
+    clear_dead(tmp_path)
+    assert [path.exists() for path in left] == [False, True]

@@ -15,8 +15,10 @@ from taghead import TAGHead, VideoClassifier
 from taghead.data import ClipDataset, SynthGym
 from taghead.errors import DataError
 from taghead.inference.predictor import predict_videos
+from taghead.training.checkpoints import LastCheckpoint
 from taghead.training.optim import warmup_cosine
 from taghead.training.report import TestReport
+from taghead.training.resume import ExactResume
 from taghead.training.task import ClassificationTask
 from taghead.video import Preprocessing
 
@@ -333,3 +335,39 @@ def test_a_loss_that_is_no_number_stops_at_once(dataset: Path, tmp_path: Path) -
     saved = torch.load(tmp_path / "kept" / "last.ckpt", weights_only=True)
     assert saved["global_step"] == 4
     assert all(value.isfinite().all() for value in saved["state_dict"].values())
+
+
+class PoisonLater(Callback):
+    """Makes weights infinite after a step whose loss was finite."""
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *batch: Any) -> None:
+        with torch.no_grad():
+            next(pl_module.model.head.parameters()).fill_(float("inf"))
+
+
+def test_weights_that_are_not_finite_stop_the_training(dataset: Path, tmp_path: Path) -> None:
+    keep = LastCheckpoint(every_n_steps=1, dirpath=str(tmp_path / "kept"))
+    fit = trainer(tmp_path, max_epochs=1, callbacks=[ExactResume(), PoisonLater(), keep])
+    with pytest.raises(DataError, match=r"^weights are not finite after step 1, the first of 1: "):
+        fit.fit(task(), data(dataset))
+    assert not (tmp_path / "kept/last.ckpt").exists()
+
+
+def test_a_task_of_a_checkpoint_is_that_of_its_arguments(tmp_path: Path) -> None:
+    """Lightning would take what is not given from the file's hyper-parameters."""
+    saved = task()
+    evil = {"class_path": "timeit.timeit", "init_args": {"stmt": "open('PWNED', 'w')"}}
+    hyper = {"learning_rate": 1e9, "weight_decay": 0.7, "head": evil}
+    content = {"state_dict": saved.state_dict(), "hyper_parameters": hyper}
+    torch.save({**content, "pytorch-lightning_version": "2.6.0"}, tmp_path / "a.ckpt")
+    found = ClassificationTask.load_from_checkpoint(
+        tmp_path / "a.ckpt",
+        class_names=saved.model.class_names,
+        preprocessing=SMALL,
+        backbone="r2plus1d_tiny",
+        head=partial(TAGHead, encoder_layers=0, conv=SAGEConv, graph_dropout=0.0),
+    )
+    assert found.learning_rates == saved.learning_rates
+    assert found.weight_decay == saved.weight_decay
+    for name, value in saved.state_dict().items():
+        assert torch.equal(found.state_dict()[name], value), name

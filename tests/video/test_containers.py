@@ -1,3 +1,4 @@
+import os
 import time
 from pathlib import Path
 
@@ -75,3 +76,26 @@ def test_lists_in_lists(tmp_path: Path) -> None:
         with pytest.raises(VideoError, match=rf"^{path}: damaged: the container breaks at byte"):
             VideoReader(path)
         assert time.perf_counter() - start < 1
+
+
+def test_a_file_that_is_cut_while_it_is_read_is_an_error(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A memory map of it would end the process."""
+    path = tmp_path / whole.name
+    path.write_bytes(whole.read_bytes())
+    stat = os.fstat
+
+    def cut(descriptor: int) -> os.stat_result:
+        found = stat(descriptor)
+        os.truncate(path, 600)
+        return found
+
+    monkeypatch.setattr(os, "fstat", cut)
+    with pytest.raises(VideoError, match=r"became shorter while it was read$"):
+        check_complete(path)
+
+
+def test_an_empty_file_states_nothing(tmp_path: Path) -> None:
+    (tmp_path / "empty.mp4").touch()
+    check_complete(tmp_path / "empty.mp4")

@@ -30,6 +30,8 @@ def test_avi_has_the_decode_times_of_packets_on_which_frames_come_out() -> None:
     assert found("avi", wrong, [4, 6, 8, X, X], [0, 2, 4, 6, 8], 10) == [0, 2, 4, 6, 8]
     # frames 2 to 4 lie 3 ticks apart, and of the last two it is not known
     assert found("avi", wrong, [2, 3, 6, X, X], [0, 1, 2, 3, 6], 7) == [0, 1, 4, 5, 6]
+    # rising ones are not right for that
+    assert found("avi", [2, 4, 6, 9, 10], [4, 6, 8, X, X], [0, 2, 4, 6, 8], 10) == [0, 2, 4, 6, 8]
     assert found("avi", [X, X], [X, X], [0, 5], 6) == [0, 5]  # both come out at the end
     assert found("avi", [X, X], [X, X], [0, 2, 4], 6) == [0, 3]
 

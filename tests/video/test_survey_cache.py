@@ -4,9 +4,10 @@ import base64
 import json
 import os
 import shutil
+import tracemalloc
 import zlib
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -255,3 +256,74 @@ def test_relative_paths_are_of_the_folder_of_today(
         write_video(tmp_path / name / "a.mp4", frames)
         monkeypatch.chdir(tmp_path / name)
         assert len(survey_cache.open_cached("a.mp4")) == frames
+
+
+@pytest.mark.parametrize(
+    ("place", "name", "value"),
+    [
+        ("arrays", "timestamps", [0, 1]),  # fewer than are shown
+        ("arrays", "timestamps", [0, -1] * 45),  # they fall
+        ("arrays", "shown", [0] * 90),
+        ("arrays", "seek_points", [0, 1, 2]),
+        ("arrays", "timestamps", [10**30]),
+        ("arrays", "decoded", []),
+        ("values", "height", 0),
+        ("values", "width", "160"),
+        ("values", "stream", -1),
+        ("values", "fps", float("nan")),
+        ("values", "codec", None),
+        ("values", "more", 1),
+        ("", "time_base", [1, 0]),
+        ("", "time_base", [-1, 30]),
+        ("", "orientation", [1, 0, 0]),
+        ("", "orientation", 3),
+    ],
+)
+def test_stored_surveys_of_other_values_are_passed_over(
+    h264: Path, place: str, name: str, value: object
+) -> None:
+    content = json.loads(
+        zlib.decompress(base64.b64decode(survey_to_text(VideoReader(h264).survey)))
+    )
+    (content[place] if place else content)[name] = value
+    text = base64.b64encode(zlib.compress(json.dumps(content).encode())).decode()
+    assert survey_from_text(text, h264) is None
+
+
+def test_a_stored_survey_that_is_a_bomb_is_passed_over(h264: Path) -> None:
+    """A text of some hundred kilobytes holds half a gigabyte."""
+    packer, parts = zlib.compressobj(9), []
+    for _ in range(512):
+        parts.append(packer.compress(b" " * 2**20))
+    text = base64.b64encode(b"".join([*parts, packer.flush()])).decode()
+    assert len(text) < 800_000
+    tracemalloc.start()
+    try:
+        assert survey_from_text(text, h264) is None
+        assert tracemalloc.get_traced_memory()[1] < 3 * survey_cache.MAX_BYTES
+    finally:
+        tracemalloc.stop()
+
+
+def test_no_frame_is_given_for_another(h264: Path) -> None:
+    """A survey that knows of a frame more than the file has, where decoding starts by a seek."""
+    known = VideoReader(h264).survey
+    between = int(known.timestamps[50:52].mean())
+    more = replace(
+        known,
+        timestamps=np.insert(known.timestamps, 51, between),
+        shown=np.insert(known.shown, 51, True),
+    )
+    reader = VideoReader(h264, survey=more)
+    assert len(reader) == 91
+    assert numbers_of(reader.read([50])) == [50]
+    with pytest.raises(VideoError, match=r"damaged: frame 51 cannot be decoded"):
+        next(reader.read_each([51, 52]))
+
+
+def test_fewer_frames_than_packets_show_are_damage(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.avi", 20, "mpeg4")
+    known = VideoReader(path).survey
+    assert len(VideoReader(path, survey=replace(known, min_frames=20))) == 20
+    with pytest.raises(VideoError, match=rf"^{path}: damaged: only 20 of 21 frames$"):
+        VideoReader(path, survey=replace(known, min_frames=21))

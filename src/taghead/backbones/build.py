@@ -17,6 +17,8 @@ from taghead.class_paths import import_class
 from taghead.files import read_tensors, state_dict_in
 from taghead.video.preprocessing import Preprocessing
 
+PACKAGES = ("taghead",)  # where classes of backbones lie, beside modules of one's own
+
 
 def collect_specs() -> dict[str, BackboneSpec]:
     """Collects the `SPECS` of all modules of this package; a new module needs no other entry.
@@ -118,7 +120,7 @@ def _load(
 def _own_backbone(path: str, weights: str | Path | None) -> Backbone:
     """A backbone of a user's own class."""
     try:
-        cls: Any = import_class(path, Backbone)
+        cls: Any = import_class(path, Backbone, PACKAGES)
     except ValueError as error:
         raise ValueError(f"backbone: {error}") from error
     options = {} if weights is None else {"weights": weights}

@@ -22,6 +22,7 @@ from taghead.errors import (
     is_disk_full,
     one_line,
 )
+from taghead.processes import end_workers
 
 USAGE_CODE, STOPPED_CODE = 2, 130
 _ESCAPE = "taghead.escape"  # how streams write what they cannot encode
@@ -48,6 +49,8 @@ def main(args: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt as stop:
         print(f"stopped{f'; {stop}' if stop.args else ''}", file=sys.stderr)
         raise SystemExit(STOPPED_CODE) from None
+    finally:
+        end_workers()
 
 
 def _print_any_text() -> None:

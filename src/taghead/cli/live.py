@@ -12,7 +12,7 @@ from typing import Any
 
 from taghead.class_paths import allow_modules, refused_path, restrict_parser
 from taghead.cli.table import Command
-from taghead.errors import DataError, UsageError, is_disk_full, one_line
+from taghead.errors import DataError, UsageError, is_disk_full, loader_failure, one_line
 from taghead.files import name_to_text
 
 _SURROGATE = re.compile("[\udc80-\udcff]")  # a byte of a name that is not UTF-8
@@ -53,6 +53,10 @@ def run(command: Command, args: list[str], modules: Sequence[str] = ()) -> None:
         raise
     except ValueError as error:
         raise DataError(one_line(error)) from error
+    except RuntimeError as error:
+        if (reason := loader_failure(error)) is None:
+            raise
+        raise DataError(reason) from error
     except SystemExit as stop:
         if stop.code != 1 or not isinstance(stop.__context__, KeyboardInterrupt):
             raise

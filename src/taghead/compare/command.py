@@ -50,7 +50,9 @@ def compare_runs(
     from taghead.compare.tables import cluster_pattern, read_table
 
     check_counts(num_draws=num_draws)
-    target = _target(folders, output)
+    if output is None and len(folders) != 1:
+        raise ValueError(f"output must be given with several folders (got {len(folders)})")
+    target = Path(output or Path(folders[0]) / "RESULTS.md")
     cluster_of = None if clusters is None else cluster_pattern(clusters)
     opening = "# Results\n" if intro is None else _text(Path(intro))
     sweeps = [
@@ -66,22 +68,11 @@ def compare_runs(
             parts.append(section(results, figures, _text(notes) if notes.is_file() else None))
     parts.append(METHOD.format(num_draws=f"{num_draws:,}"))
     with atomic_folder(target.parent) as stage:
-        numbers = pd.concat([results.to_frame() for results in sweeps])
+        numbers = pd.concat([results.numbers for results in sweeps])
         numbers.to_csv(stage / "configurations.csv", index=False, float_format="%.10g")
         (stage / target.name).write_text("\n".join(parts), encoding="utf-8")
-    print(
-        f"{len(sweeps)} sweeps. Written to {target}" if len(sweeps) > 1 else f"Written to {target}"
-    )
-
-
-def _target(folders: list[str], output: str | None) -> Path:
-    if output is not None:
-        return Path(output)
-    if len(folders) != 1:
-        raise ValueError(f"output must be given with several folders (got {len(folders)})")
-    if not Path(folders[0]).is_dir():
-        raise DataError(f"{folders[0]}: no such folder")
-    return Path(folders[0]) / "RESULTS.md"
+    count = f"{len(sweeps)} sweeps. " if len(sweeps) > 1 else ""
+    print(f"{count}Written to {target}")
 
 
 def _stems(names: list[str]) -> list[str]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from taghead.compare.results import Comparison, Configuration, Results
+from taghead.compare.results import Results, varying_factors
 from taghead.compare.statistics import Estimate, visible_difference
 
 METHOD = """## How the numbers are made
@@ -28,6 +29,13 @@ MCA and the effects of single factors are not corrected. GFLOP and latency are t
 alone, x is the ratio to the control's.
 """
 
+RUNS = """<details><summary>Runs behind each row (rows of <code>runs.csv</code>; all numbers in \
+<code>configurations.csv</code>)</summary>
+
+{}
+</details>
+"""
+
 
 def section(results: Results, figures: Mapping[str, str], notes: str | None) -> str:
     """The section of one sweep.
@@ -37,231 +45,194 @@ def section(results: Results, figures: Mapping[str, str], notes: str | None) -> 
         figures: The caption of each plot in `figures/`, by its file's name.
         notes: Markdown of the sweep's authors, included as it is.
     """
-    parts = [f"## {results.table.name}\n"]
-    if notes:
-        parts.append(notes.rstrip("\n") + "\n")
+    parts = [f"## {results.table.name}\n", *([notes.rstrip("\n") + "\n"] if notes else [])]
     parts += [_what_ran(results), conclusion(results) + "\n", _configuration_table(results)]
     parts += _effect_table(results)
-    parts += [
-        f"![{text.split('.')[0]}](figures/{name})\n\n*{text}*\n" for name, text in figures.items()
+    for name, text in figures.items():
+        parts.append(f"![{text.split('.')[0]}](figures/{name})\n\n*{text}*\n")
+    rows = [
+        {"row": _escaped(str(name)), "runs": " ".join(f"`{run}`" for run in runs.split())}
+        for name, runs in results.numbers["runs"].items()
     ]
-    parts.append(_runs(results))
-    return "\n".join(parts)
+    return "\n".join([*parts, RUNS.format(_table(rows))])
 
 
 def conclusion(results: Results) -> str:
     """The summary of all comparisons, a null result included."""
-    comparisons = results.comparisons
-    tested = [c for c in comparisons if not np.isnan(c.top1.p)]
-    if not tested:
+    tested = results.numbers.dropna(subset="p")
+    if tested.empty:
         return (
             "**No comparison could be tested:** that takes at least two seeds which a "
             "configuration and its control share, and two clips."
         )
-    counts = {
-        verdict: sum(c.verdict == verdict for c in tested)
-        for verdict in ("better", "worse", "undecided")
-    }
-    of = "Of 1 configuration" if len(tested) == 1 else f"Of {len(tested)} configurations"
-    words = (
-        f"**{of}, {counts['better']} better than the control after Holm's correction, "
-        f"{counts['worse']} worse, {counts['undecided']} undecided.**"
+    better, worse, undecided = (
+        (tested["verdict"] == verdict).sum() for verdict in ("better", "worse", "undecided")
     )
-    best = max(tested, key=lambda c: c.top1.mean)
-    words += (
-        f" The highest difference is {_points(best.top1)} points "
-        f"({_escaped(results.table.format_levels(best.configuration.levels))})."
+    best = tested.iloc[tested["difference"].argmax()]
+    sentences = [
+        f"**Of {len(tested)} configuration{'s' * (len(tested) > 1)}, {better} better than the "
+        f"control after Holm's correction, {worse} worse, {undecided} undecided.** The highest "
+        f"difference is {_points(best['difference'], best['low'], best['high'])} points "
+        f"({_escaped(best['configuration'])})."
+    ]
+    if better + worse == 0:
+        sentences.append(
+            "No difference to the control is shown, which is not to say that there is none."
+        )
+    estimates = tested[["difference", "low", "high", "p", "error", "degrees_of_freedom"]]
+    visible = [visible_difference(Estimate(*each), len(tested)) for each in estimates.to_numpy()]
+    sentences.append(
+        f"The smallest difference that a test of this sweep could have seen (found in 4 of 5 such "
+        f"sweeps at Holm's strictest step) is {100 * min(visible):.2f} points for the most certain "
+        f"comparison and {100 * np.median(visible):.2f} for the median one."
     )
-    if counts["better"] + counts["worse"] == 0:
-        words += " No difference to the control is shown, which is not to say that there is none."
-    visible = 100 * np.array([visible_difference(c.top1, len(tested)) for c in tested])
-    words += (
-        f" The smallest difference that a test of this sweep could have seen (found in 4 of 5 such "
-        f"sweeps at Holm's strictest step) is {visible.min():.2f} points for the most certain "
-        f"comparison and {np.median(visible):.2f} for the median one."
-    )
-    fewest = min(len(c.seeds) for c in tested)
-    return words + f" The comparisons rest on {_range([len(c.seeds) for c in tested])} seeds." * (
-        fewest < 10
-    )
+    num_seeds = tested["compared_seeds"].str.count(" ") + 1
+    if num_seeds.min() < 10:
+        sentences.append(f"The comparisons rest on {_range(num_seeds)} seeds.")
+    return " ".join(sentences)
 
 
 def _what_ran(results: Results) -> str:
-    table = results.table
-    runs = table.runs
-    seeds = sorted(set(runs["seed"]))
+    table, levels = results.table, results.levels
+    runs, num_controls = table.runs, int(results.numbers["control"].sum())
     clusters = ""
     if results.num_clusters < len(table.clips):
         clusters = f" in {results.num_clusters} clusters, which are drawn whole"
-    configurations = results.configurations
-    num_controls = sum(c.is_control for c in configurations)
-    lines = [
-        f"{len(runs)} runs of {len(configurations) - num_controls} configurations and "
-        f"{num_controls} control{'s' * (num_controls != 1)}, seeds {', '.join(map(str, seeds))}; "
-        f"{_range(runs['num_train'].dropna().astype(int).tolist())} training clips, "
-        f"{len(table.clips)} test clips of {len(set(table.classes.tolist()))} classes{clusters}; "
-        f"{_range(runs['epochs'].dropna().astype(int).tolist())} epochs. "
-        f"Data `{runs['data'].iloc[0]}`, commit {_codes(runs['commit'])}, torch "
-        f"{', '.join(sorted(set(runs['torch'])))}, PyG {', '.join(sorted(set(runs['pyg'])))}.",
-    ]
-    constant = [
-        f"{factor}={level}"
-        for factor, level in zip(table.factors, configurations[-1].levels, strict=True)
-        if factor not in results.varying() and level
-    ]
-    if constant:
-        lines.append(f"\nThe same everywhere: {_escaped(', '.join(constant))}.")
-    problems = [*_failures(results), *_missing_seeds(results, seeds)]
-    return "\n".join(lines) + "\n" + ("\n" + "\n".join(problems) + "\n" if problems else "")
+    commits = ", ".join(f"`{commit}`" for commit in sorted(set(runs["commit"])))
+    text = (
+        f"{len(runs)} runs of {len(levels) - num_controls} configurations and {num_controls} "
+        f"control{'s' * (num_controls != 1)}, seeds {_list(runs['seed'])}; "
+        f"{_range(runs['num_train'])} training clips, {len(table.clips)} test clips of "
+        f"{len(np.unique(table.classes))} classes{clusters}; {_range(runs['epochs'])} epochs. Data "
+        f"`{runs['data'].iloc[0]}`, commit {commits}, torch {_list(runs['torch'])}, PyG "
+        f"{_list(runs['pyg'])}.\n"
+    )
+    constant = levels.drop(columns=varying_factors(levels)).iloc[-1]
+    if pairs := [f"{factor}={level}" for factor, level in constant.items() if level]:
+        text += f"\nThe same everywhere: {_escaped(', '.join(pairs))}.\n"
+    problems = "".join(f"- {problem}\n" for problem in _problems(results))
+    return f"{text}\n{problems}" if problems else text
 
 
-def _failures(results: Results) -> Iterable[str]:
-    for _, run in results.table.not_done.iterrows():
-        error = " ".join(str(run["error"]).split())
+def _problems(results: Results) -> Iterator[str]:
+    """Runs that are not done, seeds that are missing, configurations that are not compared."""
+    table = results.table
+    for run in table.not_done.to_dict("records"):
+        error = " ".join(run["error"].split())
         error = error if len(error) <= 200 else error[:197] + "..."
-        levels = results.table.format_levels(run["levels"])
         yield (
-            f"- Not done ({_escaped(run['status'])}): run `{run['run']}`, {_escaped(levels)}, seed "
-            f"{run['seed']}{': ' * bool(error)}{_escaped(error)}"
+            f"Not done ({_escaped(run['status'])}): run `{run['run']}`, "
+            f"{_escaped(table.format_levels(run['levels']))}, seed {run['seed']}"
+            f"{': ' * bool(error)}{_escaped(error)}"
         )
-
-
-def _missing_seeds(results: Results, seeds: list[int]) -> Iterable[str]:
-    for own in results.configurations:
-        if missing := sorted(set(seeds) - set(own.seeds)):
-            kind = "control " if own.is_control else ""
+    seeds = set(table.runs["seed"])
+    rows: Any = results.numbers.itertuples()
+    for own in rows:
+        if missing := [seed for seed in seeds if str(seed) not in own.seeds.split()]:
             yield (
-                f"- Missing: {kind}{_escaped(results.table.format_levels(own.levels))} has no "
-                f"run with seed {', '.join(map(str, missing))}; differences are of common seeds."
+                f"Missing: {'control ' * own.control}{_escaped(own.configuration)} has no run with "
+                f"seed {_list(missing)}; differences are of common seeds."
             )
-    for own, reason in results.not_compared:
-        levels = _escaped(results.table.format_levels(own.levels))
-        yield f"- Not compared: {levels} {reason}."
+    for configuration, reason in results.not_compared.items():
+        yield f"Not compared: {_escaped(configuration)} {reason}."
 
 
 def _configuration_table(results: Results) -> str:
-    indices = [results.table.factors.index(factor) for factor in results.varying()]
-    compared = {id(c.configuration): c for c in results.comparisons}
-    header = [
-        *results.varying(),
-        *("seeds", "Top-1", "MCA", "Top-1 less control [95%]", "p (Holm)", "verdict"),
-        *("MCA less control", "head parameters", "head GFLOP", "head latency"),
-    ]
-    rows = [
-        [
-            *(_escaped(own.levels[index]) or "-" for index in indices),
-            *_own_cells(own, compared.get(id(own))),
-        ]
-        for own in results.configurations
-    ]
-    return _table(header, rows)
+    shown = results.levels[varying_factors(results.levels)].map(_level).to_dict("records")
+    num_seeds = results.table.runs["seed"].nunique()
+    numbers: Any = results.numbers.itertuples()
+    rows = []
+    for own, levels, kind in zip(numbers, shown, results.kinds, strict=True):
+        seeds = str(len(own.seeds.split()))
+        if (
+            kind not in ("control", "not compared")
+            and (common := len(own.compared_seeds.split())) < num_seeds
+        ):
+            seeds += f" ({common} common)"
+        cells = {
+            "seeds": seeds,
+            "Top-1": _spread(own.top1, own.top1_sd),
+            "MCA": _spread(own.mca, own.mca_sd),
+            "Top-1 less control [95%]": _points(own.difference, own.low, own.high),
+            "p (Holm)": "< 0.001" if own.p_holm < 0.001 else _number(own.p_holm, "{:.3f}"),
+            "verdict": f"**{kind}**" if kind in ("better", "worse") else kind,
+            "MCA less control": _signed(own.mca_difference),
+            "head parameters": _number(own.head_parameters, "{:,.0f}"),
+            "head GFLOP": _number(own.head_gflop, "{:.3g}") + _times(own.gflop_ratio),
+            "head latency": _number(own.head_latency_ms, "{:.3g} ms") + _times(own.latency_ratio),
+        }
+        rows.append(levels | cells)
+    return _table(rows)
 
 
-def _own_cells(own: Configuration, comparison: Comparison | None) -> list[str]:
-    seeds = str(len(own.seeds))
-    difference = ["-", "-", "control" if own.is_control else "not compared", "-"]
-    parameters = own.mean("head_parameters")
-    gflop, latency = (_number(own.mean(name)) for name in ("head_gflop", "head_latency_ms"))
-    latency += " ms" * (latency != "-")
-    if comparison is not None:
-        if comparison.unshared_seeds:
-            seeds += f" ({len(comparison.seeds)} common)"
-        is_decided = comparison.verdict != "undecided"
-        difference = [
-            _points(comparison.top1),
-            _p_value(comparison.adjusted_p),
-            f"**{comparison.verdict}**" if is_decided else comparison.verdict,
-            _signed(comparison.mca.mean),
-        ]
-        gflop += _times(comparison.cost_ratio("head_gflop"))
-        latency += _times(comparison.cost_ratio("head_latency_ms"))
-    size = "-" if np.isnan(parameters) else f"{parameters:,.0f}"
-    accuracy = [_percent(own, name) for name in ("top1", "mca")]
-    return [seeds, *accuracy, *difference, size, gflop, latency]
-
-
-def _effect_table(results: Results) -> list[str]:
-    parts = []
+def _effect_table(results: Results) -> Iterator[str]:
     if results.effects:
-        rows = [
-            [e.factor, _escaped(e.level) or "-", str(e.num_configurations), _points(e.top1)]
-            for e in results.effects
-        ]
-        header = ["factor", "level", "configurations", "mean Top-1 less control [95%]"]
-        common = ", ".join(map(str, results.effect_seeds))
-        parts.append(
-            f"Levels of single factors, averaged over all others, on the seeds {common} that all "
-            "comparisons have:\n"
+        yield (
+            f"Levels of single factors, averaged over all others, on the seeds "
+            f"{_list(results.effect_seeds)} that all comparisons have:\n"
         )
-        parts.append(_table(header, rows))
+        yield _table(
+            {
+                "factor": effect.factor,
+                "level": _level(effect.level),
+                "configurations": str(effect.num_configurations),
+                "mean Top-1 less control [95%]": _points(*effect.top1[:3]),
+            }
+            for effect in results.effects
+        )
     if results.unbalanced:
-        parts.append(
+        yield (
             f"Not averaged by level: {', '.join(results.unbalanced)}. The design is not balanced "
             "there: a mean would mix levels of other factors, or all comparisons have not two "
             "seeds in common.\n"
         )
-    return parts
 
 
-def _runs(results: Results) -> str:
-    """The runs of each row."""
-    rows = [
-        [_escaped(results.display_name(own)), " ".join(f"`{run}`" for run in own.runs["run"])]
-        for own in results.configurations
-    ]
-    return (
-        "<details><summary>Runs behind each row (rows of <code>runs.csv</code>; all numbers in "
-        f"<code>configurations.csv</code>)</summary>\n\n{_table(['row', 'runs'], rows)}\n"
-        "</details>\n"
-    )
-
-
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    table = pd.DataFrame(list(rows), columns=list(header))
+def _table(rows: Iterable[Mapping[Any, str]]) -> str:
+    table = pd.DataFrame(list(rows))
     return table.to_markdown(index=False, disable_numparse=True, stralign=None) + "\n"
 
 
-def _points(estimate: Estimate) -> str:
-    """An estimate with its interval in points: `+1.20 [-0.30, +2.70]`."""
-    if np.isnan(estimate.low):
-        return f"{_signed(estimate.mean)} [one seed]"
-    return f"{_signed(estimate.mean)} [{_signed(estimate.low)}, {_signed(estimate.high)}]"
+def _points(difference: float, low: float, high: float) -> str:
+    """A difference with its interval in points: `+1.20 [-0.30, +2.70]`."""
+    if np.isnan(difference):
+        return "-"
+    interval = "one seed" if np.isnan(low) else f"{_signed(low)}, {_signed(high)}"
+    return f"{_signed(difference)} [{interval}]"
 
 
 def _signed(difference: float) -> str:
     """A difference in points, with its sign; a rounded 0 has no minus."""
-    return f"{round(100 * difference, 2) + 0.0:+.2f}"
+    return _number(round(100 * difference, 2) + 0.0, "{:+.2f}")
 
 
-def _percent(configuration: Configuration, name: str) -> str:
-    deviation = configuration.deviation(name)
-    spread = "" if np.isnan(deviation) else f" ± {100 * deviation:.2f}"
-    return f"{100 * configuration.mean(name):.2f}{spread}"
+def _spread(mean: float, deviation: float) -> str:
+    """A mean and its standard deviation, in percent."""
+    return f"{100 * mean:.2f}{_number(100 * deviation, ' ± {:.2f}', absent='')}"
 
 
-def _p_value(p: float) -> str:
-    if np.isnan(p):
-        return "-"
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
-
-
-def _number(value: float) -> str:
-    return "-" if np.isnan(value) else f"{value:.3g}"
+def _number(value: float, template: str, absent: str = "-") -> str:
+    return absent if np.isnan(value) else template.format(value)
 
 
 def _times(ratio: float) -> str:
-    return "" if np.isnan(ratio) else f" (x{ratio:.2f})"
+    return _number(ratio, " (x{:.2f})", absent="")
 
 
-def _range(numbers: Sequence[int]) -> str:
-    if not numbers:
+def _range(numbers: pd.Series) -> str:
+    low, high = numbers.min(), numbers.max()
+    if np.isnan(low):
         return "an unknown number of"
-    low, high = min(numbers), max(numbers)
-    return str(low) if low == high else f"{low} to {high}"
+    return f"{low:.0f}" if low == high else f"{low:.0f} to {high:.0f}"
 
 
-def _codes(values: Iterable[str]) -> str:
-    return ", ".join(f"`{value}`" for value in sorted(set(values)))
+def _list(values: Iterable[Any]) -> str:
+    """Different values in their order."""
+    return ", ".join(map(str, sorted(set(values))))
+
+
+def _level(level: str) -> str:
+    return _escaped(level) or "-"
 
 
 def _escaped(text: str) -> str:

@@ -1,9 +1,11 @@
-"""The results of a sweep: its configurations, each compared with its control."""
+"""The results of a sweep: one table of its configurations, each compared with its control."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -20,80 +22,11 @@ from taghead.compare.tables import Levels, SweepTable, level_key
 from taghead.errors import DataError
 
 ABSENT = ("", "none")  # levels of a control for a factor that it does not have
+ACCURACIES = ["top1", "mca"]
+COSTS = ["parameters", "head_parameters", "head_gflop", "head_latency_ms", "train_sec"]
 
 
-@dataclass(frozen=True)
-class Configuration:
-    """Runs that differ only in the seed.
-
-    Args:
-        levels: Levels of the sweep's factors.
-        is_control: Whether it is a control.
-        runs: Its runs that are done, by seed.
-    """
-
-    levels: Levels
-    is_control: bool
-    runs: pd.DataFrame
-
-    @property
-    def seeds(self) -> list[int]:
-        return self.runs["seed"].tolist()
-
-    def mean(self, column: str) -> float:
-        return float(self.runs[column].astype(float).mean())
-
-    def deviation(self, column: str) -> float:
-        """The standard deviation over the seeds; NaN with one."""
-        return float(self.runs[column].std(ddof=1))
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """The difference of a configuration to its control, on the seeds that both have.
-
-    Args:
-        configuration: The configuration.
-        control: Its control.
-        seeds: The seeds of both.
-        difference: Difference in correctness (1 or 0), by seed and clip.
-        top1: The difference in Top-1.
-        mca: The difference in MCA.
-        bootstrap: A second interval and test of Top-1.
-        adjusted_p: The p-value of Top-1, Holm-adjusted over all comparisons; NaN with one seed.
-
-    Shapes:
-        - **difference** `[S, C]`
-    """
-
-    configuration: Configuration
-    control: Configuration
-    seeds: tuple[int, ...]
-    difference: np.ndarray = field(repr=False)
-    top1: Estimate
-    mca: Estimate
-    bootstrap: Bootstrap = Bootstrap(np.nan, np.nan, np.nan)  # noqa: RUF009
-    adjusted_p: float = np.nan
-
-    @property
-    def verdict(self) -> str:
-        if not self.adjusted_p <= ALPHA:
-            return "undecided"
-        return "better" if self.top1.mean > 0 else "worse"
-
-    @property
-    def unshared_seeds(self) -> set[int]:
-        """Seeds of only one of the two."""
-        return set(self.configuration.seeds) ^ set(self.control.seeds)
-
-    def cost_ratio(self, column: str) -> float:
-        """The configuration's mean cost over the control's; NaN where that is 0 or unknown."""
-        cost = self.control.mean(column)
-        return self.configuration.mean(column) / cost if cost > 0 else float("nan")
-
-
-@dataclass(frozen=True)
-class Effect:
+class Effect(NamedTuple):
     """The mean difference to the control over all configurations with a level of a factor."""
 
     factor: str
@@ -104,13 +37,15 @@ class Effect:
 
 @dataclass(frozen=True)
 class Results:
-    """The results of a sweep.
+    """The results of a sweep. A configuration is the runs that differ in the seed alone.
 
     Args:
         table: The runs.
-        configurations: Controls first, then sorted by their levels.
-        comparisons: The comparison of every configuration that shares a seed with its control.
-        not_compared: The other configurations, with the reason.
+        numbers: The columns of `configurations.csv`, a row for each configuration by its display
+            name: controls first, then sorted by levels. Those that compare with the control are
+            NaN in controls, and where no seed is shared.
+        levels: The level of each factor, in the rows of `numbers`.
+        not_compared: Why a configuration is not compared, by its levels as text.
         effects: The effects of each factor with several levels in which the design is balanced.
         effect_seeds: The seeds that all comparisons have, on which effects are computed.
         unbalanced: The factors in which the design is not balanced.
@@ -118,130 +53,174 @@ class Results:
     """
 
     table: SweepTable
-    configurations: list[Configuration]
-    comparisons: list[Comparison]
-    not_compared: list[tuple[Configuration, str]]
+    numbers: pd.DataFrame
+    levels: pd.DataFrame
+    not_compared: dict[str, str]
     effects: list[Effect]
     effect_seeds: list[int]
     unbalanced: list[str]
     num_clusters: int
 
-    def varying(self) -> list[str]:
-        """The factors with several levels among all configurations, the empty level included."""
-        levels = [configuration.levels for configuration in self.configurations]
-        each = zip(self.table.factors, zip(*levels, strict=True), strict=True)
-        return [factor for factor, own in each if len(set(own)) > 1]
+    @property
+    def is_compared(self) -> np.ndarray:
+        """Whether each row has a difference to its control."""
+        return self.numbers["difference"].notna().to_numpy()
 
-    def display_name(self, configuration: Configuration) -> str:
-        """The levels of the varying factors; numbers come with their factor's name."""
-        words = []
-        hidden = ABSENT if configuration.is_control else ("",)
-        for factor, level in zip(self.table.factors, configuration.levels, strict=True):
-            if factor in self.varying() and level not in hidden:
-                is_number = level_key(level)[0] == 1
-                words.append(f"{factor.replace('_', ' ')} {level}" if is_number else level)
-        name = " · ".join(words)
-        return f"control: {name}".removesuffix(": ") if configuration.is_control else name
+    @property
+    def kinds(self) -> pd.Series:
+        """The verdict on each row; `control` or `not compared` where there is none."""
+        kinds = self.numbers["verdict"].fillna("not compared")
+        return kinds.mask(self.numbers["control"], "control")
 
-    def to_frame(self) -> pd.DataFrame:
-        """All numbers, with a row for each configuration, and the ids of its runs."""
-        compared = {id(c.configuration): c for c in self.comparisons}
-        rows = []
-        for own in self.configurations:
-            row: dict[str, object] = {
-                "sweep": self.table.name,
-                "configuration": self.table.format_levels(own.levels),
-                "control": own.is_control,
-                "seeds": " ".join(map(str, own.seeds)),
-                "runs": " ".join(own.runs["run"]),
-            }
-            for name in ("top1", "mca"):
-                row |= {name: own.mean(name), f"{name}_sd": own.deviation(name)}
-            for name in ("parameters", "head_parameters", "head_gflop", "head_latency_ms"):
-                row[name] = own.mean(name)
-            row["train_sec"] = own.mean("train_sec")
-            if id(own) in compared:
-                row |= self._comparison_columns(compared[id(own)])
-            rows.append(row)
-        return pd.DataFrame(rows)
 
-    def _comparison_columns(self, comparison: Comparison) -> dict[str, object]:
-        control, top1, mca = comparison.control, comparison.top1, comparison.mca
-        is_common = control.runs["seed"].isin(comparison.seeds)
-        return {
-            "control_configuration": self.table.format_levels(control.levels),
-            "control_runs": " ".join(control.runs.loc[is_common, "run"]),
-            "compared_seeds": " ".join(map(str, comparison.seeds)),
-            **{"difference": top1.mean, "low": top1.low, "high": top1.high, "error": top1.error},
-            **{"degrees_of_freedom": top1.freedom, "p": top1.p, "p_holm": comparison.adjusted_p},
-            "verdict": comparison.verdict,
-            **{f"bootstrap_{k}": v for k, v in comparison.bootstrap._asdict().items()},
-            **{"mca_difference": mca.mean, "mca_low": mca.low, "mca_high": mca.high},
-            "gflop_ratio": comparison.cost_ratio("head_gflop"),
-            "latency_ratio": comparison.cost_ratio("head_latency_ms"),
-        }
+def varying_factors(levels: pd.DataFrame) -> list[str]:
+    """The factors with several levels, the empty level included."""
+    return levels.columns[levels.nunique() > 1].tolist()
 
 
 def compare_configurations(
-    table: SweepTable,
-    cluster_of: Callable[[str], str] | None = None,
-    num_draws: int = 10_000,
+    table: SweepTable, cluster_of: re.Pattern[str] | None = None, num_draws: int = 10_000
 ) -> Results:
     """Compares every configuration of a sweep with its control.
 
     Args:
         table: The runs.
-        cluster_of: The cluster of a clip, from its id; clips of a cluster depend on each other.
+        cluster_of: What finds the cluster of a clip in its id; clips of a cluster depend on each
+            other.
         num_draws: Draws of seeds and clips in the bootstrap.
 
     Raises:
         DataError: If a configuration has no control or several.
     """
     clusters = None if cluster_of is None else table.clusters(cluster_of)
-    configurations = [
-        Configuration(runs["levels"].iloc[0], bool(runs["control"].iloc[0]), runs)
-        for _, runs in table.runs.groupby(["control", "levels"], sort=False)
-    ]
-    configurations.sort(key=lambda own: (not own.is_control, [*map(level_key, own.levels)]))
-    by_levels = {own.levels: own for own in configurations if own.is_control}
+    runs_of: dict[Any, pd.DataFrame] = dict(
+        iter(table.runs.groupby(["control", "levels"], sort=False))
+    )
+    keys = sorted(runs_of, key=lambda key: not key[0])  # controls first
+    levels = pd.DataFrame([own for _, own in keys], columns=table.factors)
     every = pd.concat([table.runs, table.not_done])
     controls = sorted(set(every.loc[every["control"], "levels"]))  # done or not
-    comparisons, not_compared = [], []
-    for own in configurations:
-        if own.is_control:
+    pairs: dict[int, tuple[pd.DataFrame, pd.DataFrame]] = {}
+    not_compared: dict[str, str] = {}
+    for row, (is_control, own) in enumerate(keys):
+        if is_control:
             continue
-        control = by_levels.get(_control_of(table, own.levels, controls))
-        seeds = sorted(set(own.seeds) & set(control.seeds)) if control else []
-        if control is None or not seeds:
-            reason = (
-                "shares no seed with its control" if control else "no run of its control is done"
-            )
-            not_compared.append((own, reason))
-            continue
-        difference = _correct(table, own, seeds) - _correct(table, control, seeds)
-        top1 = paired_difference(difference, clusters=clusters)
-        mca = paired_difference(difference, table.classes, clusters)
-        comparisons.append(Comparison(own, control, tuple(seeds), difference, top1, mca))
-    # over all comparisons: the correction, and draws of the same clips
-    adjusted = holm([comparison.top1.p for comparison in comparisons])
-    drawn = hierarchical_bootstrap([c.difference for c in comparisons], clusters, num_draws)
-    comparisons = [
-        replace(comparison, bootstrap=bootstrap, adjusted_p=float(p))
-        for comparison, bootstrap, p in zip(comparisons, drawn, adjusted, strict=True)
+        runs = runs_of[False, own]
+        control = runs_of.get((True, _control_of(table, own, controls)), runs.iloc[:0])
+        shared = set(runs["seed"]) & set(control["seed"])
+        if shared:
+            pairs[row] = runs[runs["seed"].isin(shared)], control[control["seed"].isin(shared)]
+        else:
+            reason = "shares no seed with its control"
+            if control.empty:
+                reason = "no run of its control is done"
+            not_compared[table.format_levels(own)] = reason
+    compared, differences = paired_comparisons(table, list(pairs.values()), clusters, num_draws)
+    numbers = pd.DataFrame([_measured(table, runs_of[key]) for key in keys])
+    numbers = numbers.join(compared.set_axis(list(pairs)))
+    numbers.index = pd.Index(list(_display_names(levels, numbers["control"])))
+    seeds = [own["seed"] for own, _ in pairs.values()]
+    common = sorted(set.intersection(*map(set, seeds))) if seeds else []
+    on_common = [d[own.isin(common)] for d, own in zip(differences, seeds, strict=True)]
+    effects, unbalanced = _effects(levels.loc[list(pairs)], on_common, clusters)
+    num_clusters = len(table.clips) if clusters is None else len(np.unique(clusters))
+    return Results(table, numbers, levels, not_compared, effects, common, unbalanced, num_clusters)
+
+
+def paired_comparisons(
+    table: SweepTable,
+    pairs: Sequence[tuple[pd.DataFrame, pd.DataFrame]],
+    clusters: np.ndarray | None,
+    num_draws: int,
+) -> tuple[pd.DataFrame, list[np.ndarray]]:
+    """Compares configurations with others.
+
+    Args:
+        table: The sweep.
+        pairs: The runs of each configuration, and of the one that it is compared with on the same
+            seeds.
+        clusters: Indices of clusters of clips `[C]`.
+        num_draws: Draws in the bootstrap. Clips are drawn once for all pairs, and Holm's
+            correction is over all.
+
+    Returns:
+        The columns of `configurations.csv` that compare, a row for each pair; and the differences
+        in correctness (1 or 0), `[S, C]` for each pair.
+    """
+    differences = [
+        table.correct[own.index].astype(float) - table.correct[other.index] for own, other in pairs
     ]
-    common = sorted(set.intersection(*(set(c.seeds) for c in comparisons))) if comparisons else []
-    effects, unbalanced = _effects(table, comparisons, common, clusters)
-    num_clusters = len(table.clips) if clusters is None else len(set(clusters.tolist()))
-    return Results(
-        table,
-        configurations,
-        comparisons,
-        not_compared,
-        effects,
-        common,
-        unbalanced,
-        num_clusters,
+    top1 = _frame([paired_difference(each, clusters=clusters) for each in differences], Estimate)
+    mca = _frame(
+        [paired_difference(each, table.classes, clusters) for each in differences], Estimate
     )
+    drawn = _frame(hierarchical_bootstrap(differences, clusters, num_draws), Bootstrap)
+    p_holm = holm(top1["p"].tolist())
+    verdict = np.select([~(p_holm <= ALPHA), top1["mean"] > 0], ["undecided", "better"], "worse")
+    return (
+        pd.DataFrame(
+            {
+                "control_configuration": [
+                    table.format_levels(other["levels"].iloc[0]) for _, other in pairs
+                ],
+                "control_runs": [_joined(other["run"]) for _, other in pairs],
+                "compared_seeds": [_joined(own["seed"]) for own, _ in pairs],
+                **{"difference": top1["mean"], "low": top1["low"], "high": top1["high"]},
+                **{"error": top1["error"], "degrees_of_freedom": top1["freedom"], "p": top1["p"]},
+                **{"p_holm": p_holm, "verdict": verdict},
+                **drawn.add_prefix("bootstrap_"),
+                **{"mca_difference": mca["mean"], "mca_low": mca["low"], "mca_high": mca["high"]},
+                "gflop_ratio": [_ratio(*pair, "head_gflop") for pair in pairs],
+                "latency_ratio": [_ratio(*pair, "head_latency_ms") for pair in pairs],
+            }
+        ),
+        differences,
+    )
+
+
+def _frame(
+    rows: Sequence[tuple[float, ...]], kind: type[Estimate] | type[Bootstrap]
+) -> pd.DataFrame:
+    return pd.DataFrame(rows, columns=list(kind._fields))
+
+
+def _ratio(own: pd.DataFrame, other: pd.DataFrame, column: str) -> float:
+    """The ratio of mean costs; NaN where the other's is 0 or unknown."""
+    cost = other[column].mean()
+    return own[column].mean() / cost if cost > 0 else np.nan
+
+
+def _joined(values: Iterable[Any]) -> str:
+    return " ".join(map(str, values))
+
+
+def _measured(table: SweepTable, runs: pd.DataFrame) -> dict[str, object]:
+    """The columns of a configuration's own measurements."""
+    means, deviations = runs[ACCURACIES + COSTS].mean(), runs[ACCURACIES].std()
+    return {
+        "sweep": table.name,
+        "configuration": table.format_levels(runs["levels"].iloc[0]),
+        "control": bool(runs["control"].iloc[0]),
+        "seeds": _joined(runs["seed"]),
+        "runs": _joined(runs["run"]),
+        **{"top1": means["top1"], "top1_sd": deviations["top1"]},
+        **{"mca": means["mca"], "mca_sd": deviations["mca"]},
+        **means[COSTS],
+    }
+
+
+def _display_names(levels: pd.DataFrame, is_control: pd.Series) -> Iterable[str]:
+    """The levels of the varying factors; numbers come with their factor's name."""
+    for (_, row), control in zip(
+        levels[varying_factors(levels)].iterrows(), is_control, strict=True
+    ):
+        words = [
+            f"{str(factor).replace('_', ' ')} {level}" if level_key(level)[0] == 1 else level
+            for factor, level in row.items()
+            if level not in (ABSENT if control else ("",))
+        ]
+        name = " · ".join(words)
+        yield f"control: {name}".removesuffix(": ") if control else name
 
 
 def _control_of(table: SweepTable, levels: Levels, controls: list[Levels]) -> Levels:
@@ -257,49 +236,33 @@ def _control_of(table: SweepTable, levels: Levels, controls: list[Levels]) -> Le
     if len(agreeing) == 1:
         return agreeing[0]
     path, configuration = table.folder / "runs.csv", table.format_levels(levels)
+    known = "; ".join(map(table.format_levels, agreeing or controls))
     if agreeing:
-        several = "; ".join(map(table.format_levels, agreeing))
-        raise DataError(
-            f"{path}: one control a configuration: {configuration} agrees with {several}"
-        )
-    known = "; ".join(map(table.format_levels, controls))
+        raise DataError(f"{path}: one control a configuration: {configuration} agrees with {known}")
     raise DataError(
         f"{path}: no control agrees with {configuration} on the factors that it has; controls: "
         f"{known}. --control names factors in which they differ"
     )
 
 
-def _correct(table: SweepTable, configuration: Configuration, seeds: list[int]) -> np.ndarray:
-    """Correctness (1 or 0) of a configuration's predictions, by seed and clip `[S, C]`."""
-    rows = configuration.runs.reset_index().set_index("seed")["index"].loc[seeds]
-    return table.correct[rows.to_numpy()].astype(float)
-
-
 def _effects(
-    table: SweepTable,
-    comparisons: list[Comparison],
-    common: list[int],
-    clusters: np.ndarray | None,
+    levels: pd.DataFrame, differences: list[np.ndarray], clusters: np.ndarray | None
 ) -> tuple[list[Effect], list[str]]:
-    """Mean differences by level on common seeds, and the factors in which they are confounded."""
+    """The effects of levels, and the factors in which those of others are mixed in.
+
+    Shapes:
+        - **differences** `[S, C]` of each row of `levels`, on common seeds
+    """
     effects: list[Effect] = []
     unbalanced: list[str] = []
-    for index, factor in enumerate(table.factors):
-        members: dict[str, list[Comparison]] = {}
-        others: dict[str, list[Levels]] = {}
-        for comparison in comparisons:
-            levels = comparison.configuration.levels
-            members.setdefault(levels[index], []).append(comparison)
-            others.setdefault(levels[index], []).append(levels[:index] + levels[index + 1 :])
-        if len(members) < 2:
-            continue
-        if len({tuple(sorted(own)) for own in others.values()}) > 1 or len(common) < 2:
+    for factor in varying_factors(levels):
+        members: dict[Any, pd.DataFrame] = dict(iter(levels.reset_index(drop=True).groupby(factor)))
+        others = [sorted(own.drop(columns=factor).to_numpy().tolist()) for own in members.values()]
+        if any(each != others[0] for each in others) or len(differences[0]) < 2:
             unbalanced.append(factor)
             continue
         for level in sorted(members, key=level_key):
-            own = members[level]
-            rows = [[c.seeds.index(seed) for seed in common] for c in own]
-            mean = np.mean([c.difference[r] for c, r in zip(own, rows, strict=True)], axis=0)
-            estimate = paired_difference(mean, clusters=clusters)
+            own = [differences[row] for row in members[level].index]
+            estimate = paired_difference(np.mean(own, axis=0), clusters=clusters)
             effects.append(Effect(factor, level, len(own), estimate))
     return effects, unbalanced

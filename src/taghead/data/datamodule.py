@@ -22,6 +22,7 @@ from taghead.data.index.scan import Bounds, scan
 from taghead.data.index.scan_result import ClipKey, clip_key, surveys_of
 from taghead.data.sampler import EpochSampler, LateLoader
 from taghead.errors import DataError
+from taghead.files import atomic_file
 from taghead.processes import start_worker
 from taghead.video.preprocessing import Preprocessing
 
@@ -290,8 +291,8 @@ class VideoDataModule(LightningDataModule):
     def _write_excluded(self) -> None:
         """Writes the excluded clips to a file, and logs how many they are."""
         folder = Path((self.trainer and self.trainer.log_dir) or ".")
-        folder.mkdir(parents=True, exist_ok=True)
-        excluded_table(self.excluded).to_csv(folder / "excluded.csv", index=False)
+        with atomic_file(folder / "excluded.csv") as partial:
+            excluded_table(self.excluded).to_csv(partial, index=False)
         for split in self.clips:
             used, listed = self.counts(split)
             log.warning(

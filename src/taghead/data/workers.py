@@ -10,12 +10,13 @@ from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
-from dataclasses import dataclass, field
+from contextlib import closing, suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Generic, TypeVar
 
 from pebble import ProcessExpired, ProcessPool
+from rich.filesize import decimal
 
 from taghead.processes import start_worker
 
@@ -45,11 +46,14 @@ def run_isolated(
     jobs: Sequence[T],
     num_workers: int,
     time_limit_sec: Callable[[T], float],
+    method: str | None = "spawn",
+    is_finished: bool = False,
 ) -> Generator[tuple[T, R | Failure], None, None]:
     """Runs a function on every job, in processes that may die.
 
-    Results come in the order in which they are ready. A process that dies or takes too long is
-    that job's failure; another one replaces it.
+    Results come in the order in which they are ready, with one process in that of the jobs; the
+    processes go on with the next jobs meanwhile. A process that dies or takes too long is that
+    job's failure; another one replaces it.
 
     Args:
         function: What to run; found by its module and name in the processes. What
@@ -58,28 +62,37 @@ def run_isolated(
         num_workers: Number of processes, at least 1. A script that starts them needs the usual
             ``if __name__ == "__main__":``.
         time_limit_sec: How long a job may take.
+        method: How processes are started, as multiprocessing names it; None for the system's usual
+            way, which may start them faster.
+        is_finished: Whether jobs under way are finished when the results are not wanted any more.
 
     Raises:
         RuntimeError: If processes die before they are given any job.
     """
     queue = deque(jobs)
-    idle = [_Worker(function) for _ in range(min(num_workers, len(jobs)))]
+    idle = [_Worker(function, method) for _ in range(min(num_workers, len(jobs)))]
     busy: list[_Worker[T, R]] = []
+
+    def start() -> None:
+        while queue and idle:
+            job = queue.popleft()
+            busy.append(idle.pop())
+            busy[-1].start(job, time_limit_sec(job))
+
     try:
-        while queue or busy:
-            while queue and idle:
-                job = queue.popleft()
-                busy.append(idle.pop())
-                busy[-1].start(job, time_limit_sec(job))
+        start()
+        while busy:
             wait([worker.future for worker in busy], POLL_SEC, FIRST_COMPLETED)
             for worker in [worker for worker in busy if worker.is_done()]:
-                result = worker.result()
+                job, result = worker.job, worker.result()
                 busy.remove(worker)
                 idle.append(worker)
-                yield worker.job, result
+                start()
+                yield job, result
     finally:
         for worker in (workers := [*busy, *idle]):
-            worker.pool.stop()
+            finishes = is_finished and worker.pool.active
+            worker.pool.close() if finishes else worker.pool.stop()
         for worker in workers:
             worker.pool.join()
 
@@ -94,8 +107,9 @@ class _Worker(Generic[T, R]):
     lose exit codes to each other.
     """
 
-    def __init__(self, function: Callable[[T], R]) -> None:
+    def __init__(self, function: Callable[[T], R], method: str | None) -> None:
         self.function = function
+        self.method = method
         self.pool = self._new_pool()
 
     def start(self, job: T, limit_sec: float) -> None:
@@ -141,8 +155,32 @@ class _Worker(Generic[T, R]):
         )
 
     def _new_pool(self) -> ProcessPool:
-        context = multiprocessing.get_context("spawn")
+        context = multiprocessing.get_context(self.method)
         return ProcessPool(1, initializer=start_worker, context=context)
+
+
+def run_surely(
+    function: Callable[[T], R],
+    jobs: Sequence[T],
+    num_workers: int,
+    time_limit_sec: Callable[[T], float],
+    method: str | None = "spawn",
+    is_finished: bool = False,
+) -> Generator[tuple[T, R | Failure], None, None]:
+    """Runs a function on every job as `run_isolated` does; a job whose process died runs again.
+
+    The second time it has a process of its own. One that ends its process twice gives a failure
+    that says so, with the memory that there was.
+    """
+    limits = time_limit_sec, method, is_finished
+    with closing(run_isolated(function, jobs, num_workers, *limits)) as results:
+        for job, result in results:
+            if isinstance(result, Failure) and result.died:
+                ((_, result),) = run_isolated(function, [job], 1, *limits)
+                if isinstance(result, Failure) and result.died:
+                    memory = f" (with {decimal(memory_limit())} of memory)" * result.stopped
+                    result = replace(result, reason=f"{result.reason} twice{memory}")
+            yield job, result
 
 
 def memory_limit() -> int:

@@ -47,6 +47,19 @@ class ClipView:
         return min(max(rate, 1.0), 60.0)
 
 
+def check_view(preprocessing: Preprocessing, view: int) -> None:
+    """Checks that there is a view of an index.
+
+    Raises:
+        ValueError: If there is not.
+    """
+    if not 0 <= view < preprocessing.num_views:
+        raise ValueError(
+            f"view must be below {preprocessing.num_views}, the views of the model's test "
+            f"(got {view})"
+        )
+
+
 def load_view(path: str | Path, preprocessing: Preprocessing, view: int = 0) -> ClipView:
     """Reads one view of a video file.
 
@@ -59,11 +72,7 @@ def load_view(path: str | Path, preprocessing: Preprocessing, view: int = 0) -> 
         ValueError: If there is no such view.
         VideoError: If the file cannot be read.
     """
-    if not 0 <= view < preprocessing.num_views:
-        raise ValueError(
-            f"view must be below {preprocessing.num_views}, the views of the model's test "
-            f"(got {view})"
-        )
+    check_view(preprocessing, view)
     clip, crop = divmod(view, preprocessing.test_crops)
     with VideoReader(path, limits=preprocessing.limits) as reader:
         reader.limits.check_clip(reader.path, preprocessing.num_frames, reader.height, reader.width)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import difflib
 import re
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -14,9 +16,10 @@ from torch_geometric.nn import MessagePassing
 
 from taghead.attention.weights import check_attentive
 from taghead.class_paths import allow_modules
+from taghead.data.isolated_reader import read_isolated
 from taghead.errors import DataError, VideoError, raise_failed
 from taghead.explain.clip_explanation import ClipExplanation, explain_clip
-from taghead.explain.clip_view import load_view
+from taghead.explain.clip_view import ClipView, check_view, load_view
 from taghead.explain.overlay import write_overlay
 from taghead.explain.page.clip_page import write_page
 from taghead.explain.page.index_page import PageEntry, write_index
@@ -28,6 +31,7 @@ from taghead.model.pretrained import as_device, load_model
 from taghead.video.limits import Limits
 
 PictureFormat = Literal["png", "pdf", "svg"]
+READ_SEC = 300.0  # reading a clip may take so long
 MAX_COMPARED = 3  # clips in the picture that compares clips
 
 
@@ -83,20 +87,27 @@ def explain(
     if not isinstance(draws, int) or draws < 0 or draws == 1:
         raise ValueError(f"draws must be 0, or an integer of at least 2 (got {draws})")
     target_index = _target_index(classifier, target)
-    writer = _ExplanationWriter(classifier, model, target_index, view, selection, draws, device)
+    preprocessing = classifier.preprocessing
+    assert preprocessing is not None  # load_model refuses such a model
+    check_view(preprocessing, view)
+    load = partial(load_view, preprocessing=preprocessing, view=view)
+    writer = _ExplanationWriter(classifier, model, target_index, selection, draws, device)
     folders = _folders(videos, Path(output))
     entries: list[PageEntry] = []
     compared: list[ClipExplanation] = []
-    for video, folder in zip(videos, folders, strict=True):
-        try:
-            explanation = writer.write(video, folder)
-        except VideoError as error:
-            entries.append(PageEntry(video, folder.name, error=str(error)))
-            continue
-        entries.append(PageEntry(video, folder.name, explanation))
-        _print_prediction(explanation, folder)
-        if len(compared) < MAX_COMPARED:
-            compared.append(explanation)
+    with closing(read_isolated(load, videos, READ_SEC)) as clips:
+        for (video, clip), folder in zip(clips, folders, strict=True):
+            try:
+                if isinstance(clip, DataError):
+                    raise VideoError(str(clip))
+                explanation = writer.write(clip, folder)
+            except VideoError as error:
+                entries.append(PageEntry(video, folder.name, error=str(error)))
+                continue
+            entries.append(PageEntry(video, folder.name, explanation))
+            _print_prediction(explanation, folder)
+            if len(compared) < MAX_COMPARED:
+                compared.append(explanation)
     if len(videos) > 1:
         with atomic_folder(Path(output)) as stage:
             if len(compared) > 1:
@@ -114,16 +125,12 @@ class _ExplanationWriter:
     model: VideoClassifier
     source: str
     target: int | None
-    view: int
     selection: Selection
     draws: int
     device: str
 
-    def write(self, video: str, folder: Path) -> ClipExplanation:
+    def write(self, clip: ClipView, folder: Path) -> ClipExplanation:
         """Explains one clip; its files appear once all are written."""
-        preprocessing = self.model.preprocessing
-        assert preprocessing is not None  # load_model refuses such a model
-        clip = load_view(video, preprocessing, self.view)
         explanation = explain_clip(
             self.model, clip, self.target, draws=self.draws, device=self.device
         )

@@ -46,14 +46,17 @@ class FeatureCache:
         self.spec = spec_of(manifest, self.root)
         if not manifest.get("shards"):
             raise DataError(f"{self.root}: not finished: the same `taghead extract` resumes it")
-        self.preprocessing = Preprocessing.from_dict(self.spec.preprocessing)
         try:
+            self.preprocessing = Preprocessing.from_dict(self.spec.preprocessing)
             self.splits = {
                 split: FeatureSplit(self.root, self.spec, split, shards)
                 for split, shards in manifest["shards"].items()
             }
-        except (KeyError, TypeError, AttributeError, IndexError) as error:
-            raise DataError(f"{self.root / MANIFEST}: not a whole manifest: {error!r}") from error
+        except DataError:
+            raise
+        except Exception as error:  # a manifest may come from anywhere
+            reason = f"{error!r}"[:300]
+            raise DataError(f"{self.root / MANIFEST}: not a whole manifest: {reason}") from error
 
     def verify(self) -> None:
         """Computes the checksum of every shard, unless this process has.

@@ -12,12 +12,14 @@ import torch
 from torch import Tensor
 
 from taghead.data.annotations import Clip, Split
-from taghead.errors import DataError
+from taghead.errors import DataError, check_counts, first_line
 from taghead.files import config_differences, json_text, parse_json
 from taghead.video.preprocessing import Preprocessing
 
 MANIFEST_VERSION = 1
 MANIFEST, BACKBONE, EXCLUDED = "manifest.json", "backbone.safetensors", "excluded.csv"
+
+_TYPES = {"backbone": str, "weights_sha256": str, "num_views": int, "seed": int}
 
 Dtype = Literal["float16", "bfloat16"]
 Precision = Literal["32-true", "16-mixed", "bf16-mixed"]
@@ -71,6 +73,7 @@ class FeatureSpec:
 
         Raises:
             KeyError: If a key is missing.
+            ValueError: If a value has another type.
         """
         values = {field.name: held[field.name] for field in fields(cls)}
         values["clips"] = {
@@ -78,6 +81,13 @@ class FeatureSpec:
             for split, clips in values["clips"].items()
         }
         values["feature_shape"] = tuple(values["feature_shape"])
+        for name, kind in _TYPES.items():
+            if type(values[name]) is not kind:
+                raise ValueError(f"{name} must be of type {kind.__name__} (got {values[name]!r})")
+        if len(values["feature_shape"]) != 4:
+            raise ValueError(f"feature_shape must have 4 sizes (got {values['feature_shape']!r})")
+        sizes = dict(zip("CTHW", values["feature_shape"], strict=True))
+        check_counts(num_views=values["num_views"], **sizes)
         return cls(**values)
 
     def digest(self) -> str:
@@ -123,8 +133,8 @@ def read_cache_manifest(root: Path) -> dict[str, Any]:
         manifest = parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise DataError(f"{root}: no feature cache: {MANIFEST} is missing") from None
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: not a readable manifest: {error}") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{path}: not a readable manifest: {first_line(error)}") from error
     found = manifest.get("format") if isinstance(manifest, dict) else None
     if found != MANIFEST_VERSION:
         raise DataError(f"{path}: format must be {MANIFEST_VERSION} (got {found!r})")
@@ -139,5 +149,6 @@ def spec_of(manifest: Mapping[str, Any], root: Path) -> FeatureSpec:
     """
     try:
         return FeatureSpec.from_dict(manifest)
-    except (KeyError, TypeError, IndexError, AttributeError) as error:
-        raise DataError(f"{root / MANIFEST}: not a whole manifest: {error!r}") from error
+    except Exception as error:  # a manifest may come from anywhere
+        reason = f"{error!r}"[:300]
+        raise DataError(f"{root / MANIFEST}: not a whole manifest: {reason}") from error

@@ -178,10 +178,10 @@ class ShardReader:
     def views(self, index: int, views: slice = slice(None)) -> Tensor:
         """The feature maps of a clip's views `[views, C, T, H, W]`, or of consecutive ones."""
         first, stop, _ = views.indices(self.shape[1])
-        maps = torch.empty((stop - first, *self.shape[2:]), dtype=self.dtype)
-        octets = maps.reshape(-1).view(torch.uint8).numpy()  # the same memory
         of_map = prod(self.shape[2:]) * self.dtype.itemsize
-        with self._opened() as (file, begin):
+        with self._opened() as (file, begin):  # whose size is that of the shape
+            maps = torch.empty((stop - first, *self.shape[2:]), dtype=self.dtype)
+            octets = maps.reshape(-1).view(torch.uint8).numpy()  # the same memory
             file.seek(begin + (index * self.shape[1] + first) * of_map)
             if file.readinto(octets.data) != len(octets):
                 raise DataError(f"{self.path}: not a whole shard: it ends within clip {index}")

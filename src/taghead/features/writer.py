@@ -38,6 +38,8 @@ from taghead.features.shards import (
 )
 from taghead.files import atomic_file, json_text, remove_unfinished
 
+LOCK_TIMEOUT_SEC = 5.0  # the reader processes of a killed command hold its lock so long at most
+
 
 class CacheWriter:
     """The folder of a feature cache, locked for writing by one process.
@@ -63,7 +65,7 @@ class CacheWriter:
         self.shards: list[Shard] = []
         self.finished: dict[Shard, WrittenShard] = {}
         self.damaged: list[str] = []
-        self._lock = FileLock(self.root / ".lock", timeout=0)
+        self._lock = FileLock(self.root / ".lock", timeout=LOCK_TIMEOUT_SEC)
 
     def __enter__(self) -> CacheWriter:
         self.root.mkdir(parents=True, exist_ok=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -14,7 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from taghead.class_paths import allow_modules
-from taghead.errors import DataError, VideoError, one_line, raise_failed
+from taghead.data.isolated_reader import failure_text, read_here, read_isolated
+from taghead.errors import DataError, VideoError, raise_failed
 from taghead.files import json_text, line_writer, name_to_text
 from taghead.model.classifier import VideoClassifier
 from taghead.model.pretrained import as_device, load_model
@@ -46,7 +47,12 @@ class Prediction:
 
 @torch.inference_mode()
 def predict_videos(
-    model: VideoClassifier, videos: Sequence[str | Path], top: int = 5, device: str = "cpu"
+    model: VideoClassifier,
+    videos: Sequence[str | Path],
+    top: int = 5,
+    device: str = "cpu",
+    isolated: bool = False,
+    timeout_sec: float = 300.0,
 ) -> Iterator[Prediction]:
     """Predicts videos one by one; one that fails, however it does, gives one with its error.
 
@@ -56,6 +62,9 @@ def predict_videos(
         videos: The video files.
         top: Number of classes for each video.
         device: The device that the model is moved to.
+        isolated: Whether a process of its own decodes, one video ahead; else a decoder's crash
+            ends this process.
+        timeout_sec: How long decoding a video may take in a process of its own.
 
     Raises:
         ValueError: If the model has no preprocessing.
@@ -65,26 +74,22 @@ def predict_videos(
         raise ValueError("model must have preprocessing (got None)")
     class_names = model.class_names or [str(i) for i in range(model.head.num_classes)]
     model = model.eval().to(device)
-    for video in videos:
-        try:
-            views = preprocessing.load_views(video)
-            probabilities = model.probabilities(views.unsqueeze(0).to(device))[0]
-            if not probabilities.isfinite().all():
-                raise VideoError(f"{video}: the model's logits are not finite")
-        except Exception as error:  # memory, nesting, libraries' own: the next video follows
-            yield Prediction(str(video), error=_reason(video, error))
-            continue
-        best = probabilities.topk(min(top, len(probabilities)))
-        classes = zip(best.indices.tolist(), best.values.tolist(), strict=True)
-        yield Prediction(str(video), tuple((class_names[i], p) for i, p in classes))
-
-
-def _reason(video: str | Path, error: Exception) -> str:
-    """The error in one line that names the video."""
-    text = one_line(error)
-    if not isinstance(error, DataError):
-        text = f"{type(error).__name__}: {text}"
-    return text if text.startswith(f"{video}: ") else f"{video}: {text}"
+    load, names = preprocessing.load_views, [str(video) for video in videos]
+    read = read_isolated(load, names, timeout_sec) if isolated else read_here(load, names)
+    with closing(read):
+        for video, views in read:
+            try:
+                if isinstance(views, DataError):
+                    raise views
+                probabilities = model.probabilities(views.unsqueeze(0).to(device))[0]
+                if not probabilities.isfinite().all():
+                    raise VideoError(f"{video}: the model's logits are not finite")
+            except Exception as error:  # memory, nesting, libraries' own: the next video follows
+                yield Prediction(video, error=failure_text(video, error))
+                continue
+            best = probabilities.topk(min(top, len(probabilities)))
+            classes = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+            yield Prediction(video, tuple((class_names[i], p) for i, p in classes))
 
 
 def predict(
@@ -94,6 +99,8 @@ def predict(
     format: Literal["table", "jsonl"] = "table",
     output: str | None = None,
     device: str = "auto",
+    isolated: bool = True,
+    timeout_sec: float = 300.0,
     modules: list[str] | None = None,
     limits: Limits = Limits(),  # noqa: B008, it is frozen
 ) -> None:
@@ -107,6 +114,9 @@ def predict(
         output: A file for the JSON lines. It takes its place when all videos are done; until then
             its lines are in `<output>.partial-<process id>`, and stay there if the command stops.
         device: Where the model runs: `auto`, `cpu`, `cuda`, ...
+        isolated: Whether a process of its own decodes, so that a video at which the decoder
+            crashes is reported like any other that cannot be read.
+        timeout_sec: How long decoding a video may take in that process.
         modules: Python modules to import first: where operators of your own are defined.
         limits: What a video file may ask for; a larger one is refused.
 
@@ -116,11 +126,14 @@ def predict(
     """
     if top < 1:
         raise ValueError(f"top must be a positive integer (got {top})")
+    if not 0 < timeout_sec < float("inf"):
+        raise ValueError(f"timeout_sec must be positive (got {timeout_sec})")
     device = as_device(device)
     allow_modules(modules or [])
     errors: list[str | None] = []
     with line_writer(output) if output else nullcontext() as write:
-        for prediction in predict_videos(load_model(model, limits), videos, top, device):
+        loaded = load_model(model, limits)
+        for prediction in predict_videos(loaded, videos, top, device, isolated, timeout_sec):
             if write is not None:
                 write(prediction.to_json())
             if format == "jsonl":

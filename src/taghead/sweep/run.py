@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import hashlib
-import json
+import logging
 import os
 import subprocess
 import time
@@ -28,7 +28,7 @@ from taghead.data.annotations import Split
 from taghead.data.index.scan_result import clip_key
 from taghead.errors import DataError, one_line
 from taghead.features.feature_spec import MANIFEST
-from taghead.files import name_to_text
+from taghead.files import json_text, name_to_text
 from taghead.metrics import Predictions, accuracies
 from taghead.model.classifier import VideoClassifier
 from taghead.model.costs import head_flops, latency
@@ -56,6 +56,8 @@ class RunCLI(TagheadCLI):
 
     def __init__(self, config: Config, only_parse: bool = False) -> None:
         self.only_parse = only_parse
+        for name in ("lightning.pytorch", "lightning.fabric"):  # they tell of each trainer
+            logging.getLogger(name).setLevel(logging.WARNING)
         try:
             super().__init__(
                 ClassificationTask,
@@ -91,23 +93,22 @@ def check_configs(sweep: SweepSpec, runs: Iterable[RunSpec], build: bool = True)
     Raises:
         DataError: If a config breaks a rule; the message names the file and the key.
     """
-    combinations = {json.dumps(run.levels): run for run in runs}  # seeds break no rule
+    combinations = {
+        json_text(run.levels, "the levels of a run"): run for run in runs
+    }  # seeds break no rule
     console = Console(stderr=True)
     for run in track(combinations.values(), "Checking", transient=True, console=console):
-        error = _config_error(run.config, build)
-        if error is not None:
+        if (error := _config_error(run.config, build)) is not None:
             raise DataError(f"{sweep.path}: {_locate(error, sweep, run, build)}") from error
 
 
 def _locate(error: Exception, sweep: SweepSpec, run: RunSpec, build: bool) -> str:
-    """The first override after which the config breaks a rule, and which."""
-    config = sweep.base_config(run.seed)
-    if _config_error(config, build) is not None:
-        return f"base: {error}"
-    for path, override in sweep.overrides(run.levels):
-        config = with_overrides(config, override)
+    """The error and its place: the first override after which the config breaks a rule."""
+    config, path = sweep.base_config(run.seed), "base"
+    for next_path, override in [*sweep.overrides(run.levels), (str(run), {})]:
         if (found := _config_error(config, build)) is not None:
             return f"{path}: {found}"
+        config, path = with_overrides(config, override), next_path
     return f"{run}: {error}"
 
 
@@ -247,5 +248,5 @@ def _data_digest(data: VideoDataModule) -> str:
         split: [[*clip_key(clip, data.root), clip.label] for clip in listed]
         for split, listed in data.listed.items()
     }
-    text = json.dumps([data.class_names, clips], sort_keys=True)
+    text = json_text([data.class_names, clips], "the test clips", sort_keys=True)
     return f"clips:{hashlib.sha256(text.encode()).hexdigest()[:DIGEST_LENGTH]}"

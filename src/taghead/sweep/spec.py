@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import itertools
-import json
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from taghead.errors import DataError, one_line
+from taghead.files import json_text
 
 Config = dict[str, Any]
 
@@ -55,7 +56,7 @@ class Level:
     """
 
     overrides: Mapping[str, Any]
-    without: tuple[str, ...] = ()
+    without: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ class RunSpec:
     @property
     def id(self) -> str:
         """The first 12 hexadecimal digits of the config's SHA-256."""
-        text = json.dumps(self.config, sort_keys=True)
+        text = json_text(self.config, f"the run {self.levels}", sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     @property
@@ -129,9 +130,7 @@ class SweepSpec:
         seen = []
         for labels in itertools.product(*self.factors.values()):
             levels = dict(zip(self.factors, labels, strict=True))
-            without = {
-                other for f, label in levels.items() for other in self.factors[f][label].without
-            }
+            without = [o for f, label in levels.items() for o in self.factors[f][label].without]
             levels = {f: label for f, label in levels.items() if f not in without}
             if levels not in seen:
                 seen.append(levels)
@@ -234,81 +233,80 @@ def read_sweep(path: str | Path) -> SweepSpec:
     """
     path = Path(path)
     content = _read_yaml(path)
-    for key in content:
-        if key not in FILE_KEYS:
-            raise DataError(f"{path}: {key}: no such key; a sweep has {', '.join(FILE_KEYS)}")
-    for key in ("base", "factors"):
-        if key not in content:
-            raise DataError(f"{path}: {key} is missing")
-    if not isinstance(content["base"], str):
-        raise DataError(f"{path}: base must be a config's file (got {content['base']!r})")
-    base = _read_yaml(path.parent / content["base"])
     try:
-        factors = _mapping("factors", content["factors"])
-        name = content.get("name", path.stem)
+        for key in content:
+            if key not in FILE_KEYS:
+                raise ValueError(f"{key}: no such key; a sweep has {', '.join(FILE_KEYS)}")
+        for key in ("base", "factors"):
+            if key not in content:
+                raise ValueError(f"{key} is missing")
+        name, base = content.get("name", path.stem), content["base"]
+        if not isinstance(base, str):
+            raise ValueError(f"base must be a config's file (got {base!r})")
         if not isinstance(name, str) or not NAME.fullmatch(name):
             raise ValueError(
                 f"name must be letters, digits, spaces and any of . _ + = , -, and begin with a "
                 f"letter or digit: it is a folder's name (got {name!r})"
             )
+        seeds = content.get("seeds", [0])
+        whole = isinstance(seeds, list) and all(type(seed) is int and seed >= 0 for seed in seeds)
+        if not whole or not seeds or len(set(seeds)) < len(seeds):
+            raise ValueError(f"seeds must be a list of different numbers from 0 (got {seeds!r})")
         overrides = _overrides("set", content.get("set") or {})
-        seeds = _seeds(content.get("seeds", [0]))
-        levels = {factor: _levels(factors, factor) for factor in factors}
-        _check_left_out_once(levels)
+        factors = _factors(content["factors"])
+        config = _read_yaml(path.parent / base)
+        _check_json("base", config)
+        _check_json("set", overrides)
+        for factor, levels in factors.items():
+            for label, level in levels.items():
+                _check_json(f"factors.{factor}.{label}", level.overrides)
     except ValueError as error:
         raise DataError(f"{path}: {error}") from error
-    return SweepSpec(path, name, base, overrides, seeds, levels)
+    return SweepSpec(path, name, config, overrides, seeds, factors)
 
 
-def _seeds(seeds: Any) -> list[int]:
-    whole = isinstance(seeds, list) and all(type(seed) is int and seed >= 0 for seed in seeds)
-    if not whole or not seeds or len(set(seeds)) < len(seeds):
-        raise ValueError(f"seeds must be a list of different numbers from 0 (got {seeds!r})")
-    return seeds
+def _factors(content: Any) -> dict[str, dict[str, Level]]:
+    factors: dict[str, dict[str, Level]] = {}
+    for factor, choices in _mapping("factors", content).items():
+        if not isinstance(factor, str) or not factor.isidentifier() or factor in run_columns():
+            raise ValueError(
+                f"factors.{factor}: a factor's name must be one of letters, digits and "
+                "underscores, and no column of the table"
+            )
+        levels = factors[factor] = {}
+        for label, level in _mapping(f"factors.{factor}", choices).items():
+            path = f"factors.{factor}.{label}"
+            if isinstance(label, bool) or not isinstance(label, str | int | float):
+                raise ValueError(f"{path}: a label must be text or a number (got {label!r})")
+            if str(label) in levels:
+                raise ValueError(f"{path}: there are two levels of this label")
+            levels[str(label)] = _level(
+                path, {} if level is None else level, factor, list(map(str, content))
+            )
+    leaving = [f for f, levels in factors.items() if any(one.without for one in levels.values())]
+    for left_out, (factor, levels) in itertools.product(leaving, factors.items()):
+        for label, level in levels.items():
+            if left_out in level.without:  # which came first?
+                raise ValueError(
+                    f"factors.{factor}.{label}.without must not have a factor that leaves out "
+                    f"others itself (got {left_out!r})"
+                )
+    return factors
 
 
-def _levels(factors: Mapping[str, Any], factor: str) -> dict[str, Level]:
-    if not isinstance(factor, str) or not factor.isidentifier() or factor in run_columns():
-        raise ValueError(
-            f"factors.{factor}: a factor's name must be one of letters, digits and underscores, "
-            "and no column of the table"
-        )
-    levels: dict[str, Level] = {}
-    for label, content in _mapping(f"factors.{factor}", factors[factor]).items():
-        path = f"factors.{factor}.{label}"
-        if isinstance(label, bool) or not isinstance(label, str | int | float):
-            raise ValueError(f"{path}: a label must be text or a number (got {label!r})")
-        if str(label) in levels:
-            raise ValueError(f"{path}: there are two levels of this label")
-        levels[str(label)] = _level(path, {} if content is None else content, factors, factor)
-    return levels
-
-
-def _level(path: str, content: Any, factors: Mapping[str, Any], factor: str) -> Level:
+def _level(path: str, content: Any, factor: str, known: Sequence[str]) -> Level:
     """A level, short (overrides alone) or with the keys `set` and `without`."""
     if not isinstance(content, dict) or not content.keys() & {"set", "without"}:
         return Level(_overrides(path, content))
     for key in content.keys() - {"set", "without"}:
         raise ValueError(f"{path}.{key}: stands beside set or without; put it into set")
     without = content.get("without") or []
-    if not isinstance(without, list) or not all(name in factors for name in without):
-        known = ", ".join(map(str, factors))
-        raise ValueError(f"{path}.without must be a list of factors, of {known} (got {without!r})")
+    if not isinstance(without, list) or not all(name in known for name in without):
+        names = ", ".join(known)
+        raise ValueError(f"{path}.without must be a list of factors, of {names} (got {without!r})")
     if factor in without:
         raise ValueError(f"{path}.without must not be its own factor (got {factor!r})")
-    return Level(_overrides(f"{path}.set", content.get("set") or {}), tuple(without))
-
-
-def _check_left_out_once(factors: Mapping[str, Mapping[str, Level]]) -> None:
-    """A factor that leaves others out must not be left out itself: which came first?"""
-    leaving = [f for f, levels in factors.items() if any(one.without for one in levels.values())]
-    for left_out, (factor, levels) in itertools.product(leaving, factors.items()):
-        for label, level in levels.items():
-            if left_out in level.without:
-                raise ValueError(
-                    f"factors.{factor}.{label}.without must not have a factor that leaves out "
-                    f"others itself (got {left_out!r})"
-                )
+    return Level(_overrides(f"{path}.set", content.get("set") or {}), without)
 
 
 def _overrides(path: str, content: Any) -> dict[str, Any]:
@@ -322,14 +320,22 @@ def _overrides(path: str, content: Any) -> dict[str, Any]:
     return content
 
 
+def _check_json(path: str, content: Any) -> None:
+    """Checks that JSON can hold what a run's config gets; YAML has bytes, and can hold itself."""
+    try:
+        json_text(content, path, sort_keys=True)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"{path} must hold text, numbers, lists and mappings ({error})") from error
+
+
 def _mapping(path: str, content: Any) -> dict[Any, Any]:
     if not isinstance(content, dict) or not content:
         raise ValueError(f"{path} must have at least one entry (got {content!r})")
     return content
 
 
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """YAML in which a key that stands twice is an error."""
+class _Loader(yaml.SafeLoader):
+    """YAML that JSON can hold: a key stands once in a mapping, and numbers are finite."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
@@ -338,13 +344,24 @@ class _UniqueKeyLoader(yaml.SafeLoader):
                 raise yaml.YAMLError(f"key {key!r} stands twice, line {node.start_mark.line + 1}")
         return super().construct_mapping(node, deep)
 
+    def construct_yaml_float(self, node: yaml.ScalarNode) -> float:
+        number = super().construct_yaml_float(node)
+        if not math.isfinite(number):
+            line = node.start_mark.line + 1
+            raise yaml.YAMLError(f"a number must be finite (got {node.value}), line {line}")
+        return number
+
+
+_Loader.add_constructor("tag:yaml.org,2002:float", _Loader.construct_yaml_float)
+_Loader.add_constructor("tag:yaml.org,2002:timestamp", _Loader.construct_yaml_str)
+
 
 def _read_yaml(path: Path) -> Config:
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeyLoader)
+        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise DataError(f"{path}: not a readable YAML file: {one_line(error)}") from error
     if not isinstance(content, dict):
         raise DataError(f"{path}: must hold keys and values (got {type(content).__name__})")

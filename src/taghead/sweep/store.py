@@ -7,18 +7,19 @@ trials whose process or machine is gone.
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import logging
 import math
 import traceback
 import warnings
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import optuna
+import pandas as pd
 import pyarrow as pa
 from filelock import FileLock
 from optuna.exceptions import ExperimentalWarning, StorageInternalError
@@ -38,8 +39,6 @@ from taghead.sweep.spec import (
     run_columns,
 )
 from taghead.sweep.trial_attributes import (
-    changed_message,
-    config_of,
     from_chunks,
     json_bytes,
     spec_attributes,
@@ -47,6 +46,7 @@ from taghead.sweep.trial_attributes import (
     to_chunks,
 )
 
+T = TypeVar("T")
 HEARTBEAT_SEC = 10
 GRACE_SEC = 90  # without a heartbeat, until a trial is given up
 MAX_DEATHS = 3  # of a run's process, until the run is recorded as failed
@@ -133,7 +133,7 @@ class Store:
     def trials(self, *states: TrialState) -> list[FrozenTrial]:
         """The trials in some states, or all, oldest first."""
         found = self.study.get_trials(deepcopy=False, states=states or None)
-        return [trial for trial in found if "run" in trial.user_attrs]
+        return [trial for trial in found if isinstance(trial.user_attrs.get("run"), str)]
 
     def current(self) -> dict[str, FrozenTrial]:
         """The trial that decides each run's state, by the run's id."""
@@ -144,6 +144,10 @@ class Store:
             if not is_done and trial.state != TrialState.PRUNED:
                 found[run] = trial
         return found
+
+    def ended(self) -> dict[str, FrozenTrial]:
+        """The trials of the runs that are done or failed, by the run's id."""
+        return {run: trial for run, trial in self.current().items() if is_ended(trial)}
 
     def check(self, sweep: SweepSpec, runs: Sequence[RunSpec]) -> None:
         """Checks that a sweep file has all runs that the store has.
@@ -156,14 +160,14 @@ class Store:
                 f"{self.url}: has runs of the factors {', '.join(self.factors)}, {sweep.path} has "
                 f"{', '.join(sweep.factors)}; choose another --output or --storage"
             )
-        by_id = {run.id: run for run in runs}
-        by_name = {str(run): run for run in runs}
+        by_id, by_name = {run.id: run for run in runs}, {str(run): run for run in runs}
+        configs = {run.id: run.config for run in runs}
         for trial in self.trials():
-            stored, run_id = spec_of(trial), trial.user_attrs["run"]
-            if stored.id != run_id:
-                known = by_id[run_id].config if run_id in by_id else None
-                raise DataError(f"{self.url}: {changed_message(stored, run_id, known)}")
-            run = by_id.get(run_id)
+            run_id = trial.user_attrs["run"]
+            try:
+                stored, run = spec_of(trial, configs), by_id.get(run_id)
+            except DataError as error:
+                raise DataError(f"{self.url}: {error}") from error
             if run is not None and (run.levels, run.seed) == (stored.levels, stored.seed):
                 continue
             what = f"has the run {stored} ({run_id}), which {sweep.path} does not have"
@@ -236,9 +240,9 @@ class Store:
             begun = True
             print(f"run {trial.user_attrs['run']}: {trial.user_attrs['levels']}", flush=True)
             trial.set_user_attr("worker", worker)
-            known = None if runs is None else runs[trial.user_attrs["run"]]
             try:
-                return self._record(trial, function(config_of(trial, known)))
+                config = spec_of(trial, runs).config
+                return self._record(trial, function(config))
             except Exception as error:
                 traceback.print_exc()
                 trial.set_user_attr("result", dict(origin))
@@ -264,9 +268,11 @@ class Store:
         return run is None or any(other.user_attrs["run"] == run for other in older)
 
     def _record(self, trial: Trial, result: RunResult) -> float:
-        top1 = float(result.values["top1"])
-        if math.isnan(top1):  # which Optuna takes for a failure without a reason
-            raise ValueError("top1 must be a number (got NaN): was no clip tested?")
+        for name, value in result.values.items():  # for JSON, and Optuna fails without a reason
+            if isinstance(value, float) and math.isnan(value):
+                raise ValueError(f"{name} must be a number (got NaN): was no clip tested?")
+            if isinstance(value, float) and math.isinf(value):
+                raise ValueError(f"{name} must be a finite number (got {value})")
         digest = hashlib.sha256(json_bytes(result.clips)).hexdigest()[:12]
         for name, chunk in to_chunks(f"clips:{digest}", result.clips).items():
             if name not in self.study.user_attrs:  # stored once for all runs that share the clips
@@ -274,7 +280,7 @@ class Store:
         trial.set_user_attr("result", {**result.values, "clips": digest})
         for name, chunk in to_chunks("predicted", result.predicted).items():
             trial.set_user_attr(name, chunk)
-        return top1
+        return float(result.values["top1"])
 
     def retry_stale(self) -> None:
         """Queues the runs again whose processes have shown no heartbeat for `GRACE_SEC` seconds."""
@@ -321,19 +327,28 @@ class Store:
                 run that is done and each test clip.
             predictions: Whether the second is written too.
         """
-        current = self.current()
-        ended = [current[run] for run in sorted(current) if is_ended(current[run])]
+        ended = [trial for _, trial in sorted(self.ended().items())]
+        rows = [self._checked(_row, trial) for trial in ended]
         with atomic_folder(folder) as stage:
-            with (stage / RUNS).open("w", newline="", encoding="utf-8") as file:
-                writer = csv.DictWriter(file, run_columns(self.factors), lineterminator="\n")
-                writer.writeheader()
-                writer.writerows(map(_row, ended))
+            table = pd.DataFrame(rows, columns=run_columns(self.factors), dtype=object)
+            table.to_csv(stage / RUNS, index=False, lineterminator="\n")
             if predictions:
                 done = [trial for trial in ended if trial.state == TrialState.COMPLETE]
-                tables = [SCHEMA.empty_table(), *map(self._prediction_rows, done)]
+                found = [self._checked(self._prediction_rows, trial) for trial in done]
+                tables = [SCHEMA.empty_table(), *found]
                 parquet.write_table(
                     pa.concat_tables(tables), stage / PREDICTIONS, compression="zstd"
                 )
+
+    def _checked(self, function: Callable[[FrozenTrial], T], trial: FrozenTrial) -> T:
+        """A function of a trial's attributes, which may be anyone's."""
+        try:
+            return function(trial)
+        except (LookupError, TypeError, ValueError, AttributeError, zlib.error) as error:
+            raise DataError(
+                f"{self.url}: trial {trial.number} has no result as taghead sweep stores it "
+                f"({type(error).__name__}: {one_line(error)})"
+            ) from error
 
     def _prediction_rows(self, trial: FrozenTrial) -> pa.Table:
         attributes = trial.user_attrs

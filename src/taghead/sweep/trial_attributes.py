@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import base64
 import itertools
-import json
 import zlib
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from optuna.trial import FrozenTrial, Trial
 
-from taghead.errors import DataError
-from taghead.files import config_differences
+from taghead.errors import DataError, one_line
+from taghead.files import config_differences, json_text, parse_json
 from taghead.sweep.spec import Config, RunSpec
 
 CHUNK = 40_000  # characters; a text column of MySQL holds 65,535 bytes
@@ -26,36 +26,44 @@ def spec_attributes(sweep: str, run: RunSpec) -> dict[str, Any]:
         "levels": run.levels,
         "seed": run.seed,
         "control": run.is_control,
-        "config": json.dumps(run.config),
+        "config": json_text(run.config, f"the run {run}"),
     }
 
 
-def spec_of(trial: Trial | FrozenTrial) -> RunSpec:
-    """The run of a trial, from its attributes."""
-    attributes = trial.user_attrs
-    return RunSpec(attributes["levels"], attributes["seed"], json.loads(attributes["config"]))
+def spec_of(trial: Trial | FrozenTrial, known: Mapping[str, Config] | None = None) -> RunSpec:
+    """The run of a trial. A store may be shared: its config is data, and must be that of its id.
 
-
-def config_of(trial: Trial, known: Config | None) -> Config:
-    """The config of a run: the sweep file's, where that is given.
+    Args:
+        trial: The trial.
+        known: The configs of the sweep file by id; the one of this run is taken from there.
 
     Raises:
-        DataError: If the one in the store is not the one of the run's id.
+        DataError: If the config in the store is not the one of the run's id.
     """
-    stored, run_id = spec_of(trial), trial.user_attrs["run"]
-    if stored.id != run_id:
-        raise DataError(changed_message(stored, run_id, known))
-    return stored.config if known is None else known
-
-
-def changed_message(stored: RunSpec, run_id: str, known: Config | None) -> str:
-    """The error message for a run whose config in the store is not the one of its id."""
-    found = next(config_differences(stored.config, known), None) if known else None
-    where = f": {found[0]} is {found[1]!r}, in the sweep file {found[2]!r}" if found else ""
-    return (
-        f"the config of the run {stored} ({run_id}) was changed in the store{where}; "
-        f"it is not done: choose another --output or --storage"
-    )
+    attributes = trial.user_attrs
+    run_id = attributes["run"]
+    config = (known or {}).get(run_id)
+    try:
+        levels, seed, content = (attributes[name] for name in ("levels", "seed", "config"))
+        stored = RunSpec(levels, seed, parse_json(content))
+        texts = [text for pair in levels.items() for text in pair]
+        if not isinstance(stored.config, dict) or type(seed) is not int:
+            raise TypeError("config must be a mapping, and seed a number")
+        if not all(isinstance(text, str) for text in texts):
+            raise TypeError("levels must be texts")
+        is_changed = stored.id != run_id
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DataError(
+            f"the run {run_id} is not readable in the store: {one_line(error)}"
+        ) from error
+    if is_changed:
+        found = next(config_differences(stored.config, config), None) if config else None
+        where = f": {found[0]} is {found[1]!r}, in the sweep file {found[2]!r}" if found else ""
+        raise DataError(
+            f"the config of the run {stored} ({run_id}) was changed in the store{where}; "
+            f"it is not done: choose another --output or --storage"
+        )
+    return stored if config is None else replace(stored, config=config)
 
 
 def to_chunks(name: str, value: Any) -> dict[str, str]:
@@ -69,8 +77,8 @@ def from_chunks(name: str, attributes: Mapping[str, str]) -> Any:
     """The inverse of :func:`to_chunks`; lists stand for tuples."""
     texts = (attributes.get(f"{name}:{n}", "") for n in itertools.count())
     chunks = itertools.takewhile(bool, texts)
-    return json.loads(zlib.decompress(base64.b64decode("".join(chunks))))
+    return parse_json(zlib.decompress(base64.b64decode("".join(chunks))))
 
 
 def json_bytes(value: Any) -> bytes:
-    return json.dumps(value, separators=(",", ":")).encode()
+    return json_text(value, "a result", separators=(",", ":")).encode()

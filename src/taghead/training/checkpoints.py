@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,9 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from taghead.errors import DataError, first_line
 from taghead.files import atomic_file, remove_unfinished
 from taghead.training.finite import check_state_finite
+
+PARTS = {"state_dict": dict, "callbacks": dict, "global_step": int, "video_classifier": dict}
+"""Types of the parts of a checkpoint that are read."""
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -42,7 +47,13 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             remove_unfinished(folder)
             self._cleaned.add(folder)
         with atomic_file(path) as partial:
-            torch.save(checkpoint, partial)
+            try:
+                torch.save(checkpoint, partial)
+            except RuntimeError as error:  # torch's own of a write that failed
+                if "inline_container" not in str(error):
+                    raise
+                text = os.strerror(errno.ENOSPC)
+                raise OSError(errno.ENOSPC, text, os.fspath(path)) from error
 
 
 class LastCheckpoint(Checkpoint):
@@ -156,4 +167,13 @@ def read_checkpoint(path: str | Path, needs: str = "state_dict") -> dict[str, An
         raise DataError(f"{path}: not a checkpoint: {first_line(error)}") from error
     if not isinstance(content, dict) or needs not in content:
         raise DataError(f"{path}: not a checkpoint: it has no {needs}")
+    for name, kind in PARTS.items():
+        if not isinstance(content.get(name), kind | None):
+            found = type(content[name]).__name__
+            raise DataError(f"{path}: not a checkpoint: {name} is a {found}")
+    state = content.get("state_dict") or {}
+    if not all(isinstance(name, str) for name in state) or not all(
+        isinstance(value, torch.Tensor) for value in state.values()
+    ):
+        raise DataError(f"{path}: not a checkpoint: state_dict must map names to tensors")
     return content

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-import torch
 from filelock import BaseFileLock
 from jsonargparse import ArgumentError, Namespace
 from lightning.pytorch import Trainer
@@ -18,12 +17,25 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import OutOfMemoryError, nn
 
 from taghead.class_paths import ADDRESS, refuse_address, refused_path, restrict_parser
-from taghead.errors import DataError, UsageError, did_you_mean, is_disk_full, one_line
+from taghead.errors import (
+    DataError,
+    UsageError,
+    did_you_mean,
+    is_disk_full,
+    loader_failure,
+    one_line,
+)
 from taghead.training.checkpoint_choice import checkpoint_of_run, layout_of
-from taghead.training.checkpoints import LastCheckpoint
+from taghead.training.checkpoints import LastCheckpoint, read_checkpoint
 from taghead.training.compatibility import check_checkpoint
 from taghead.training.resume import run_loggers
-from taghead.training.run_folder import is_first_rank, last_checkpoint, lock_run, remove_empty
+from taghead.training.run_folder import (
+    clear_dead,
+    is_first_rank,
+    last_checkpoint,
+    lock_run,
+    remove_empty,
+)
 
 
 class TagheadCLI(LightningCLI):
@@ -77,6 +89,8 @@ class TagheadCLI(LightningCLI):
         is_own = config.get("logger") not in (None, True)
         resumed = self._resolve_last(root, config, is_own)
         if not is_own:
+            if is_first_rank():
+                clear_dead(root)
             is_claimed = bool(self.subcommand) and not config.get("fast_dev_run")
             kwargs["logger"] = run_loggers(root, resumed, is_claimed)
             self._folder = Path(kwargs["logger"][0].log_dir)
@@ -142,6 +156,8 @@ class TagheadCLI(LightningCLI):
             if trainer.received_sigterm:  # its reader processes got the signal too
                 self._end_by_sigterm(subcommand)
             reason = mendable(error, self._options.get("ckpt_path"))
+            if (lost := loader_failure(error)) is not None:
+                reason = "; ".join([lost, *self._how_to_go_on(subcommand)])
             if reason is None and not is_disk_full(error):
                 raise
             raise DataError(reason or f"{where}: no space left on the disk") from error
@@ -225,10 +241,9 @@ def check_states(path: str | Path) -> None:
     Lightning's `ModelCheckpoint` takes the names of older files from its state, to remove them.
 
     Raises:
-        DataError: If they hold one.
+        DataError: If they hold one, or the file is no checkpoint.
     """
-    states = torch.load(path, map_location="cpu", weights_only=True, mmap=True).get("callbacks")
-    for text in _texts(states):
+    for text in _texts(read_checkpoint(path).get("callbacks")):
         if ADDRESS.fullmatch(text):
             raise DataError(f"{path}: the state of a callback holds an address: {text}")
 

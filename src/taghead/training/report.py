@@ -16,7 +16,7 @@ from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from taghead.data import Clip
 from taghead.errors import VideoError
-from taghead.files import json_text, name_to_text
+from taghead.files import atomic_folder, json_text, name_to_text
 from taghead.metrics import (
     MIN_CLIPS,
     Predictions,
@@ -80,7 +80,6 @@ class TestReport(Callback):
         if not trainer.is_global_zero or not task.test_predictions.update_called:
             return
         folder = Path(self.folder or Path(run) / "test")
-        folder.mkdir(parents=True, exist_ok=True)
         data = trainer.datamodule  # type: ignore[attr-defined]
         predictions = task.test_predictions.compute()
         # of the checkpoint's own training, if it has them
@@ -90,14 +89,15 @@ class TestReport(Callback):
         metrics["num_listed"] = data.counts("test")[1]
         clips, names = data.clips["test"], data.class_names
         table = predictions_table(clips, names, predictions)
-        table.to_csv(folder / "predictions.csv", index=False)
-        by_class = class_table(names, predictions, num_train, groups)
-        by_class.to_csv(folder / "per_class.csv", index=False)
-        text = json_text(metrics, folder / "metrics.json", indent=2)
-        (folder / "metrics.json").write_text(text + "\n")
-        confusion_matrix(table, names, folder / "confusion_matrix.png")
-        limits = data.preprocessing.limits
-        contact_sheet(table, clips, folder / "contact_sheet.png", limits=limits)
+        with atomic_folder(folder) as stage:  # the files appear once all are written
+            table.to_csv(stage / "predictions.csv", index=False)
+            by_class = class_table(names, predictions, num_train, groups)
+            by_class.to_csv(stage / "per_class.csv", index=False)
+            text = json_text(metrics, folder / "metrics.json", indent=2)
+            (stage / "metrics.json").write_text(text + "\n")
+            confusion_matrix(table, names, stage / "confusion_matrix.png")
+            limits = data.preprocessing.limits
+            contact_sheet(table, clips, stage / "contact_sheet.png", limits=limits)
         print(f"{headline(metrics)}. Written to {name_to_text(folder)}")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_only
 
 from taghead.data.seeding import derived_seed, seed_all
+from taghead.files import sync
 from taghead.training.checkpoints import AtomicCheckpointIO, num_steps
 from taghead.training.compatibility import check_optimizers
 from taghead.training.finite import check_checkpoint_finite
@@ -73,6 +75,9 @@ class ExactResume(Callback):
         check_checkpoint_finite(trainer, checkpoint)
         for logger in trainer.loggers:  # a resumed training does not log these steps again
             logger.save()
+            table = Path(logger.log_dir or "", "metrics.csv")
+            if isinstance(logger, CSVLogger) and table.is_file():
+                sync(table)
 
     def state_dict(self) -> dict[str, Any]:
         return {"seed": self.seed}
@@ -104,6 +109,14 @@ def run_loggers(root: str, resumed: Path | None = None, is_claimed: bool = True)
     return [TensorBoardLogger(root, name="", version=run.name, purge_step=step), table]
 
 
+def _is_before(row: Mapping[str, Any], global_step: int) -> bool:
+    """Whether a row is whole, and of a step before a checkpoint: a power cut may tear the last."""
+    try:
+        return None not in row and None not in row.values() and int(row["step"]) < global_step
+    except (KeyError, ValueError):
+        return False
+
+
 @rank_zero_only
 def continue_table(logger: CSVLogger, global_step: int) -> None:
     """Keeps the rows of `metrics.csv` before a step, which the logger itself would delete.
@@ -115,8 +128,8 @@ def continue_table(logger: CSVLogger, global_step: int) -> None:
     path = Path(logger.log_dir) / "metrics.csv"
     if not path.is_file():
         return
-    with open(path, newline="") as file:
-        rows = [row for row in csv.DictReader(file) if int(row["step"]) < global_step]
+    with open(path, newline="", encoding="utf-8", errors="replace") as file:
+        rows = [row for row in csv.DictReader(file) if _is_before(row, global_step)]
     earlier: list[dict[str, Any]] = [{name: v for name, v in row.items() if v} for row in rows]
     logger.experiment.metrics.extend(earlier)
     logger.save()

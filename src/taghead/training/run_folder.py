@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable
 from contextlib import suppress
@@ -12,6 +13,7 @@ from filelock import BaseFileLock, FileLock, Timeout
 from lightning.pytorch.utilities import rank_zero_only
 
 from taghead.errors import DataError
+from taghead.files import remove_unfinished
 from taghead.training.checkpoints import num_steps, read_checkpoint
 
 LOCK = ".lock"
@@ -40,6 +42,15 @@ def claim_version(root: str | Path) -> int:
             return version
         except FileExistsError:  # another process was faster
             version += 1
+
+
+def clear_dead(root: str | Path) -> None:
+    """Removes what killed trainings of this machine left half-written in the runs of a folder.
+
+    A training that was killed in its first checkpoint is not resumed: nothing else clears it.
+    """
+    for folder in Path(root).glob("version_*/checkpoints"):
+        remove_unfinished(folder, min_age_sec=math.inf)
 
 
 def lock_run(run: str | Path) -> BaseFileLock:

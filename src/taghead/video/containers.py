@@ -5,14 +5,16 @@ AVI files, as if the video were shorter: frames would be numbered wrongly. Only 
 container states about itself tell.
 """
 
-import mmap
+import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 from taghead.errors import VideoError
 
 # Matroska element IDs (RFC 9559)
 _SEGMENT, _CLUSTER = 0x18538067, 0x1F43B675
+_BLOCK = 4096  # bytes that are read at once: a page of a disk
 _MAX_LISTS = 8  # of an AVI file in one another: there is one, and one more for a record
 _IN_CLUSTER = frozenset({0xE7, 0x5854, 0xA7, 0xAB, 0xA3, 0xA0, 0xAF, 0xEC, 0xBF})
 
@@ -26,35 +28,79 @@ def check_complete(path: Path) -> None:
     Raises:
         VideoError: If bytes are missing, or if elements do not join up.
     """
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+    with path.open("rb", buffering=0) as file:
+        data = _Bytes(file.fileno())
         try:
             declared = _declared_length(data)
         except _DisjointedError as error:
             raise VideoError(f"{path}: damaged: the container breaks at byte {error}") from None
+        except _CutError:
+            raise VideoError(f"{path}: became shorter while it was read") from None
         if declared > len(data):
             raise VideoError(f"{path}: truncated: it has {len(data)} of {declared} bytes")
+
+
+class _CutError(Exception):
+    """The file has become shorter than it was."""
+
+
+class _Bytes:
+    """The bytes of an open file, read where they are asked for.
+
+    A memory map would end the process if the file were cut meanwhile.
+
+    Args:
+        descriptor: The file's.
+
+    Raises:
+        _CutError: From reading, if the file is shorter than it was.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._length = os.fstat(descriptor).st_size
+        self._block, self._start = b"", 0
+
+    def __len__(self) -> int:
+        return self._length
+
+    def read(self, start: int, stop: int) -> bytes:
+        """Bytes from `start` up to `stop`; fewer at the end of the file, as a slice has."""
+        stop = min(stop, self._length)
+        first = start - self._start
+        if not 0 <= first <= first + stop - start <= len(self._block):
+            self._block = os.pread(self._descriptor, max(stop - start, _BLOCK), start)
+            self._start, first = start, 0
+        found = self._block[first : first + max(0, stop - start)]
+        if len(found) < stop - start:
+            raise _CutError
+        return found
+
+    def number(self, start: int, stop: int, order: Literal["big", "little"] = "big") -> int:
+        """The number that some bytes hold."""
+        return int.from_bytes(self.read(start, stop), order)
 
 
 class _DisjointedError(Exception):
     """An element is invalid or exceeds the one around it; holds the byte offset."""
 
 
-def _declared_length(data: mmap.mmap) -> int:
-    if data[:4] == b"\x1a\x45\xdf\xa3":
+def _declared_length(data: _Bytes) -> int:
+    if data.read(0, 4) == b"\x1a\x45\xdf\xa3":
         return _declared_matroska(data)
-    if data[:4] == b"RIFF" and data[8:12] == b"AVI ":
+    if data.read(0, 4) == b"RIFF" and data.read(8, 12) == b"AVI ":
         return _declared_avi(data)
-    if data[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"):
+    if data.read(4, 8) in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"):
         return _declared_mp4(data)
     return 0
 
 
-def _declared_mp4(data: mmap.mmap) -> int:
+def _declared_mp4(data: _Bytes) -> int:
     start = declared = 0
     while start + 8 <= len(data):
-        size, kind = int.from_bytes(data[start : start + 4], "big"), data[start + 4 : start + 8]
+        size, kind = data.number(start, start + 4), data.read(start + 4, start + 8)
         if size == 1:  # a 64-bit size follows
-            size = int.from_bytes(data[start + 8 : start + 16], "big")
+            size = data.number(start + 8, start + 16)
         if size < 8:  # 0: up to the end of the file
             break
         start += size
@@ -63,24 +109,24 @@ def _declared_mp4(data: mmap.mmap) -> int:
     return declared
 
 
-def _declared_avi(data: mmap.mmap) -> int:
-    declared = int.from_bytes(data[4:8], "little")  # some writers count the 8 bytes before it too
+def _declared_avi(data: _Bytes) -> int:
+    declared = data.number(4, 8, "little")  # some writers count the 8 bytes before it too
     if declared <= len(data):
         _walk_riff(data, 12, min(8 + declared, len(data)))
     return declared
 
 
-def _walk_riff(data: mmap.mmap, start: int, end: int) -> None:
+def _walk_riff(data: _Bytes, start: int, end: int) -> None:
     ends = [(end, 0)]  # of the lists around, and what pads them
     while ends:
         if start + 8 > ends[-1][0]:
             start = sum(ends.pop())
             continue
-        kind, size = data[start : start + 4], int.from_bytes(data[start + 4 : start + 8], "little")
+        kind, size = data.read(start, start + 4), data.number(start + 4, start + 8, "little")
         after = start + 8 + size
         if after > ends[-1][0] or not kind.isascii():
             raise _DisjointedError(start)
-        if kind == b"LIST" and data[start + 8 : start + 12] in (b"movi", b"rec "):
+        if kind == b"LIST" and data.read(start + 8, start + 12) in (b"movi", b"rec "):
             if len(ends) > _MAX_LISTS:  # libavformat goes down by recursion
                 raise _DisjointedError(start)
             ends.append((after, size % 2))
@@ -89,7 +135,7 @@ def _walk_riff(data: mmap.mmap, start: int, end: int) -> None:
             start = after + size % 2
 
 
-def _declared_matroska(data: mmap.mmap) -> int:
+def _declared_matroska(data: _Bytes) -> int:
     for kind, start, end in _elements(data, 0, None):
         if kind != _SEGMENT:
             continue
@@ -102,15 +148,13 @@ def _declared_matroska(data: mmap.mmap) -> int:
     return 0
 
 
-def _walk_cluster(data: mmap.mmap, start: int, end: int) -> None:
+def _walk_cluster(data: _Bytes, start: int, end: int) -> None:
     for kind, first, stop in _elements(data, start, end):
         if kind not in _IN_CLUSTER or stop is None:
             raise _DisjointedError(first)
 
 
-def _elements(
-    data: mmap.mmap, start: int, limit: int | None
-) -> Iterator[tuple[int, int, int | None]]:
+def _elements(data: _Bytes, start: int, limit: int | None) -> Iterator[tuple[int, int, int | None]]:
     """ID, first byte and end of each EBML element; the end is None, and the last, if unknown."""
     while start < (len(data) if limit is None else limit):
         first = start
@@ -126,10 +170,10 @@ def _elements(
         start = end
 
 
-def _number(data: mmap.mmap, start: int, marked: bool) -> tuple[int, int]:
+def _number(data: _Bytes, start: int, marked: bool) -> tuple[int, int]:
     """A number of 1 to 8 bytes, whose first set bit tells its length, and where it ends."""
-    length = 9 - data[start].bit_length() if start < len(data) else 9
+    length = 9 - data.number(start, start + 1).bit_length() if start < len(data) else 9
     if length > 8 or start + length > len(data):
         raise _DisjointedError(start)
-    value = int.from_bytes(data[start : start + length], "big")
+    value = data.number(start, start + length)
     return (value if marked else value & ((1 << 7 * length) - 1)), start + length

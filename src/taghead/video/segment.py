@@ -11,6 +11,7 @@ from taghead.errors import VideoError
 if TYPE_CHECKING:
     from taghead.video.reader import VideoReader
 
+MAX = 1e15  # seconds or frames
 SLACK_SEC = 1.0  # annotated ends are often rounded up to whole seconds
 
 
@@ -35,6 +36,8 @@ class Segment:
         if self.unit not in ("sec", "frame"):
             raise ValueError(f"unit must be sec or frame (got {self.unit!r})")
         numbers = [self.start] if self.end is None else [self.start, self.end]
+        if any(type(number) not in (int, float) or MAX < number < math.inf for number in numbers):
+            raise ValueError(f"start and end must be numbers up to {MAX:g} (got {self})"[:300])
         if self.unit == "frame" and any(number % 1 for number in numbers):
             raise ValueError(f"start and end must be whole frames (got {self})")
         if not (math.isfinite(self.start) and self.start >= 0):

@@ -5,7 +5,6 @@ stored. Both hold for one file as it was; of a changed file another one is made.
 """
 
 import base64
-import binascii
 import hashlib
 import threading
 import zlib
@@ -28,6 +27,12 @@ from taghead.video.survey import Survey
 
 MAX_BYTES = 64 * 2**20  # about 4 million frames
 _DIGESTED = 64 * 2**10  # bytes at either end of a file
+_SCALARS: dict[type | None, tuple[type, ...]] = {
+    int: (int,),
+    float: (float, int),
+    str: (str,),
+    bool: (bool,),
+}
 _ARRAYS = {"timestamps": np.int64, "shown": bool, "seek_points": np.int64, "decoded": np.int64}
 
 
@@ -144,7 +149,7 @@ def survey_from_text(text: str, path: Path) -> Survey | None:
     if stamp is None:
         return None
     try:
-        content = parse_json(zlib.decompress(base64.b64decode(text, validate=True)))
+        content = parse_json(_decompressed(base64.b64decode(text, validate=True)))
         if content["versions"] != _versions() or content["file"][:2] != [*stamp[:2]]:
             return None
         if content["file"][2] != _digest(path):
@@ -154,7 +159,7 @@ def survey_from_text(text: str, path: Path) -> Survey | None:
             for name, values in content["arrays"].items()
         }
         arrays["seek_points"] = arrays["seek_points"].reshape(-1, 2)
-        return Survey(
+        found = Survey(
             path=path,
             orientation=Orientation(*content["orientation"]),
             start_time=Fraction(*content["start_time"]),
@@ -163,8 +168,39 @@ def survey_from_text(text: str, path: Path) -> Survey | None:
             **arrays,
             **content["values"],
         )
-    except (OSError, ValueError, KeyError, TypeError, IndexError, zlib.error, binascii.Error):
+        return found if _is_whole(found) else None
+    except Exception:  # an index may be anyone's: its text may hold anything
         return None
+
+
+def _decompressed(data: bytes) -> bytes:
+    """The content of a stored survey; some kilobytes could be gigabytes."""
+    stream = zlib.decompressobj()
+    content = stream.decompress(data, MAX_BYTES)
+    if not stream.eof:
+        raise ValueError(f"a stored survey must end within {MAX_BYTES} bytes")
+    return content
+
+
+def _is_whole(survey: Survey) -> bool:
+    """Whether a survey's values are of their types, and its arrays fit each other."""
+    for each in fields(survey):
+        types = _SCALARS.get(each.type if isinstance(each.type, type) else None, ())
+        if types and type(getattr(survey, each.name)) not in types:
+            return False
+    turned, times = survey.orientation, survey.timestamps
+    sizes = (survey.height, survey.width, survey.time_base)
+    counts = (survey.stream, survey.fps, survey.num_packets, survey.container_frames)
+    return (
+        all(type(each) is bool for each in (turned.transpose, turned.flip_x, turned.flip_y))
+        and all(size > 0 for size in sizes)
+        and all(0 <= count < float("inf") for count in counts)
+        and times.ndim == 1
+        and times.shape == survey.shown.shape
+        and bool((np.diff(times) > 0).all())
+        and (bool(survey.shown.any()) or not survey.is_exact)
+        and (survey.decoded is None or (survey.decoded.ndim == 1 and len(survey.decoded) > 0))
+    )
 
 
 def _arrays(survey: Survey) -> dict[str, np.ndarray]:

@@ -164,6 +164,8 @@ def test_missing_videos_and_elements_without_length_are_clips(gym: Path, tmp_pat
     [
         (f"{FIRST}_A_0000_0001", r"split.txt: line 2: not like <video>_E_0_9_A_0_9 <class>"),
         (f"{FIRST}_A_0000_0001 x", "line 2: not like"),
+        (f"../{FIRST}_A_0000_0001 0", "line 2: not like"),  # a video has a bare name
+        (f"/etc/{FIRST}_A_0000_0001 0", "line 2: not like"),
         (f"{FIRST}_A_0009_0009 0", r"times.json: .*E_000002_000009: segments: has no A_0009_0009"),
         ("xyz_E_000002_000009_A_0000_0001 0", r"times.json: has no xyz"),
         (f"{VIDEO}_E_000017_000018_A_0000_0001 0", "segments: has no A_0000_0001"),
@@ -200,3 +202,14 @@ def test_files_that_are_not_there(gym: Path, tmp_path: Path) -> None:
         (videos / f"{VIDEO}.{suffix}").touch()
     with pytest.raises(DataError, match=rf"{VIDEO}.webm: there is also {VIDEO}.mp4: keep one"):
         read_finegym(split, videos, gym / "finegym_annotation_info_v1.1.json")
+
+
+@pytest.mark.parametrize("end", ["Infinity", "NaN", "1" + "0" * 400])
+def test_times_that_are_no_seconds_are_refused(gym: Path, tmp_path: Path, end: str) -> None:
+    split, times = tmp_path / "split.txt", tmp_path / "times.json"
+    split.write_text(f"{FIRST}_A_0000_0001 0\n")
+    event = {"timestamps": [[1, 9]], "segments": {"A_0000_0001": {"timestamps": [[0, "END"]]}}}
+    text = json.dumps({VIDEO: {FIRST.removeprefix(f"{VIDEO}_"): event}})
+    times.write_text(text.replace('"END"', end))
+    with pytest.raises(DataError, match=rf"^{times}: .*timestamps must be pairs of seconds"):
+        read_finegym(split, gym / "videos", times)

@@ -9,6 +9,7 @@ import pytest
 from taghead.data import Clip, read_annotations
 from taghead.data.annotations import formats, read_classes
 from taghead.data.annotations import read as reading
+from taghead.data.annotations.class_table import class_number
 from taghead.data.annotations.formats.class_folders import read_folders
 from taghead.data.annotations.formats.diving48 import read_diving48
 from taghead.data.annotations.formats.haa500 import read_haa500
@@ -384,6 +385,8 @@ def test_diving48(tmp_path: Path) -> None:
             r"entry 1 \(a\): start_frame and end_frame must be frames, .*\(got 9 and 9\)",
         ),
         ({"vid_name": "a", "label": 0, "start_frame": -1}, r"entry 1 \(a\): start_frame and"),
+        ({"vid_name": "a", "label": 0, "start_frame": 10**400}, r"entry 1 \(a\): start_frame and"),
+        ({"vid_name": "a", "label": 10**4000}, r"entry 1 \(a\): label must be a number"),
     ],
 )
 def test_diving48_entries_that_are_wrong(tmp_path: Path, entry: object, message: str) -> None:
@@ -540,3 +543,57 @@ def test_nothing_is_logged_about_a_clean_folder(
     caplog.set_level(logging.INFO)
     read_annotations(haa500(tmp_path, "a", "b"))
     assert caplog.text == ""
+
+
+def test_a_format_of_ones_own_stays_in_the_folder_of_videos(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It need not know of the rule."""
+    write(tmp_path / "modules" / "name_list.py", NEW_FORMAT)
+    monkeypatch.setattr(formats, "__path__", [*formats.__path__, str(tmp_path / "modules")])
+    monkeypatch.setitem(formats.FORMATS, "name_list", formats.find_formats()["name_list"])
+    root = touch(tmp_path / "videos", "run_1.mp4")
+    sources = {"train": "run_1\njump_1\n", "val": "run_/../../../etc/a\n"}
+    train, val = (write(tmp_path / f"{k}.names", text) for k, text in sources.items())
+    with pytest.raises(DataError, match=rf"^{val}: .*etc/a.mp4' is outside the folder of videos"):
+        read_annotations(root, train, val)
+    assert read_annotations(root, train, val, outside_root=True).clips["val"]
+
+
+def test_a_device_is_no_class_list() -> None:
+    with pytest.raises(DataError, match=r"^/dev/null: cannot be read: it is not a regular file"):
+        read_classes("/dev/null")
+
+
+def test_json_that_is_nested_deeply_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.json", "[" * 100_000)
+    with pytest.raises(DataError, match=rf"^{path}: not JSON that can be read: it is nested too"):
+        read_classes(path)
+
+
+def test_a_class_number_of_many_digits_is_none(tmp_path: Path) -> None:
+    assert class_number("9" * 9) == 999_999_999
+    assert class_number("9" * 10) is None
+    path = write(tmp_path / "a.csv", f"0,jump\n{'9' * 10},run\n")
+    with pytest.raises(DataError, match="needs one column of class numbers and one of names"):
+        read_classes(path)
+
+
+def test_numbers_of_thousands_of_digits_are_refused(tmp_path: Path) -> None:
+    """Python reads no longer ones from text, and compares none of them with a float."""
+    digits = "9" * 5000
+    for text in (f'{{"a": 0, "b": {digits}}}', f'{{"a": 0, "b": {digits[:4000]}}}'):
+        path = write(tmp_path / "a.json", text)
+        with pytest.raises(DataError, match=rf"^{path}: (not JSON that can|must be a JSON list)"):
+            read_classes(path)
+    for number in (10**400, float("inf")):
+        with pytest.raises(ValueError, match="start"):
+            Segment(number)
+
+
+def test_a_value_that_csv_cannot_hold_is_refused(tmp_path: Path) -> None:
+    long = '"' + "x" * 200_000 + '"'
+    path = write(tmp_path / "a.csv", f"{long},0\nrun,1\n")
+    for read in (read_classes, lambda path: read_annotations(tmp_path, str(path))):
+        with pytest.raises(DataError, match=rf"^{path}: not a readable CSV file: field larger"):
+            read(path)

@@ -7,6 +7,7 @@ import sys
 import time
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -152,7 +153,7 @@ def test_manifest_and_report(capsys: pytest.CaptureFixture[str]) -> None:
     assert manifest.listed["val"] == [("x/val_a.mp4", ""), ("x/val_b.mp4", "")]
     with Image.open("out/classes.png") as picture:
         assert min(picture.size) > 300
-    assert sorted(path.name for path in Path("out").iterdir()) == [
+    assert sorted(path.name for path in Path("out").iterdir() if path.name != ".lock") == [
         "classes.png",
         "excluded.csv",
         "manifest.parquet",
@@ -303,3 +304,32 @@ def test_manifests_that_are_none() -> None:
     parquet.write_table(newer, "newer.parquet")
     with pytest.raises(DataError, match=r"has the schema version 99, this .* reads 1: write it"):
         read_manifest("newer.parquet")
+
+
+ABOUT = {"schema_version": 1, "written_by": "taghead", "root": "videos"}
+ROW = {"split": ["train"], "file": ["a.mp4"], "size": [3]}
+
+
+@pytest.mark.parametrize(
+    ("about", "row"),
+    [
+        ({"root": None}, {}),
+        ({"written_by": 3}, {}),
+        ({}, {"file": pa.array([None], pa.string())}),
+        ({}, {"file": [b"\xff"]}),
+        ({}, {"size": ["3"]}),
+        ({}, {"num_frames": [None]}),
+        ({}, {"fps": [[1.0]]}),
+    ],
+)
+def test_manifests_with_values_of_other_types(about: dict[str, Any], row: dict[str, Any]) -> None:
+    def stored(about: dict[str, Any], row: dict[str, Any]) -> str:
+        metadata = {b"taghead": json.dumps({**ABOUT, **about})}
+        table = pa.table({**ROW, **row}).replace_schema_metadata(metadata)
+        parquet.write_table(table, "a.parquet")
+        return "a.parquet"
+
+    assert read_manifest(stored({}, {})).listed == {"train": [("a.mp4", "")]}
+    with pytest.raises(DataError, match=r"^a.parquet: not a whole manifest: ") as error:
+        read_manifest(stored(about, row))
+    assert "\n" not in str(error.value)

@@ -271,3 +271,16 @@ def test_processes_that_read_files_start_without_torch(module: str, heavy: str) 
     code = f"import sys, {module}; print([m for m in {heavy.split()} if m in sys.modules])"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
+
+
+def test_lines_of_a_journal_that_hold_no_results_are_passed_over(tmp_path: Path) -> None:
+    path, one = tmp_path / "journal.jsonl", ScanResult("1.mp4", "", "", 1, 1)
+    Journal(path, tmp_path).add([one])
+    strange = ["[" * 5000, '{"file": ["a"]}', '{"file": "a", "more": 1}', '{"size": 1}', "3"]
+    strange += ['{"file": "a", "size": true}', '{"file": "a", "reason": null}', "{}", "9" * 5000]
+    with path.open("a") as file:
+        file.write("\n".join([*strange, '{"file": "2.mp4", "fps": 25}', ""]))
+    assert Journal(path, tmp_path).known == {
+        one.key: one,
+        ("2.mp4", ""): ScanResult("2.mp4", fps=25),
+    }

@@ -365,7 +365,7 @@ def test_files_do_not_depend_on_the_number_of_workers(dataset, tmp_path):
 
 
 def test_few_clips_start_no_process(tmp_path, monkeypatch):
-    monkeypatch.setattr("taghead.data.synthetic.writer.ProcessPoolExecutor", None)
+    monkeypatch.setattr("taghead.data.synthetic.writer.run_surely", None)
     write_dataset(tmp_path, splits={"train": 2}, progress=False)
     assert len(list(tmp_path.rglob("*.mp4"))) == 2
 

@@ -96,7 +96,7 @@ def _from_json(path: Path, content: Any) -> list[str]:
 
 def _json_number(value: Any) -> int | None:
     if isinstance(value, int) and not isinstance(value, bool):
-        return value
+        return value if abs(value) < 10**MAX_DIGITS else None
     return class_number(value.strip()) if isinstance(value, str) else None
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from taghead.data.annotations.text_files import split_row
 from taghead.errors import DataError
 
 MAX_DIGITS = 9  # of a class number: a longer one is none
@@ -37,10 +37,7 @@ def read_table(path: Path, lines: Sequence[str]) -> dict[int, str] | list[str]:
     """
     suffix = path.suffix.lower()
     delimiter = "\t" if suffix == ".tsv" or all("\t" in line for line in lines) else ","
-    rows = [
-        [value.strip() for value in next(csv.reader([line], delimiter=delimiter), [])] or [""]
-        for line in lines
-    ]
+    rows = [split_row(path, line, delimiter) or [""] for line in lines]
     if suffix not in (".csv", ".tsv") and not _is_table(rows):
         matches = [_NUMBERED.fullmatch(line) for line in lines]
         if len(lines) < 2 or not all(matches):

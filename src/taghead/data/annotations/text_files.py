@@ -97,8 +97,8 @@ def read_json(path: Path) -> Any:
         return parse_json("\n".join(read_lines(path)))
     except json.JSONDecodeError as error:
         raise DataError(f"{path}: not JSON: line {error.lineno}: {error.msg}") from error
-    except ValueError as error:
-        raise DataError(f"{path}: not JSON that can be read: {error}") from error
+    except ValueError as error:  # nested too deeply, or a number of thousands of digits
+        raise DataError(f"{path}: not JSON that can be read: {first_line(error)}") from error
 
 
 def _check_regular(path: Path) -> None:
@@ -110,4 +110,22 @@ def _check_regular(path: Path) -> None:
 def first_row(path: Path) -> list[str]:
     """The values in the first line of a CSV file, without spaces around them."""
     lines = read_lines(path)
-    return [value.strip() for value in next(csv.reader(lines[:1]), [])]
+    return split_row(path, lines[0]) if lines else []
+
+
+def split_row(path: Path, line: str, delimiter: str = ",") -> list[str]:
+    """The values of a line of a CSV file, without spaces around them.
+
+    Args:
+        path: The file, for the error.
+        line: The line.
+        delimiter: What stands between values.
+
+    Raises:
+        DataError: If a value is too long.
+    """
+    try:
+        row = next(csv.reader([line], delimiter=delimiter), [])
+    except csv.Error as error:
+        raise DataError(f"{path}: not a readable CSV file: {error}") from error
+    return [value.strip() for value in row]

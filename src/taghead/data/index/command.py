@@ -10,6 +10,7 @@ from typing import get_args
 
 import numpy as np
 import pandas as pd
+from filelock import FileLock, Timeout
 
 from taghead.data.annotations import Annotations, Format, Split, read_annotations
 from taghead.data.index.excluded import ExcludedClip, excluded_table
@@ -30,6 +31,7 @@ MANIFEST, EXCLUDED, REPORT, PICTURE, PARTIAL = (
     "classes.png",
     "partial.jsonl",
 )
+LOCK_TIMEOUT_SEC = 5.0  # the processes of a killed command end within it
 
 
 def index(
@@ -74,7 +76,8 @@ def index(
             are those of `min_frames` frames.
 
     Raises:
-        DataError: If the dataset cannot be listed, or `output` is of another one.
+        DataError: If the dataset cannot be listed, or `output` is of another one, or another
+            process is writing it.
         ValueError: If an argument breaks its rule.
     """
     _check(min_frames=min_frames, timeout_sec=timeout_sec)
@@ -84,8 +87,27 @@ def index(
         raise ValueError(f"num_workers must be at least 0 (got {num_workers})")
     annotations = read_annotations(root, train, val, test, format, classes, times, outside_root)
     folder = Path(output)
-    known = _earlier_results(folder / MANIFEST, root)
     folder.mkdir(parents=True, exist_ok=True)
+    try:
+        lock = FileLock(folder / ".lock").acquire(timeout=LOCK_TIMEOUT_SEC)
+    except Timeout:
+        raise DataError(f"{folder}: another process is writing it") from None
+    with lock:
+        bounds = Bounds(limits, min_frames)
+        _index(annotations, root, folder, num_workers, bounds, timeout_sec, rescan)
+
+
+def _index(
+    annotations: Annotations,
+    root: str,
+    folder: Path,
+    num_workers: int,
+    bounds: Bounds,
+    timeout_sec: float,
+    rescan: bool,
+) -> None:
+    """Reads the clips and writes the files, in a locked folder; the arguments are `index`'s."""
+    known = _earlier_results(folder / MANIFEST, root)
     journal = Journal(folder / PARTIAL, root)
     clips = [(split, clip) for split in annotations.clips for clip in annotations.clips[split]]
     try:
@@ -97,7 +119,7 @@ def index(
             num_workers=num_workers,
             hashed=True,
             timeout_sec=timeout_sec,
-            bounds=Bounds(limits, min_frames),
+            bounds=bounds,
         )
     except KeyboardInterrupt:
         print("stopped; the same command resumes it", file=sys.stderr)
@@ -114,7 +136,7 @@ def index(
     journal.path.unlink(missing_ok=True)
     _check_counts(folder, annotations)
     draw_classes(annotations, entries, folder / PICTURE)
-    write_report(folder / REPORT, root, annotations, entries, min_frames)
+    write_report(folder / REPORT, root, annotations, entries, bounds.clip_frames)
     print((folder / REPORT).read_text(encoding="utf-8"), end="")
     print(f"\nWritten to {name_to_text(folder)}: {MANIFEST}, {EXCLUDED}, {REPORT}, {PICTURE}")
 

@@ -19,8 +19,8 @@ log = logging.getLogger(__name__)
 class Journal:
     """A file of JSON lines: a header, then scan results, of which later ones replace earlier ones.
 
-    A line that was cut off when a process was killed is passed over. A file of another folder of
-    videos, or that another version has written, is replaced.
+    A line that holds no scan result, as one that was cut off when a process was killed, is passed
+    over. A file of another folder of videos, or that another version has written, is replaced.
 
     Args:
         path: The file; made, with its folder, when something is added.
@@ -84,4 +84,7 @@ def _parsed(line: str) -> Any:
 
 
 def _result(record: Any) -> ScanResult | None:
-    return ScanResult(**record) if isinstance(record, dict) else None
+    try:
+        return ScanResult.from_record(record)
+    except ValueError:
+        return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from pyarrow import parquet
 
 from taghead.data.annotations import Annotations, Clip, Split
 from taghead.data.index.scan_result import ClipKey, ScanResult, written_by
-from taghead.errors import DataError
+from taghead.errors import DataError, first_line
 from taghead.files import atomic_file, json_text, name_to_text, parse_json, text_to_name
 
 SCHEMA_VERSION = 1
@@ -112,18 +112,34 @@ def read_manifest(path: str | Path) -> Manifest:
         with path.open("rb") as file:
             table = parquet.read_table(file)
         description = parse_json((table.schema.metadata or {})[_METADATA])
-    except (OSError, KeyError, ValueError) as error:  # pyarrow's own errors are ValueErrors
+        version = description.get("schema_version")
+    except Exception as error:  # pyarrow raises types of its own, and the file may be anyone's
         raise DataError(f"{path}: not a manifest that taghead index wrote") from error
-    version = description.get("schema_version") if isinstance(description, dict) else None
     if version != SCHEMA_VERSION:
         raise DataError(
             f"{path}: has the schema version {version}, this version of taghead reads "
             f"{SCHEMA_VERSION}: write it again with taghead index"
         )
-    columns = [name for name, _ in _RESULT_COLUMNS if name in table.column_names]
-    rows = table.select(columns).to_pylist()
-    results = [ScanResult(**{**row, "file": text_to_name(row["file"])}) for row in rows]
+    try:
+        _check_description(description)
+        results = [ScanResult.from_record(row) for row in _rows(table)]
+        splits = table["split"].to_pylist()
+    except Exception as error:  # a missing column, a null, text that is no UTF-8
+        raise DataError(f"{path}: not a whole manifest: {first_line(error)}") from error
     listed: dict[str, list[ClipKey]] = {}
-    for split, one in zip(table["split"].to_pylist(), results, strict=True):
+    for split, one in zip(splits, results, strict=True):
         listed.setdefault(split, []).append(one.key)
     return Manifest(description, {one.key: one for one in results if one.size}, listed)
+
+
+def _check_description(description: Mapping[str, Any]) -> None:
+    for name in ("written_by", "root"):
+        if not isinstance(description.get(name), str):
+            raise ValueError(f"{name} must be text (got {description.get(name)!r})"[:200])
+
+
+def _rows(table: pa.Table) -> Iterator[dict[str, Any]]:
+    """The rows of the table, with names of files for the texts that stand for them."""
+    columns = [name for name, _ in _RESULT_COLUMNS if name in table.column_names]
+    for row in table.select(columns).to_pylist():
+        yield {**row, "file": text_to_name(row["file"])}

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 import av
 
@@ -14,6 +15,8 @@ from taghead.video.limits import MORE_THAN
 
 TRANSIENT = ("MemoryError", "not read: ")
 """How reasons begin that are this machine's and not the file's."""
+
+_TYPES: dict[str, tuple[type[Any], ...]] = {"str": (str,), "int": (int,), "float": (float, int)}
 
 ClipKey = tuple[str, str]
 """File and segment, as text: identifies a clip within a folder of videos."""
@@ -63,6 +66,23 @@ class ScanResult:
     num_frames: int = 0
     duration_sec: float = 0.0
     survey: str = field(default="", repr=False)
+
+    @classmethod
+    def from_record(cls, record: object) -> ScanResult:
+        """The result that a mapping holds, as a file of anyone's may have it.
+
+        Raises:
+            ValueError: If a name or the type of a value is another one.
+        """
+        if not isinstance(record, dict):
+            raise ValueError(f"a scan result must be a mapping (got {type(record).__name__})")
+        types = {one.name: _TYPES[str(one.type)] for one in fields(cls)}
+        for name, value in record.items():
+            if type(value) not in types.get(name, ()):
+                raise ValueError(f"a scan result has no {name} = {value!r}"[:200])
+        if "file" not in record:
+            raise ValueError("a scan result must name a file")
+        return cls(**record)
 
     @property
     def key(self) -> ClipKey:

@@ -1,14 +1,11 @@
 """Writer of a generated dataset: H.264 files, annotation files, and the parameters."""
 
 import csv
-import multiprocessing
 import zlib
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import islice
 from operator import index
 from pathlib import Path
 from types import MappingProxyType
@@ -20,9 +17,10 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TimeRemainingColumn
 
-from taghead.errors import DataError
+from taghead.data.workers import run_surely
+from taghead.errors import DataError, is_disk_full
 from taghead.files import atomic_file, json_text, parse_json, remove_unfinished
-from taghead.processes import start_worker, usable_cores
+from taghead.processes import usable_cores
 
 from .classes import ClipSpec, check_fraction, class_labels, class_names
 from .render import count_frames, draw_clip, plan_clip
@@ -31,6 +29,7 @@ FRAME_RATE = 25
 DEFAULT_SPLITS: Mapping[str, int] = MappingProxyType({"train": 1440, "val": 90, "test": 270})
 GENERATOR_VERSION = 1  # raised when the same parameters give other clips
 CLIPS_PER_WORKER = 100  # starting a process takes as long as about so many clips
+CLIP_SEC = 600.0  # a clip takes some milliseconds; a process that was stopped takes this long
 ABANDONED_SEC = 60  # a run that is alive takes less than a second a file
 RECORD_NAME = "dataset.json"
 CSV_HEADER = ("FileName", "Class", "TotalFrames", "ClassEncoded")
@@ -119,6 +118,8 @@ def write_dataset(
         for split, members in clips.items():
             _write_annotations(root / f"{split}.csv", members)
     except OSError as error:
+        if is_disk_full(error):
+            raise DataError(f"{root}: no space left on the disk") from error
         path = error.filename or root
         raise DataError(f"{path}: {error.strerror or error}") from error
 
@@ -209,11 +210,16 @@ def _write_clips(
 
     columns = (SpinnerColumn(), *Progress.get_default_columns()[:2], MofNCompleteColumn())
     console = Console(stderr=True)
-    with Progress(*columns, TimeRemainingColumn(), console=console, disable=not progress) as bar:
-        task = bar.add_task("clips", total=len(jobs), completed=len(jobs) - len(missing))
-        with closing(_each_written(missing, min(num_workers, len(missing)))) as written:
-            for _ in written:
-                bar.advance(task)
+    try:
+        with Progress(
+            *columns, TimeRemainingColumn(), console=console, disable=not progress
+        ) as bar:
+            task = bar.add_task("clips", total=len(jobs), completed=len(jobs) - len(missing))
+            with closing(_each_written(missing, min(num_workers, len(missing)))) as written:
+                for _ in written:
+                    bar.advance(task)
+    finally:
+        remove_unfinished(videos, ABANDONED_SEC)  # of processes that were ended
 
 
 def _each_written(
@@ -221,27 +227,20 @@ def _each_written(
 ) -> Generator[None, None, None]:
     """Writes all clips, here or in other processes, and yields after each."""
     if num_workers == 0:
-        for spec, path in jobs:
-            write_clip(spec, path)
+        for job in jobs:
+            _write(job)
             yield
         return
-    pool = ProcessPoolExecutor(
-        num_workers, multiprocessing.get_context("spawn"), initializer=start_worker
-    )
-    try:
-        queue = iter(jobs)
-        pending = {pool.submit(write_clip, *job) for job in islice(queue, 4 * num_workers)}
-        while pending:
-            done, pending = wait(pending, return_when=FIRST_COMPLETED)
-            pending |= {pool.submit(write_clip, *job) for job in islice(queue, len(done))}
-            yield from _results(done)
-    finally:  # also when interrupted: the clips under way are finished, the others dropped
-        pool.shutdown(wait=True, cancel_futures=True)
+    results = run_surely(_write, jobs, num_workers, lambda job: CLIP_SEC, is_finished=True)
+    with closing(results):
+        for (_, path), failure in results:
+            if failure is not None:
+                raise DataError(f"{path}: writing it {failure.reason}")
+            yield
 
 
-def _results(futures: Iterable[Future[None]]) -> Iterator[None]:
-    for future in futures:
-        yield future.result()
+def _write(job: tuple[ClipSpec, Path]) -> None:
+    write_clip(*job)
 
 
 def write_clip(spec: ClipSpec, path: Path) -> None:

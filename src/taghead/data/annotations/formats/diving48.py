@@ -14,6 +14,7 @@ from taghead.data.annotations.annotation_format import (
     detected,
 )
 from taghead.data.annotations.class_list import class_name_of
+from taghead.data.annotations.class_table import MAX_DIGITS
 from taghead.data.annotations.clip import Clip, Split
 from taghead.data.annotations.clip_path import clip_path
 from taghead.data.annotations.text_files import read_json
@@ -78,7 +79,7 @@ def _clip(
 ) -> Clip:
     where = f"entry {number}"
     if not isinstance(entry, dict):
-        raise DataError(f"{path}: {where}: must be an object (got {entry!r})")
+        raise DataError(f"{path}: {where}: must be an object (got {entry!r})"[:500])
     name, label = entry.get("vid_name"), entry.get("label", -1)
     if not isinstance(name, str) or not name:
         raise DataError(f"{path}: {where}: vid_name must be a name (got {name!r})")
@@ -97,7 +98,7 @@ def _clip(
 
 
 def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    return type(value) is int and 0 <= value < 10**MAX_DIGITS
 
 
 class Diving48(AnnotationFormat):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -110,9 +112,9 @@ def _spans(where: str, entry: Any) -> list[tuple[float, float]]:
     spans = _entry(where, entry, "timestamps")
     try:
         pairs = [(float(start), float(end)) for start, end in spans]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         pairs = []
-    if not pairs:
+    if not pairs or not all(map(math.isfinite, itertools.chain(*pairs))):
         raise DataError(f"{where}: timestamps must be pairs of seconds (got {spans!r})")
     return pairs
 
