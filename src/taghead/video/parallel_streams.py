@@ -20,7 +20,7 @@ from taghead.video.limits import Limits
 
 _LAYOUTS = ((188, 0), (192, 4), (204, 0))  # bytes of a packet, and of them before its header
 _SYNC, _IN_STEP = 0x47, 5
-_SEARCHED = 2**12, 2**20  # bytes, at first and at most
+_SEARCHED = 2**17  # bytes; libavformat gives up after half as many
 _AT_ONCE = 2**15  # packets
 _MOST_GAPS = 100  # places where packets are out of step
 _SHARED = Fraction(1, 20)  # of the shorter stream: clocks are rounded
@@ -175,29 +175,17 @@ def _packets(path: Path, file: BinaryIO) -> Iterator[np.ndarray]:
 
 def _next_in_step(file: BinaryIO, at: int) -> tuple[int, int, int] | None:
     """The next byte from which packets follow each other, their size, and what leads them."""
-    longest = max(size for size, _ in _LAYOUTS) * _IN_STEP
-    searched, most = _SEARCHED
-    while True:
-        file.seek(at)
-        data = np.frombuffer(file.read(searched + longest), np.uint8)
-        best: tuple[int, int, int] | None = None
-        for size, lead in _LAYOUTS:
-            count = min(_IN_STEP, max(1, len(data) // size))
-            places = len(data) - size * count + 1
-            if places < 1:
-                continue
-            in_step = np.ones(places, bool)
-            for number in range(count):
-                start = number * size + lead
-                in_step &= data[start : start + places] == _SYNC
-            hits = np.flatnonzero(in_step)
-            if len(hits) and (best is None or hits[0] < best[0]):
-                best = int(hits[0]), size, lead
-        if best is not None:
-            return at + best[0], best[1], best[2]
-        if len(data) < searched + longest:
-            return None
-        at, searched = at + searched, min(2 * searched, most)
+    file.seek(at)
+    data = np.frombuffer(file.read(_SEARCHED), np.uint8)
+    found: list[tuple[int, int, int]] = []
+    for size, lead in _LAYOUTS:
+        count = min(_IN_STEP, max(1, len(data) // size))
+        places = len(data) - size * count + 1
+        in_step = np.ones(max(0, places), bool)
+        for start in range(lead, lead + size * count, size):
+            in_step &= data[start : start + len(in_step)] == _SYNC
+        found += [(at + int(hit), size, lead) for hit in np.flatnonzero(in_step)[:1]]
+    return min(found, default=None, key=lambda one: one[0])
 
 
 def _offsets(packets: np.ndarray) -> np.ndarray:
