@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 UNFINISHED = ".unfinished-"  # how names of files begin that are still being written
 _ESCAPED = re.compile(rb"\\x([0-9a-f]{2})")
 _CLEARED: set[Path] = set()  # folders from which this process has removed what dead ones left
+MAX_TEXT_BYTES = 2**30  # of a file that is read as text: no list of clips or classes is longer
 NESTED_UNDER = ("model_state_dict", "model_state", "state_dict")
 
 

@@ -311,6 +311,25 @@ def test_a_device_is_no_manifest(tmp_path: Path) -> None:
         FeatureCache(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "name", ["manifest.json", "backbone.safetensors", "train-0000000.safetensors"]
+)
+@pytest.mark.parametrize("kind", ["pipe", "device", "terabyte"])
+def test_what_is_no_file_of_a_cache_is_refused(copied: Path, name: str, kind: str) -> None:
+    path = copied / name
+    path.unlink()
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    else:
+        path.touch()
+        os.truncate(path, 2**40)
+    with pytest.raises(DataError, match=f"^{path}: ") as refusal:
+        FeatureCache(copied).backbone()
+    assert str(refusal.value).count("\n") <= 2
+
+
 def test_a_shard_outside_the_folder_is_refused(copied: Path) -> None:
     path = copied / "manifest.json"
     path.write_text(changed(path.read_text(), '"val-0000000', '"../val-0000000'))

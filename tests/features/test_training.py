@@ -15,7 +15,9 @@ from taghead.backbones import Backbone, build_backbone
 from taghead.data import SynthGym
 from taghead.errors import DataError
 from taghead.features import FeatureCache, FeatureDataModule
+from taghead.training.report import TestReport
 from taghead.training.task import ClassificationTask
+from taghead.video import Limits, VideoReader
 
 DataOf = Callable[..., SynthGym]
 
@@ -141,3 +143,20 @@ def test_a_frozen_backbone_keeps_weights_and_statistics(data_of: DataOf, tmp_pat
         assert torch.equal(value, before[name]) == name.startswith("backbone"), name
     assert not any(module.training for module in model.model.backbone.modules())
     assert model.model.head.training
+
+
+def test_limits_reach_the_contact_sheet(
+    stored: FeatureCache, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its pictures are read from the videos: a cache of others says nothing about their sizes."""
+    with VideoReader(stored.splits["test"].clips[0].path) as reader:
+        pixels = reader.height * reader.width
+    reason = f"more than limits.max_pixels = {pixels - 1:,}"
+    for limits in (Limits(max_pixels=pixels - 1), Limits(max_pixels=pixels)):
+        caplog.clear()
+        data = FeatureDataModule(str(stored.root), batch_size=9, limits=limits)
+        report = TestReport(str(tmp_path / str(limits.max_pixels)))
+        trainer(tmp_path, callbacks=[report]).test(task(data), data, verbose=False)
+        lacking = [line for line in caplog.messages if "the contact sheet lacks a clip" in line]
+        assert bool(lacking) == (limits.max_pixels < pixels)
+        assert all(line.endswith(reason) for line in lacking)

@@ -94,13 +94,22 @@ def test_explain(large: Path, model: str) -> None:
     assert Path("runs/explain/attention.json").is_file()
 
 
-def test_a_model_of_others_raises_no_limit(large: Path, model: str) -> None:
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (64, "preprocessing has no limits"),
+        (2**40, r"preprocessing\.limits\.max_pixels is 1099511627776, and no tensor"),
+    ],
+)
+def test_a_model_of_others_raises_no_limit(
+    large: Path, model: str, value: int, reason: str
+) -> None:
     config = Path("model/config.json")
     content = json.loads(config.read_text())
     assert "limits" not in content["preprocessing"]
-    content["preprocessing"]["limits"] = {"max_pixels": 2**40}
+    content["preprocessing"]["limits"] = {"max_pixels": value}
     config.write_text(json.dumps(content))
-    with pytest.raises(SystemExit, match=r"preprocessing has no limits"):
+    with pytest.raises(SystemExit, match=reason):
         main(["predict", str(large), f"--model={model}", "--modules=[tiny]"])
 
 
@@ -186,3 +195,8 @@ def test_extract(videos: Callable[[str], list[str]], capsys: pytest.CaptureFixtu
         main([*command, *videos(OVER)])
     main([*command, *videos(AT)])
     assert "train: 4 of 4 clips" in capsys.readouterr().out
+    capsys.readouterr()
+    cached = ["--data=FeatureDataModule", "--data.root=features", "--data.limits.max_pixels=64"]
+    with pytest.raises(SystemExit):
+        main(["fit", *cached, "--print_config"])
+    assert "max_pixels: 64" in capsys.readouterr().out

@@ -21,6 +21,7 @@ from taghead.cli.source import MissingNameError, find
 from taghead.cli.table import CLASS_FILES, Command
 from taghead.cli.values import BOOLEAN, check_value
 from taghead.errors import DataError, UsageError, did_you_mean
+from taghead.files import MAX_TEXT_BYTES, check_regular
 
 CLASS_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 
@@ -76,7 +77,7 @@ class Check:
                 self._config(value, "")
             elif self._component(key, value):
                 check_value(argument, value, f"--{key} ")
-            elif argument is not None and argument.takes_file and Path(value).is_file():
+            elif argument is not None and argument.takes_file and _is_file(value):
                 self._config(value, key)
             else:
                 self.values[plain(key)] = value
@@ -325,6 +326,11 @@ def class_paths(value: Any, key: str) -> Iterator[tuple[str, str]]:
             yield from class_paths(each, key)
 
 
+def _is_file(value: str) -> bool:
+    """Whether a value names a file, or what would be read like one."""
+    return Path(value).exists() and not Path(value).is_dir()
+
+
 def read_config(path: str) -> dict[str, Any]:
     """The content of a YAML file.
 
@@ -333,6 +339,7 @@ def read_config(path: str) -> dict[str, Any]:
     """
     import yaml
 
+    check_regular(path, MAX_TEXT_BYTES)
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
         content = yaml.load(Path(path).read_text(encoding="utf-8"), loader)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property
 
 from taghead.data.annotations import Clip, Split
 from taghead.data.datamodule import VideoDataModule
 from taghead.features.cache import FeatureCache, FeatureDataset
+from taghead.video.limits import Limits
 
 
 class FeatureDataModule(VideoDataModule):
@@ -20,6 +22,8 @@ class FeatureDataModule(VideoDataModule):
         batch_size: Feature maps in a batch.
         num_workers: Processes that read them; 0 reads in the training process.
         class_balance: Class balance of training, as in `VideoDataModule`.
+        limits: What a video file may ask for where its frames are shown: on the contact sheet of a
+            test report.
 
     Raises:
         DataError: If the folder holds no finished cache.
@@ -29,12 +33,17 @@ class FeatureDataModule(VideoDataModule):
     features: FeatureCache
 
     def __init__(
-        self, root: str, batch_size: int = 8, num_workers: int = 0, class_balance: float = 0.0
+        self,
+        root: str,
+        batch_size: int = 8,
+        num_workers: int = 0,
+        class_balance: float = 0.0,
+        limits: Limits = Limits(),  # noqa: B008, it is frozen
     ) -> None:
         features = FeatureCache(root)
         super().__init__(
             root,
-            preprocessing=features.preprocessing,
+            preprocessing=replace(features.preprocessing, limits=limits),
             batch_size=batch_size,
             num_workers=num_workers,
             class_balance=class_balance,

@@ -25,6 +25,7 @@ from taghead.features.frozen_backbone import FrozenBackbone
 from taghead.features.shards import map_bytes
 from taghead.features.view_dataset import ViewDataset, ViewKey, view_loader
 from taghead.features.writer import CacheWriter
+from taghead.files import MAX_TEXT_BYTES, check_regular
 from taghead.model.pretrained import as_device, load_model
 
 log = logging.getLogger(__name__)
@@ -201,6 +202,8 @@ def options_from_fit(config: str | Path) -> dict[str, Any]:
     Raises:
         DataError: If the file is not a config of `fit`.
     """
+    if Path(config).exists():
+        check_regular(config, MAX_TEXT_BYTES)
     try:
         held = yaml.safe_load(Path(config).read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from taghead.data.annotations import Clip, Split
 from taghead.errors import DataError, check_counts, first_line
-from taghead.files import config_differences, json_text, parse_json
+from taghead.files import MAX_TEXT_BYTES, check_regular, config_differences, json_text, parse_json
 from taghead.video.preprocessing import Preprocessing
 
 MANIFEST_VERSION = 1
@@ -129,6 +129,8 @@ def read_cache_manifest(root: Path) -> dict[str, Any]:
     path = root / MANIFEST
     if path.exists() and not path.is_file():  # a pipe or a device need not end
         raise DataError(f"{path}: not a regular file")
+    if path.exists():
+        check_regular(path, MAX_TEXT_BYTES)
     try:
         manifest = parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

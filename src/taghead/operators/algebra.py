@@ -196,7 +196,7 @@ def apply(matrices: Sequence[Tensor | None], x: Tensor, size: tuple[int, int]) -
     Under autocast it keeps the dtype of x, as PyG's sums over edges do. `size` is that of a frame.
     """
     device_type = x.device.type
-    if torch.is_autocast_enabled(device_type):
+    if not x.is_meta and torch.is_autocast_enabled(device_type):
         with torch.autocast(device_type, enabled=False):
             return apply(matrices, x, size)
     if len(matrices) == ARRAYS_PER_ROW:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from taghead.errors import DataError, one_line
-from taghead.files import json_text
+from taghead.files import MAX_TEXT_BYTES, check_regular, json_text
 
 Config = dict[str, Any]
 
@@ -357,6 +357,8 @@ _Loader.add_constructor("tag:yaml.org,2002:timestamp", _Loader.construct_yaml_st
 
 
 def _read_yaml(path: Path) -> Config:
+    if path.exists():
+        check_regular(path, MAX_TEXT_BYTES)
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except FileNotFoundError:

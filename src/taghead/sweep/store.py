@@ -28,7 +28,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 from pyarrow import parquet
 
 from taghead.errors import DataError, one_line
-from taghead.files import atomic_folder, config_differences
+from taghead.files import atomic_folder, check_regular, config_differences
 from taghead.sweep.spec import (
     MEASUREMENTS,
     ORIGIN,
@@ -72,6 +72,8 @@ class _Storage(RDBStorage):
         if url.startswith("sqlite:///"):  # it does not lock rows that are read
             file = Path(url.removeprefix("sqlite:///"))
             file.parent.mkdir(parents=True, exist_ok=True)
+            if file.exists():
+                check_regular(file)  # a pipe or a device need not end
             self.lock = FileLock(f"{file}.lock")
             options = {"connect_args": {"timeout": 60}}
         with self.lock, warnings.catch_warnings():

@@ -35,10 +35,11 @@ class VideoReader:
     hidden reference frames do not count, and rotation metadata is applied. Decoding runs from
     the keyframe before the frames asked for, or from the start of a file whose packets do not
     tell which frame is which; an error on the way is an error, and so is a file that is shorter
-    than its container says. Damage that neither the container nor the decoder notices is not
-    detected: VP8, VP9 and HEVC decode many a flipped bit without an error, and an MPEG stream
-    (`.ts`, `.mpg`) cut short between two frames is simply shorter. `decord` and `torchcodec` notice
-    less: they return what their decoders make of damaged pictures.
+    than its container says. A file of parts joined end to end is read in full, or refused where
+    the parts have video streams of their own. Damage that neither the container nor the decoder
+    notices is not detected: VP8, VP9 and HEVC decode many a flipped bit without an error, and an
+    MPEG stream (`.ts`, `.mpg`) cut short between two frames is simply shorter. `decord` and
+    `torchcodec` notice less: they return what their decoders make of damaged pictures.
 
     All backends give the same pictures, to the last bit where they were compared; scaled, these
     differ by some grey levels at edges.

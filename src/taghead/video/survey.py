@@ -31,6 +31,7 @@ from taghead.video.packet_index import (
     min_frames_shown,
     seek_points,
 )
+from taghead.video.parallel_streams import check_parallel
 from taghead.video.rgb import Orientation, corner
 
 # In these containers and codecs, a packet shows one frame unless it is marked "discard", or none
@@ -138,8 +139,10 @@ def _survey_of(path: Path, limits: Limits) -> Survey:
         opened = open_stream(path, 1, SKIP_DECODING, limits=limits)
         with opened as (container, stream):
             if _reason_for_doubt(container, stream) == "":
+                check_parallel(path, container, stream, limits)
                 return _of_packets(path, container, stream, limits)
     with open_stream(path, 1, limits=limits) as (container, stream):
+        check_parallel(path, container, stream, limits)
         return _of_first_frame(path, container, stream)
 
 

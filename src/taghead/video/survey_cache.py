@@ -220,4 +220,4 @@ def _digest(path: Path) -> str:
 
 def _versions() -> str:
     ffmpeg = getattr(av, "ffmpeg_version_info", "unknown")
-    return f"survey 2, PyAV {av.__version__}, FFmpeg {ffmpeg}"
+    return f"survey 3, PyAV {av.__version__}, FFmpeg {ffmpeg}"

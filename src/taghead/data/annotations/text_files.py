@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from taghead.errors import DataError, first_line
-from taghead.files import parse_json
+from taghead.files import MAX_TEXT_BYTES, check_regular, parse_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -102,9 +102,11 @@ def read_json(path: Path) -> Any:
 
 
 def _check_regular(path: Path) -> None:
-    """Refuses pipes and devices, which need not end."""
+    """Refuses pipes and devices, which need not end, and files too large to be text."""
     if path.exists() and not path.is_file() and not path.is_dir():
         raise DataError(f"{path}: cannot be read: it is not a regular file")
+    if path.is_file():
+        check_regular(path, MAX_TEXT_BYTES)
 
 
 def first_row(path: Path) -> list[str]:

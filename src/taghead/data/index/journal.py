@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from taghead.data.index.scan_result import ClipKey, ScanResult, written_by
-from taghead.files import json_text, parse_json
+from taghead.files import check_regular, json_text, parse_json
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +66,8 @@ class Journal:
             log.warning("%s: what was read is not remembered: %s", self.path, error.strerror)
 
     def _read(self) -> None:
+        if self.path.exists():
+            check_regular(self.path)
         try:
             lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines()
         except OSError:

@@ -13,7 +13,14 @@ from pyarrow import parquet
 from taghead.data.annotations import Annotations, Clip, Split
 from taghead.data.index.scan_result import ClipKey, ScanResult, written_by
 from taghead.errors import DataError, first_line
-from taghead.files import atomic_file, json_text, name_to_text, parse_json, text_to_name
+from taghead.files import (
+    atomic_file,
+    check_regular,
+    json_text,
+    name_to_text,
+    parse_json,
+    text_to_name,
+)
 
 SCHEMA_VERSION = 1
 _METADATA = b"taghead"
@@ -106,8 +113,9 @@ def read_manifest(path: str | Path) -> Manifest:
         DataError: If it is no manifest, or one of another version.
     """
     path = Path(path)
-    if not path.is_file():
+    if not path.exists():
         raise DataError(f"{path}: no such manifest: taghead index writes it")
+    check_regular(path)
     try:
         with path.open("rb") as file:
             table = parquet.read_table(file)
