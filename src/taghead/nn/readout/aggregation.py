@@ -84,8 +84,7 @@ def output_width(readout: Readout, channels: int, grid: Grid) -> int:
         raise ValueError(f"readout: {readout} does not run on tokens: {reason}") from error
     finally:
         readout.train(was_training)
-    if out.dim() != 2 or len(out) != 1:
-        raise ValueError(
-            f"readout: {readout} must give a vector for a clip (got {list(out.shape)})"
-        )
+    if not isinstance(out, Tensor) or out.dim() != 2 or len(out) != 1:
+        found = list(out.shape) if isinstance(out, Tensor) else out
+        raise ValueError(f"readout: {readout} must give a vector for a clip (got {found})")
     return out.size(1)
