@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -53,8 +54,9 @@ def capture(
     Raises:
         ValueError: If an operator has no attention weights.
     """
-    for layer in layers:
-        for conv in layer.convs.operators():  # type: ignore[union-attr]
+    typed: list[Any] = list(layers)
+    for layer in typed:
+        for conv in layer.convs.operators():
             check_attentive(conv)
     grid, recorder = runner.grid, AttentionRecorder(layers, runner)
     # [B, N, C]: tokens; [B, layers, heads, N, N]: the Transformer's weights

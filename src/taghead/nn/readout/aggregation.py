@@ -40,8 +40,14 @@ class AggregationReadout(Readout):
         self.out_channels = output_width(self, channels, grid)
 
     def forward(self, x: Tensor) -> Tensor:
+        num_tokens, most = x.size(1) * x.size(2), getattr(self.aggr, "max_num_elements", None)
+        if most is not None and num_tokens > most:  # PyG leaves the others out
+            raise ValueError(
+                f"readout: {type(self.aggr).__name__} takes at most max_num_elements={most} tokens "
+                f"of a clip (got {num_tokens})"
+            )
         clips = torch.arange(x.size(0), device=x.device)
-        index = clips.repeat_interleave(x.size(1) * x.size(2))
+        index = clips.repeat_interleave(num_tokens)
         return self.aggr(x.flatten(0, 2), index, dim_size=x.size(0))
 
     def weights(self, x: Tensor) -> Tensor:
