@@ -46,9 +46,7 @@ class AggregationReadout(Readout):
                 f"readout: {type(self.aggr).__name__} takes at most max_num_elements={most} tokens "
                 f"of a clip (got {num_tokens})"
             )
-        clips = torch.arange(x.size(0), device=x.device)
-        index = clips.repeat_interleave(num_tokens)
-        return self.aggr(x.flatten(0, 2), index, dim_size=x.size(0))
+        return self.aggr(x.flatten(0, 2), _clips(x, num_tokens), dim_size=x.size(0))
 
     def weights(self, x: Tensor) -> Tensor:
         """The weight of each token; of a maximum, and of weights per channel, the channels' mean.
@@ -63,16 +61,29 @@ class AggregationReadout(Readout):
             best = x.argmax(1) if kind is MaxAggregation else x.argmin(1)  # [B, C]
             counts = best.new_zeros(x.shape[:2]).scatter_add_(1, best, torch.ones_like(best))
             return counts.to(x.dtype) / x.size(2)
-        if isinstance(self.aggr, SoftmaxAggregation) and not self.aggr.semi_grad:
+        if kind is SoftmaxAggregation:
             return (x * self.aggr.t).softmax(1).mean(-1)
-        if isinstance(self.aggr, AttentionalAggregation):
-            gate = self.aggr.gate_nn(x)
+        if kind is AttentionalAggregation:
+            gate = self._gate(x)
             if gate.size(-1) == 1:
                 return gate.softmax(1).squeeze(-1)
         raise no_token_weights(self.aggr)
 
+    def _gate(self, x: Tensor) -> Tensor:
+        """The gates of `AttentionalAggregation` before its softmax, `[B, N, C]` -> `[B, N, G]`."""
+        rows = x.flatten(0, 1)
+        if self.aggr.gate_mlp is None:
+            return self.aggr.gate_nn(rows).unflatten(0, x.shape[:2])
+        batch = {"batch": _clips(x, x.size(1)), "batch_size": x.size(0)}
+        return self.aggr.gate_mlp(rows, **batch).unflatten(0, x.shape[:2])
+
     def aggregation(self) -> Aggregation:
         return self.aggr
+
+
+def _clips(x: Tensor, num_tokens: int) -> Tensor:
+    """The clip of each token, `[B*N]`."""
+    return torch.arange(x.size(0), device=x.device).repeat_interleave(num_tokens)
 
 
 @torch.no_grad()
