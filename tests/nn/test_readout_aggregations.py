@@ -105,6 +105,15 @@ def test_it_runs_as_in_pyg_or_is_refused_by_name(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in aggr.__all__ if name != "Aggregation"])
+def test_a_clip_has_the_same_logits_alone_and_in_a_batch(name: str) -> None:
+    """All but PyG's EquilibriumAggregation, whose descent takes the mean over the batch."""
+    head, feature_map = head_of(name), some_map()
+    assert isinstance(head, TAGHead)
+    is_same = torch.allclose(head(feature_map[:1]), head(feature_map)[:1], atol=1e-5)
+    assert is_same == (name != "EquilibriumAggregation")
+
+
+@pytest.mark.parametrize("name", [name for name in aggr.__all__ if name != "Aggregation"])
 def test_it_has_weights_of_tokens_or_says_that_it_has_none(name: str) -> None:
     head, feature_map = head_of(name), some_map()
     assert isinstance(head, TAGHead)
