@@ -66,7 +66,7 @@ def captured(conv: Any, x: Tensor, relation: Any, engine: Any) -> EdgeAttention:
     weights = edge_weights(conv, x, GRID, [relation], x, engine)
     operator = OperatorAttention(type(conv).__name__, (relation,), weights, x.norm(dim=-1))
     layers = (LayerAttention((operator,), True),)
-    return EdgeAttention(GRID, (relation,), layers, x.mean(-1))
+    return EdgeAttention(GRID, (relation,), len(x), layers, x.mean(-1))
 
 
 @pytest.mark.parametrize(("name", "conv", "mode"), MODES)

@@ -44,6 +44,7 @@ def test_other_heads(options: dict[str, Any], clip: Path) -> None:
     numbers = json.loads(json.dumps(found.to_dict("somewhere"), allow_nan=False))
     assert numbers["target"] == "turn_left"
     assert sum(np.ravel(numbers["rollout"])) == pytest.approx(1, abs=1e-4)
+    assert numbers["no_rollout"] is None
     if not len(model.head.layers):
         assert (numbers["layers"], numbers["curves"], numbers["strongest"]) == ([], None, [])
         return
@@ -59,6 +60,16 @@ def test_other_heads(options: dict[str, Any], clip: Path) -> None:
     assert {(name, source) for name, source, _ in told} == set(expected)
     for name, source, weight in told:
         assert weight == pytest.approx(expected[name, source], abs=LAST_DIGIT)
+
+
+def test_a_readout_without_weights_leaves_the_rollout_out(clip: Path) -> None:
+    found = explain_clip(make_model(readout="gru"), load_view(clip, Preprocessing()), draws=0)
+    numbers = json.loads(json.dumps(found.to_dict("somewhere"), allow_nan=False))
+    assert (found.rollout, numbers["rollout"]) == (None, None)
+    assert numbers["no_rollout"].startswith("readout: GRUReadout has no weights of tokens")
+    assert np.abs(np.array(numbers["saliency"])).sum() > 0
+    assert numbers["flow"]
+    assert len(numbers["layers"]) == 2
 
 
 @pytest.mark.parametrize(

@@ -125,6 +125,24 @@ def test_several_clips(
     assert "index.html" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("options", [{}, {"mode": "none"}], ids=["graph", "no graph"])
+def test_a_readout_without_weights_is_reported_in_one_line(
+    clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: dict[str, Any]
+) -> None:
+    make_model(readout="temporal_conv", **options).save_pretrained(tmp_path / "model")
+    output = tmp_path / "out"
+    given = ["--draws=0", "--formats=[png]", "--modules=[tiny]", f"--output={output}"]
+    clips = [os.fspath(clip)] * 2
+    main(["explain", *clips, f"--model={tmp_path / 'model'}", *given])
+    lines = [line for line in capsys.readouterr().out.splitlines() if "rollout" in line]
+    assert len(lines) == 1  # not one for each clip
+    assert lines[0].startswith(f"{tmp_path / 'model'}: rollout is left out: readout: Temporal")
+    folder = next(path for path in output.iterdir() if path.is_dir())
+    names = {path.name for path in folder.iterdir()}
+    assert names >= {"attention.json", "page.html", "overlay.mp4", "saliency.png"}
+    assert "rollout.png" not in names
+
+
 ERRORS = [
     (["--target=role"], r"target must be one of the model's 5 classes, such as roll.*'role'"),
     (["--layer=2"], r"layer must be from 0 to 1 \(got 2\)"),

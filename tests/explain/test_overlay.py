@@ -24,13 +24,20 @@ def test_the_video_plays_anywhere(explained: Any) -> None:
     assert float(frames[-1].pts * stream.time_base) == pytest.approx(length, rel=0.02)
 
 
-def test_heat_lies_on_its_token_in_the_video(clip: Path, tmp_path: Path) -> None:
-    model = make_model()
+@pytest.mark.parametrize("heat", ["rollout", "saliency"])
+def test_heat_lies_on_its_token_in_the_video(clip: Path, tmp_path: Path, heat: str) -> None:
+    """The rollout's; where there is none, that of the saliency, of either sign."""
+    model = make_model(readout="mean" if heat == "rollout" else "temporal_conv")
     found = explain_clip(model, load_view(clip, Preprocessing()), draws=0)
-    rollout = torch.zeros(GRID.frames, GRID.height, GRID.width)
-    rollout[2, 1, 5] = 1.0
+    values = torch.zeros(GRID.frames, GRID.height, GRID.width)
+    values[2, 1, 5] = 1.0 if heat == "rollout" else -1.0
     grey = np.full_like(found.clip.pictures, 128)
-    bare = replace(found, rollout=rollout, clip=replace(found.clip, pictures=grey))
+    still = replace(found.clip, pictures=grey)
+    bare = (
+        replace(found, rollout=values, clip=still)
+        if heat == "rollout"
+        else replace(found, saliency=values, clip=still)
+    )
     write_overlay(bare, tmp_path / "overlay.mp4")
     with av.open(tmp_path / "overlay.mp4") as container:
         frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]

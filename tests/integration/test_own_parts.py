@@ -73,6 +73,10 @@ THINGS = {
     ],
     "JumpingKnowledge": ["graph_layers=2", "jumping_knowledge=lstm"],
     "GraphNorm": ["graph_norm_layer=GraphNorm", "graph_feed_forward=16"],
+    "frame_sequence with a temporal convolution": [
+        *("readout=temporal_conv", "readout.layers=2", "readout.kernel=5", "readout.width=8"),
+        "readout.pool=sequence",
+    ],
     "Set2Set": ["readout=torch_geometric.nn.Set2Set", "readout.processing_steps=2"],
     "relations of one's own": [
         "relations=[intra_frame, own_a18.ring, {name: back, class_path: own_a18.Skip, "

@@ -202,7 +202,7 @@ def test_config_makes_the_same_head_again() -> None:
         ({"mode": "both"}, r"mode must be one of union, .*none \(got 'both'\)"),
         (
             {"readout": "max"},
-            r"readout must be one of mean, frame_mean_max, attention, the name of a .*got 'max'",
+            r"readout must be one of mean, frame_mean_max, attention, last_frame, .*got 'max'",
         ),
         ({"graph_layers": 0}, r"graph_layers must be a positive integer \(got 0\)"),
         ({"encoder_heads": 3}, r"encoder_heads must divide the width 8 \(got 3\)"),

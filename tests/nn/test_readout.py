@@ -13,10 +13,20 @@ from taghead.nn.readout import (
     READOUTS,
     FrameAggregation,
     MeanReadout,
+    NoTokenWeights,
     Readout,
     ReadoutName,
+    build_readout,
     needs_frame_means_only,
+    readout_component,
 )
+
+WEIGHTED = ("mean", "frame_mean_max", "attention", "last_frame", "frame_sequence")
+
+
+def made(readout: Any, channels: int = 8) -> Readout:
+    """A readout of clips of three frames, in evaluation."""
+    return build_readout(readout_component(readout), channels, GRID).eval()
 
 
 def test_frame_mean_max_by_hand() -> None:
@@ -33,11 +43,12 @@ def test_frame_mean_max_of_graphs_without_some_frames() -> None:
     assert out.tolist() == [[7.0], [0.0], [-1.0]]  # as PyG's, a graph without nodes has zeros
 
 
-@pytest.mark.parametrize("name", READOUTS)
-def test_readout_weights_sum_to_one(name: str) -> None:
-    readout, x = READOUTS[name](8), torch.randn(2, 3, 4, 8)
+@pytest.mark.parametrize("name", WEIGHTED)
+@pytest.mark.parametrize("frames", [1, 3, 5])
+def test_readout_weights_sum_to_one(name: str, frames: int) -> None:
+    readout, x = made(name), torch.randn(2, frames, 4, 8)
     weights = readout.weights(x)
-    assert weights.shape == (2, 12)
+    assert weights.shape == (2, frames * 4)
     torch.testing.assert_close(weights.sum(1), torch.ones(2))
 
 
@@ -53,7 +64,7 @@ def test_the_table_and_the_names_are_the_same() -> None:
 
 @pytest.mark.parametrize("name", READOUTS)
 def test_an_aggregation_is_its_readout(name: Any) -> None:
-    readout, x = READOUTS[name](8), torch.randn(2, 3, 4, 8)
+    readout, x = made(name), torch.randn(2, 3, 4, 8)
     batch, frame = torch.arange(2).repeat_interleave(12), torch.arange(3).repeat_interleave(4)
     aggregation = readout.aggregation()
     by_frame = isinstance(aggregation, FrameAggregation)
@@ -65,7 +76,7 @@ def test_an_aggregation_is_its_readout(name: Any) -> None:
 @pytest.mark.parametrize("name", READOUTS)
 def test_readouts_of_frame_means_say_so(name: Any) -> None:
     """And no other does: then the head's last layers would run on too little."""
-    readout, x = READOUTS[name](8), torch.randn(2, 3, 4, 8)
+    readout, x = made(name), torch.randn(2, 3, 4, 8)
     means = x.mean(dim=2, keepdim=True).expand_as(x)
     assert needs_frame_means_only(readout) == torch.allclose(readout(means), readout(x), atol=1e-6)
 
@@ -77,6 +88,15 @@ def test_a_subclass_must_say_itself_that_it_needs_frame_means_only() -> None:
 
     assert needs_frame_means_only(MeanReadout(8))
     assert not needs_frame_means_only(FirstToken(8))
+
+
+def test_readouts_without_weights_say_what_to_do() -> None:
+    for name in set(READOUTS) - set(WEIGHTED):
+        with pytest.raises(
+            NoTokenWeights, match=r"has no weights .* are mean, .*saliency"
+        ) as found:
+            made(name).weights(torch.randn(1, 3, 4, 8))
+        assert type(made(name)).__name__ in str(found.value)
 
 
 class LastFrameAggregation(FrameAggregation):
@@ -103,8 +123,8 @@ class LastFrameReadout(Readout):
 
 
 def test_a_readout_is_a_class_and_a_row_of_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(READOUTS, "last_frame", LastFrameReadout)
-    head = small_head(readout="last_frame", mode="none")
+    monkeypatch.setitem(READOUTS, "mine", LastFrameReadout)
+    head = small_head(readout="mine", mode="none")
     feature_map = torch.randn(2, 8, 3, 2, 2)
     expected = head.classifier(head.encode(feature_map)[:, -4:].mean(1))
     torch.testing.assert_close(head(feature_map), expected)

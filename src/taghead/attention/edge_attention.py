@@ -30,9 +30,11 @@ class EdgeAttention:
     Args:
         grid: The grid of tokens.
         relations: The head's relations.
+        num_clips: Number of clips B.
         layers: The attention of each message-passing layer.
-        readout: The weight of each token in the clip's vector.
+        readout: The weight of each token in the clip's vector, if the readout has such weights.
         transformer: The weights of the Transformer stage, if there is one.
+        no_rollout: Why the readout has no weights of tokens, and so there is no rollout.
 
     Shapes:
         - **readout** `[B, N]`; each clip's sum to 1
@@ -41,19 +43,17 @@ class EdgeAttention:
 
     grid: Grid
     relations: tuple[Relation, ...]
+    num_clips: int
     layers: tuple[LayerAttention, ...]
-    readout: Tensor
+    readout: Tensor | None
     transformer: Tensor | None = None
-
-    @property
-    def num_clips(self) -> int:
-        return self.readout.size(0)
+    no_rollout: str = ""
 
     def __getitem__(self, clip: int) -> EdgeAttention:
         if not -self.num_clips <= clip < self.num_clips:
             raise IndexError(f"clip must be below {self.num_clips} (got {clip})")
         clip %= self.num_clips
-        return self._map(lambda weights: weights[clip : clip + 1])
+        return replace(self._map(lambda weights: weights[clip : clip + 1]), num_clips=1)
 
     def detach(self) -> EdgeAttention:
         """A copy without gradients."""
@@ -276,8 +276,11 @@ class EdgeAttention:
             - **output** `[B, T, H, W]`; each clip's sum to 1
 
         Raises:
-            ValueError: If there is no such stage.
+            ValueError: If there is no such stage, or the readout has no weights of tokens
+                (`no_rollout` says why).
         """
+        if self.readout is None:
+            raise ValueError(self.no_rollout)
         weights = rollout(self.readout, self.layers, self.transformer, through)
         return weights.unflatten(1, (self.grid.frames, self.grid.height, self.grid.width))
 
@@ -306,5 +309,8 @@ class EdgeAttention:
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> EdgeAttention:
         layers = tuple(layer.map(function) for layer in self.layers)
-        transformer = None if self.transformer is None else function(self.transformer)
-        return replace(self, layers=layers, readout=function(self.readout), transformer=transformer)
+        readout, transformer = (
+            None if weights is None else function(weights)
+            for weights in (self.readout, self.transformer)
+        )
+        return replace(self, layers=layers, readout=readout, transformer=transformer)

@@ -37,7 +37,8 @@ class ClipExplanation:
         target: Index of the class that saliency and curves explain.
         feature_map: The backbone's output, `[1, C, T, H, W]`.
         attention: The head's attention, for this clip alone.
-        rollout: Attention rollout, `[T, H, W]`.
+        rollout: Attention rollout, `[T, H, W]`; None if the readout has no weights of tokens
+            (`attention.no_rollout` says why).
         saliency: Gradient times input of the target's logit for each token, `[T, H, W]`.
         curves: Deletion and insertion curves of the target's probability; None if left out.
         stride: Video frames of the view for each token frame.
@@ -49,7 +50,7 @@ class ClipExplanation:
     target: int
     feature_map: Tensor
     attention: EdgeAttention
-    rollout: Tensor
+    rollout: Tensor | None
     saliency: Tensor
     curves: pd.DataFrame | None
     stride: int
@@ -107,7 +108,8 @@ class ClipExplanation:
             ],
             "flow": _rows(attention.flow()),
             "strongest": _rows(attention.strongest(NUM_STRONGEST)) if attention.layers else [],
-            "rollout": _round(self.rollout, significant=True),
+            "rollout": None if self.rollout is None else _round(self.rollout, significant=True),
+            "no_rollout": attention.no_rollout or None,
             "saliency": _round(self.saliency, significant=True),
             "curves": None if self.curves is None else _rows(self.curves),
             "areas": None if self.curves is None else _rows(areas(self.curves)),
@@ -155,7 +157,7 @@ def explain_clip(
         target,
         feature_map,
         attention,
-        attention.rollout()[0].cpu(),
+        None if attention.readout is None else attention.rollout()[0].cpu(),
         token_saliency(model.head, feature_map, target)[0].cpu(),
         curves,
         _stride(model.backbone.stride[0], len(clip.indices), attention.grid.frames),

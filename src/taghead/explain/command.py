@@ -105,6 +105,8 @@ def explain(
                 entries.append(PageEntry(video, folder.name, error=str(error)))
                 continue
             entries.append(PageEntry(video, folder.name, explanation))
+            if explanation.rollout is None and not compared:
+                print(f"{model}: rollout is left out: {explanation.attention.no_rollout}")
             _print_prediction(explanation, folder)
             if len(compared) < MAX_COMPARED:
                 compared.append(explanation)

@@ -1,4 +1,4 @@
-"""The overlay video: a clip side by side with its attention rollout as a heatmap."""
+"""The overlay video: a clip side by side with a heatmap of its tokens."""
 
 from __future__ import annotations
 
@@ -23,16 +23,17 @@ INK, FAINT, PAPER = (240, 243, 248), (168, 178, 194), (17, 22, 32)
 def write_overlay(explanation: ClipExplanation, path: str | Path) -> None:
     """Writes the view's frames as H.264, each side by side with its heatmap of the tokens.
 
-    The heatmap is the attention rollout: transparent at the smallest value, most opaque at the
-    largest. The video runs at the speed of the clip.
+    The heatmap is the attention rollout; where there is none, the magnitude of the saliency. It is
+    transparent at the smallest value, most opaque at the largest. The caption has its name. The
+    video runs at the speed of the clip.
 
     Args:
         explanation: The explanation.
         path: The mp4 file.
     """
-    pictures, rollout = explanation.clip.pictures, explanation.rollout
-    low, high = float(rollout.min()), float(rollout.max())
-    scaled = (rollout - low) / (high - low) if high > low else torch.zeros_like(rollout)
+    pictures, heat = explanation.clip.pictures, _heat_of(explanation)[0]
+    low, high = float(heat.min()), float(heat.max())
+    scaled = (heat - low) / (high - low) if high > low else torch.zeros_like(heat)
     side = max(pictures.shape[1], MIN_SIDE)
     layers = [_heat(frame, side) for frame in scaled]
     rate = Fraction(explanation.clip.rate).limit_denominator(1000)
@@ -50,6 +51,13 @@ def write_overlay(explanation: ClipExplanation, path: str | Path) -> None:
             frame = av.VideoFrame.from_ndarray(np.asarray(canvas), format="rgb24")
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
+
+
+def _heat_of(explanation: ClipExplanation) -> tuple[Tensor, str]:
+    """The values of the heatmap, `[T, H, W]`, and their name."""
+    if explanation.rollout is None:
+        return explanation.saliency.abs(), "magnitude of saliency"
+    return explanation.rollout, "attention rollout"
 
 
 def _heat(values: Tensor, side: int) -> np.ndarray:
@@ -81,7 +89,7 @@ def _caption(canvas: Image.Image, explanation: ClipExplanation, i: int, side: in
     while len(name) > 1 and draw.textlength(name, font) > room:
         name = name.removesuffix("…")[:-1] + "…"
     draw.text((12, middle), name + percent, INK, font, anchor="lm")
-    draw.text((side + 12, middle), "attention rollout", FAINT, font, anchor="lm")
+    draw.text((side + 12, middle), _heat_of(explanation)[1], FAINT, font, anchor="lm")
     draw.text((width - 12, middle), clock, INK, font, anchor="rm")
     part = (i + 1) / len(explanation.clip.pictures)
     draw.rectangle((0, side, round(width * part) - 1, side + 3), (255, 158, 61))

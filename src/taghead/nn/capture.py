@@ -17,7 +17,7 @@ from taghead.attention.weights import check_attentive, edge_weights, in_evaluati
 from taghead.graph.baselines import no_edges
 from taghead.graph.relations import Relation
 from taghead.nn.message_passing import run_layers
-from taghead.nn.readout import Readout
+from taghead.nn.readout import NoTokenWeights, Readout
 from taghead.nn.runner import GridRunner
 from taghead.operators import propagate
 
@@ -65,8 +65,19 @@ def capture(
     x = run_layers(layers, x, replace(runner, observer=recorder), jump=jump)
     # [B, T, P, C]
     x = x.unflatten(1, (grid.frames, grid.num_positions))
-    attention = EdgeAttention(grid, relations, recorder.layers(), readout.weights(x), transformer)
+    weights, reason = _readout_weights(readout, x)
+    attention = EdgeAttention(
+        grid, relations, x.size(0), recorder.layers(), weights, transformer, reason
+    )
     return classifier(readout(x)), attention
+
+
+def _readout_weights(readout: Readout, x: Tensor) -> tuple[Tensor | None, str]:
+    """The readout's weights of tokens, or why it has none."""
+    try:
+        return readout.weights(x), ""
+    except NoTokenWeights as error:
+        return None, str(error)
 
 
 class AttentionRecorder:

@@ -35,7 +35,8 @@ class GraphModel(nn.Module):
         - **edge_index_dict[relation]** `[2, E]`
         - **batch_dict["token"]** `[M]`: each token's clip; one clip when not given
         - **pos_dict["token"]** `[M, 3]`, (t, y, x): for operators that use positions, for edge
-          features, and for the readout `frame_mean_max` on graphs of another grid
+          features, and for readouts of frames (:class:`~taghead.nn.readout.FrameAggregation`) on
+          graphs of another grid
         - **output** `[B, num_classes]`, logits
 
     Raises:
@@ -91,7 +92,7 @@ class GraphModel(nn.Module):
         runner = EdgeListRunner(edge_index_dict, batch, pos, self.edge_features, self.edge_dropout)
         # [M, channels]
         x = run_layers(self.layers, x, runner, jump=self.jump)
-        # [B, channels]
+        # [B, readout.out_channels]
         x = self._aggregate(x, batch, pos)
         # [B, num_classes]
         return self.classifier(x)

@@ -96,9 +96,10 @@ class TAGHead(nn.Module):
         edge_dropout: Probability that an edge is dropped, drawn anew at every training step, layer
             and relation. Training then runs through PyG; evaluation uses all edges and the chosen
             `engine`.
-        readout: `mean`, as in the paper; `attention`, a learned weighted mean;
-            `frame_mean_max`, the maximum over the frames of the mean over each; one of PyG's
-            aggregations; or a :class:`~taghead.nn.readout.Readout` of your own.
+        readout: `mean`, as in the paper; `attention`, a learned weighted mean; `frame_mean_max`,
+            the maximum of frame means; `last_frame`; all frame means in order (`frame_sequence`);
+            `temporal_conv`, `gru` or `frame_transformer` over them; one of PyG's aggregations; or a
+            :class:`~taghead.nn.readout.Readout` of your own.
         engine: How operators run: `dense`, as tensor algebra on the grid; `pyg`, on edge lists; or
             `auto`, dense where the operator and its options have a dense kernel. The results are
             the same.
@@ -219,7 +220,7 @@ class TAGHead(nn.Module):
         self.jump: Jump | None = None
         if jumping_knowledge is not None and len(self.layers):
             self.jump = Jump(channels, graph_layers, jumping_knowledge)
-        self.readout = build_readout(self.components["readout"], channels)
+        self.readout = build_readout(self.components["readout"], channels, self.grid)
         width = self.readout.out_channels
         self.classifier = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, num_classes))
 
@@ -259,7 +260,7 @@ class TAGHead(nn.Module):
         x = self.encoder(x)
         # [B, N, channels], or [B, T, channels] where the readout needs frame means alone
         x = self.refine(x, grid, all_tokens=False)
-        # [B, channels]
+        # [B, readout.out_channels]
         x = self.readout(x.unflatten(1, (grid.frames, -1)))
         # [B, num_classes]
         return self.classifier(x)

@@ -305,9 +305,10 @@ def test_the_policy_refuses_what_is_not_the_pages_own(browser: Any, explained: A
     ("options", "title"),
     [
         ({"mode": "none"}, "No graph"),
+        ({"mode": "none", "readout": "gru"}, "No graph"),
         ({"mode": "union", "conv": pyg.GATConv}, "The strongest edges"),
     ],
-    ids=["no graph", "self-loops"],
+    ids=["no graph", "no graph and no rollout", "self-loops"],
 )
 def test_other_heads(
     opened: Any, clip: Path, tmp_path: Path, options: dict[str, Any], title: str
@@ -317,7 +318,14 @@ def test_other_heads(
     write_page(found, numbers, Selection(), tmp_path / "page.html")
     page = opened(tmp_path / "page.html")
     assert page.inner_text("#incoming-title") == title
+    has_rollout = found.rollout is not None
+    assert page.locator("#heat option[value=rollout]").count() == has_rollout
+    assert page.locator("#heat").input_value() == ("rollout" if has_rollout else "saliency")
+    reason = "Without rollout: readout: GRUReadout has no weights of tokens"
+    assert (reason in page.inner_text("#incoming-note")) == (not has_rollout)
     patch(page, 10).hover()
+    assert ("(rollout)" in page.inner_text("#incoming-note")) == has_rollout
+    assert "(saliency)" in page.inner_text("#incoming-note")
     t = token_frame(page)
     assert f"({t}, 1, 3)" in page.inner_text("#incoming-title")
     if not numbers["layers"]:

@@ -7,16 +7,17 @@ function drawTable(node, shown) {
   if (position !== null) {
     const here = tokenFrame() * POSITIONS + position;
     title.textContent = `Patch ${tokenLabel(here)}${layers.length ? " receives from" : ""}`;
-    const counts = (valueAt(DATA.rollout, here) * NODES).toFixed(2);
+    const counts = DATA.rollout && (valueAt(DATA.rollout, here) * NODES).toFixed(2);
+    const has = counts ? `has ${counts} times the uniform weight (rollout) and ` : "";
     const adds = valueAt(DATA.saliency, here).toPrecision(2);
     const name = displayName(DATA.target);
-    note.textContent =
-      `It has ${counts} times the uniform weight (rollout) and adds ${adds} to the logit of ${name} (saliency).`;
+    note.textContent = `It ${has}adds ${adds} to the logit of ${name} (saliency).`;
   } else {
     title.textContent = layers.length ? "The strongest edges" : "No graph";
     note.textContent = layers.length
       ? "Of all patches, by relation. Choose a patch to see its own."
       : "The model passes no messages: the heatmap shows its Transformer and readout alone.";
+    if (!DATA.rollout) note.textContent += ` Without rollout: ${DATA.no_rollout}.`;
   }
   const rows = tableRows(node, shown);
   const ends = node !== null ? ["From (t, y, x)"] : ["To (t, y, x)", "From (t, y, x)"];

@@ -161,6 +161,10 @@ async function start() {
   };
   [layers, images] = await Promise.all([readLayers(), Promise.all(DATA.pictures.map(load))]);
   Object.assign(state, DATA.choice);
+  if (!DATA.rollout) {
+    state.heat = "saliency";
+    $("heat").querySelector("[value=rollout]").remove();
+  }
   buildPatches();
   buildStrip();
   buildChoices();
@@ -169,8 +173,8 @@ async function start() {
   buildFlow();
   buildCurves();
   $("evidence").hidden = !layers.length;
-  const share = (t) => DATA.rollout[t].flat().reduce((sum, value) => sum + value, 0);
-  const shares = DATA.rollout.map((_, t) => share(t));
+  const share = (heat) => heat.flat().reduce((sum, value) => sum + Math.abs(value), 0);
+  const shares = (DATA.rollout ?? DATA.saliency).map(share);
   state.frame = middleOf(shares.indexOf(Math.max(...shares)));
   draw();
   document.body.dataset.ready = "true";

@@ -66,12 +66,6 @@ def _figures(
     pictures, attention = explanation.pictures, explanation.attention
     name = _display_name(explanation.class_names[explanation.target])
     figures = {
-        "rollout": token_heat(
-            pictures,
-            explanation.rollout * attention.grid.num_nodes,
-            title="Attention rollout: the weight of each token in the clip's vector",
-            label="times the uniform weight",
-        ),
         "saliency": token_heat(
             pictures,
             explanation.saliency,
@@ -80,6 +74,13 @@ def _figures(
         ),
         "classes": _two_classes(explanation, head),
     }
+    if explanation.rollout is not None:
+        figures["rollout"] = token_heat(
+            pictures,
+            explanation.rollout * attention.grid.num_nodes,
+            title="Attention rollout: the weight of each token in the clip's vector",
+            label="times the uniform weight",
+        )
     if attention.layers:
         figures["edges"] = edges_on_frames(
             pictures,
