@@ -1,7 +1,12 @@
 """Two revisions of the package side by side in one run: is the new one slower anywhere?
 
-Each revision is checked out into a git worktree and measured by a process of its own; the two
-processes take turns, old, new, old, new. Prints a Markdown table of the medians of the ratios.
+Each revision is checked out into a git worktree. Three processes on one core, old, new and old
+again, take turns of some milliseconds each. A turn's clock is the CPU time of its process, and a
+case's time is the mean of the fastest quarter of its turns: another program can only slow a turn
+down, through the caches that it shares. All is repeated with new processes, since the layout of a
+process's memory changes its speed for good; the table holds medians over them. The column
+`old / old` compares the two processes of the old revision: as far as it is from 1, the other ratio
+may be by chance.
 
     python benchmarks/compare_revisions.py OLD NEW
 """
@@ -9,21 +14,24 @@ processes take turns, old, new, old, new. Prints a Markdown table of the medians
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 LEAST = 0.95  # of the old revision's speed
-SHORTEST = 0.05  # seconds; a shorter case is repeated within a measurement
+SHORTEST = 0.01  # seconds; a shorter case is repeated within a turn
 IMPORT = "import taghead"
+IMPORTS = 5  # turns of an import at most: each starts an interpreter
 ROOT = Path(__file__).parents[1]
 OPTIONS = {  # of operators that need some
     "APPNP": {"K": 2, "alpha": 0.1},
@@ -112,8 +120,10 @@ def cases(video: str, names: list[str], batch_size: int, channels: int) -> dict[
 
 
 def serve(video: str, names: list[str], batch_size: int, channels: int) -> None:
-    """Measures each case that standard input names, and answers with seconds."""
+    """Measures each case that standard input names for one turn, and answers with seconds."""
     found = cases(video, names, batch_size, channels)
+    gc.collect()
+    gc.freeze()  # a collection within a turn does not look at the modules
     print("\n".join(["cases", *found, "end"]), flush=True)
     repeats: dict[str, int] = {}
     for line in sys.stdin:
@@ -154,7 +164,7 @@ class Revision:
         self.cases = [line.rstrip("\n") for line in lines]
 
     def measure(self, name: str) -> float:
-        """Seconds of one case."""
+        """Seconds of one case in one turn."""
         if name == IMPORT:
             return self._import_seconds()
         assert self.process.stdin is not None
@@ -184,7 +194,10 @@ class Revision:
 
 @contextmanager
 def worktree(revision: str, folder: Path) -> Iterator[Path]:
-    """A revision of this repository in a folder of its own."""
+    """A revision of this repository in a folder of its own, or the checkout of that name."""
+    if (Path(revision) / "src" / "taghead").is_dir():
+        yield Path(revision).resolve()
+        return
     git = ["git", "-C", str(ROOT), "worktree"]
     subprocess.run([*git, "add", "--quiet", "--detach", str(folder), revision], check=True)
     try:
@@ -208,53 +221,88 @@ def write_video(path: Path) -> None:
         container.mux(stream.encode())
 
 
-def compare(old: str, new: str, names: list[str], rounds: int, sizes: list[str]) -> list[tuple]:
-    """The name, both times and the median ratio old/new of every case."""
-    rows = []
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
+class Row(NamedTuple):
+    """One case: seconds of both revisions and the ratios of speed."""
+
+    name: str
+    old: float
+    new: float
+    control: float  # old / old
+    ratio: float  # old / new
+
+    def __str__(self) -> str:
+        cells = f"{self.old * 1e3:.3f} | {self.new * 1e3:.3f} | {self.control:.2f}"
+        return f"| {self.name} | {cells} | {self.ratio:.2f} |"
+
+
+def measure(name: str, sides: Sequence[Revision], turns: int) -> Row:
+    """One case, measured by processes of the old, the new and again the old revision."""
+    times: list[list[float]] = [[] for _ in sides]
+    order = list(zip(times, sides, strict=True))
+    for turn in range(turns + 1):
+        for found, side in order:
+            seconds = side.measure(name)
+            if turn:  # the first one warms up
+                found.append(seconds)
+        order.reverse()
+    old, new, again = (statistics.mean(sorted(found)[: -(-turns // 4)]) for found in times)
+    both = (old + again) / 2
+    return Row(name, both, new, old / again, both / new)
+
+
+def median_of(rows: Iterable[Row]) -> Row:
+    """The medians of one case's measurements."""
+    name, *columns = zip(*rows, strict=True)
+    return Row(name[0], *map(statistics.median, columns))
+
+
+def compare(
+    old: str, new: str, names: list[str], turns: int, processes: int, sizes: list[str]
+) -> list[Row]:
+    """All cases of two revisions, printed and returned."""
+    found: dict[str, list[Row]] = {}
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         write_video(folder / "clip.mp4")
         options = [str(folder / "clip.mp4"), *sizes, *names]
-        with worktree(old, folder / "old") as before, worktree(new, folder / "new") as after:
-            sides = [Revision(place, options) for place in (before, after)]
-            try:
-                for name in [IMPORT, *sides[1].cases]:
-                    times: tuple[list[float], list[float]] = ([], [])
-                    for i in range(rounds + 1):
-                        for found, side in zip(times, sides, strict=True):
-                            seconds = side.measure(name)
-                            if i:  # the first turn warms up
-                                found.append(seconds)
-                    ratio = statistics.median(a / b for a, b in zip(*times, strict=True))
-                    rows.append((name, *map(statistics.median, times), ratio))
-                    print(
-                        f"| {name} | {rows[-1][1] * 1e3:.2f} | {rows[-1][2] * 1e3:.2f} |"
-                        f" {ratio:.2f} |",
-                        flush=True,
-                    )
-            finally:
+        before = stack.enter_context(worktree(old, folder / "old"))
+        after = stack.enter_context(worktree(new, folder / "new"))
+        for _ in range(processes):
+            with ExitStack() as running:
+                sides = [Revision(checkout, options) for checkout in (before, after, before)]
                 for side in sides:
-                    side.close()
-    return rows
+                    running.callback(side.close)
+                for name in [IMPORT, *sides[1].cases]:
+                    row = measure(name, sides, min(turns, IMPORTS) if name == IMPORT else turns)
+                    found.setdefault(name, []).append(row)
+                    if len(found[name]) == processes:
+                        print(median_of(found[name]), flush=True)
+    return [median_of(rows) for rows in found.values()]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("old", help="a revision, as git names it")
-    parser.add_argument("new", help="another")
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("old", help="a revision, as git names it, or the folder of a checkout")
+    parser.add_argument("new", help="another; . is what is not committed yet")
+    parser.add_argument("--turns", type=int, default=30, help="of each process, in each case")
+    parser.add_argument("--processes", type=int, default=3, help="new ones of each revision")
     parser.add_argument("--operators", nargs="*", default=list(operators()))
     parser.add_argument("--batch_size", type=int, default=4)
     parser.add_argument("--channels", type=int, default=64)
     options = parser.parse_args()
-    print("| case | old: ms | new: ms | old / new |\n| --- | --- | --- | --- |", flush=True)
+    if hasattr(os, "sched_setaffinity"):  # the processes share a core, and so its caches
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    print("| case | old: ms | new: ms | old / old | old / new |", flush=True)
+    print("| --- | --- | --- | --- | --- |", flush=True)
     sizes = [str(options.batch_size), str(options.channels)]
-    rows = compare(options.old, options.new, options.operators, options.rounds, sizes)
-    slower = [name for name, _, _, ratio in rows if ratio < LEAST]
-    least = min(rows, key=lambda row: row[-1])
+    revisions = options.old, options.new, options.operators
+    rows = compare(*revisions, options.turns, options.processes, sizes)
+    slower = [row.name for row in rows if row.ratio < LEAST]
+    least = min(rows, key=lambda row: row.ratio)
+    noise = max(abs(row.control - 1) for row in rows)
     print(
-        f"\n{len(rows)} cases, CPU time of one thread, medians of {options.rounds} turns; least "
-        f"ratio {least[-1]:.2f} ({least[0]}); below {LEAST}: {', '.join(slower) or 'none'}"
+        f"\n{len(rows)} cases; the old revision differs from itself by up to {noise:.2f}; least "
+        f"ratio {least.ratio:.2f} ({least.name}); below {LEAST}: {', '.join(slower) or 'none'}"
     )
     if slower:
         raise SystemExit(1)

@@ -54,7 +54,14 @@ def test_decode(tmp_path: Path) -> None:
 
 def test_two_revisions() -> None:
     script = BENCHMARKS / "compare_revisions.py"
-    options = ["--rounds=1", "--operators", "LGConv", "--batch_size=1", "--channels=16"]
+    options = [
+        "--turns=1",
+        "--processes=1",
+        "--operators",
+        "LGConv",
+        "--batch_size=1",
+        "--channels=16",
+    ]
     done = subprocess.run(
         [sys.executable, str(script), "HEAD", "HEAD", *options],
         capture_output=True,

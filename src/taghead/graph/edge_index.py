@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from functools import lru_cache, wraps
+from functools import wraps
 from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
+from taghead.graph.cache import CACHE, can_cache
 from taghead.graph.edge_features import offsets
 from taghead.graph.edges import DynamicEdges
 from taghead.graph.grid import Grid
@@ -94,24 +95,12 @@ class BatchedEdges(NamedTuple):
     batch: Tensor  # [B*N]
 
 
-def can_cache(device: torch.device) -> bool:
-    """Whether a new tensor has values to cache: in a trace or under a fake mode it has none."""
-    return not torch.compiler.is_compiling() and type(torch.empty(0, device=device)) is Tensor
-
-
 def cached(function: Callable[..., R]) -> Callable[..., R]:
-    """Caches tensors that a function builds from sizes and, as its last argument, a device.
-
-    A cached tensor must not come from inference mode either: no backward pass could use it.
-    """
-    once = lru_cache(maxsize=32)(function)
+    """Caches tensors that a function builds from sizes and, as its last argument, a device."""
 
     @wraps(function)
     def wrapper(*args: Any) -> R:
-        if not can_cache(args[-1]):
-            return function(*args)
-        with torch.inference_mode(False):
-            return once(*args)
+        return CACHE.get(function, *args) if can_cache(args[-1]) else function(*args)
 
     return wrapper
 

@@ -199,6 +199,8 @@ def apply(matrices: Sequence[Tensor | None], x: Tensor, size: tuple[int, int]) -
     if torch.is_autocast_enabled(device_type):
         with torch.autocast(device_type, enabled=False):
             return apply(matrices, x, size)
+    if len(matrices) == ARRAYS_PER_ROW:
+        return _apply_row(matrices, x, size)
     rows = range(0, len(matrices), ARRAYS_PER_ROW)
     return add_up(_apply_row(matrices[i : i + ARRAYS_PER_ROW], x, size) for i in rows)
 

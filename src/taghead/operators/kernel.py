@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules import module as module_hooks
 from torch_geometric.nn import Linear, MessagePassing, aggr
 
 from taghead.operators.neighbourhood import Neighbourhood
@@ -79,34 +82,95 @@ def class_of(module: Any) -> type:
     return type(module)
 
 
-MESSAGE_HOOKS = tuple(
-    f"_{step}_forward_{when}hooks"
-    for step in ("propagate", "message", "aggregate", "edge_update")
-    for when in ("", "pre_")
+PACKAGES = ("torch.nn.", "torch_geometric.")
+METHODS = frozenset(
+    ("forward", "reduce", "message", "aggregate", "message_and_aggregate", "update", "edge_update")
 )
-# PyG itself sets an operator's propagate
-METHODS = frozenset(("forward", "message", "aggregate", "update", "edge_update"))
+OF_PYG = {"propagate", "edge_updater"}  # PyG itself sets these on an operator and its class
+GLOBAL_HOOKS = (
+    *(module_hooks._global_forward_hooks, module_hooks._global_forward_pre_hooks),
+    *(module_hooks._global_backward_hooks, module_hooks._global_backward_pre_hooks),
+)
+_ORIGINALS: dict[type, tuple[attrgetter, tuple]] = {}  # a getter of methods, and what it must get
 
 
-def has_hooks(module: nn.Module) -> bool:
-    """Whether a module's own `forward` has hooks or is patched; submodules are not looked at."""
+@torch.compiler.assume_constant_result
+def is_original(cls: type) -> bool:
+    """Whether a class is torch's or PyG's and has the methods that it was defined with."""
+    found = _ORIGINALS.get(cls)
+    if found is None:
+        found = _ORIGINALS[cls] = _original_methods(cls)
+    getter, methods = found
+    return getter(cls) == methods
+
+
+def _original_methods(cls: type) -> tuple[attrgetter, tuple]:
+    """A getter of a class's methods, and the methods; of other packages' classes, none."""
+    names = [name for name in METHODS | OF_PYG if hasattr(cls, name)]
+    getter = attrgetter("__init__", "forward", *names)
+    modules = tuple(base.__module__ for base in cls.__mro__)
+    is_own = all(getattr(cls, name).__module__.startswith(modules) for name in names)
+    is_public = getattr(sys.modules.get(cls.__module__), cls.__name__, None) is cls
+    is_known = is_public and cls.__module__.startswith(PACKAGES)
+    is_known = is_known or issubclass(cls, MessagePassing)  # of one's own, with a kernel
+    return getter, getter(cls) if is_own and is_known else ()
+
+
+def has_hooks(module: Any) -> bool:
+    """Whether a module's own `forward` has hooks; submodules do not count."""
     if module._forward_hooks or module._forward_pre_hooks:
         return True
+    return bool(module._backward_hooks or module._backward_pre_hooks)
+
+
+def is_plain(conv: Any) -> bool:
+    """Whether an operator and the modules inside it compute what their classes say."""
+    if (
+        conv._propagate_forward_hooks
+        or conv._propagate_forward_pre_hooks
+        or conv._message_forward_hooks
+        or conv._message_forward_pre_hooks
+        or conv._aggregate_forward_hooks
+        or conv._aggregate_forward_pre_hooks
+        or conv._edge_update_forward_hooks
+        or conv._edge_update_forward_pre_hooks
+    ):
+        return False
+    if "propagate" in conv.__dict__:  # PyG sets it, to one of two functions
+        propagate = getattr(conv.propagate, "__func__", None)
+        if propagate not in (conv._orig_propagate.__func__, conv._jinja_propagate.__func__):
+            return False
+    return _is_plain(conv, class_of if torch.compiler.is_exporting() else type)
+
+
+def _is_plain(module: Any, class_of: Callable[[Any], type]) -> bool:
+    if module._forward_hooks or module._forward_pre_hooks:
+        return False
     if module._backward_hooks or module._backward_pre_hooks:
-        return True
-    return isinstance(module, MessagePassing) and any(getattr(module, n) for n in MESSAGE_HOOKS)
+        return False
+    if not is_original(class_of(module)) or not METHODS.isdisjoint(module.__dict__):
+        return False
+    for child in module._modules.values():
+        if child is not None and not _is_plain(child, class_of):
+            return False
+    return True
 
 
-def is_plain(module: nn.Module) -> bool:
-    """Whether a module has no hooks, parametrizations or patched methods."""
-    is_patched = not METHODS.isdisjoint(module.__dict__)
-    return not (is_patched or has_hooks(module) or "parametrizations" in module._modules)
+def is_observed() -> bool:
+    """Whether a hook of all modules is registered that is not one of torch's own counters."""
+    hooks = [hook for registered in GLOBAL_HOOKS for hook in registered.values()]
+    return not all(getattr(hook, "__module__", "").startswith("torch.utils.") for hook in hooks)
 
 
 UNOBSERVED = (
     Condition(
-        "neither it nor a module inside it has hooks, parametrizations or patched methods",
-        lambda conv: all(map(is_plain, conv.modules())),
+        "it and the modules inside it are of torch's and PyG's classes, without hooks, "
+        "parametrizations or patched methods",
+        is_plain,
+    ),
+    Condition(
+        "no global module hook is registered, except those of torch's own counters",
+        lambda conv: not any(GLOBAL_HOOKS) or not is_observed(),
     ),
     Condition("it is not being explained", lambda conv: not conv.explain),
     Condition("decomposed_layers is 1", lambda conv: conv.decomposed_layers == 1),

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from operator import index
 from typing import Any, NamedTuple
 
@@ -13,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from taghead.graph.cache import CACHE, derived
 from taghead.graph.grid import Grid
 from taghead.graph.relations import Relation
 from taghead.operators.algebra import (
@@ -71,6 +71,8 @@ class Neighbourhood(TensorOwner):
     is_transposed: bool = False
     of_means: bool = False
 
+    __hash__ = TensorOwner.__hash__
+
     @classmethod
     def of(cls, grid: Grid, relations: Sequence[Relation]) -> Neighbourhood | None:
         """The union of the relations' edges; None if one of them has no dense form."""
@@ -83,7 +85,7 @@ class Neighbourhood(TensorOwner):
         size = (grid.frames, grid.height, grid.width)
         return cls(size, tuple(sorted(parts, key=lambda part: part.order)))
 
-    @property
+    @derived
     def shape(self) -> tuple[int, int]:
         """Frames of the grid and positions of a frame, T and P."""
         return self.size[0], self.size[1] * self.size[2]
@@ -93,17 +95,21 @@ class Neighbourhood(TensorOwner):
         parts = tuple(part.key for part in self.parts)
         return Neighbourhood, self.size, parts, self.is_transposed, self.of_means
 
-    def _with(self, parts: Sequence[Part], **changes: Any) -> Neighbourhood:
-        found = replace(self, parts=tuple(parts), **changes)
-        return found if torch.compiler.is_compiling() else _interned(found)
-
     @property
+    def nbytes(self) -> int:
+        """The bytes of its parts and of the neighbourhoods derived from it, from above."""
+        return 2**12 * len(self.parts)
+
+    def _with(self, parts: Sequence[Part], **changes: Any) -> Neighbourhood:
+        return replace(self, parts=tuple(parts), **changes)
+
+    @derived
     def transposed(self) -> Neighbourhood:
         """The same with every edge reversed, for operators with `flow="target_to_source"`."""
         parts = [part.transposed for part in self.parts]
         return self._with(parts, is_transposed=not self.is_transposed)
 
-    @property
+    @derived
     def framed(self) -> Neighbourhood:
         """The same with each window as one part of its frame, where that is faster.
 
@@ -120,35 +126,48 @@ class Neighbourhood(TensorOwner):
                 found.append(part)
         return self._with(found)
 
-    @property
+    @derived
     def on_means(self) -> Neighbourhood:
         """The same, acting on frame means."""
         return self._with(self.parts, of_means=True)
 
     def with_self_loops(self, apart: bool = False) -> Neighbourhood:
         """The same with self-loops: in their frame's part, or `apart`, as the last part."""
+        return self._looped_apart if apart else self._looped
+
+    @derived
+    def _looped(self) -> Neighbourhood:
         parts = list(self.parts)
         for i, part in enumerate(parts):
-            if isinstance(part, FramePart) and not part.window and not apart:
+            if isinstance(part, FramePart) and not part.window:
                 parts[i] = replace(part, loops=True)
                 return self._with(parts)
-        return self._with([*parts, ShiftPart(self.size, LOOP, (0, 0, 0))])
+        return self._looped_apart
+
+    @derived
+    def _looped_apart(self) -> Neighbourhood:
+        return self._with([*self.parts, ShiftPart(self.size, LOOP, (0, 0, 0))])
 
     def of_relation(self, index: int) -> Neighbourhood:
         """The edges of one relation."""
-        return self._with([part for part in self.parts if part.relation == index])
+        return self._by_relation.get(index) or self._with(())
 
-    @property
+    @derived
+    def _by_relation(self) -> dict[int, Neighbourhood]:
+        by_index = {i: [p for p in self.parts if p.relation == i] for i in self.relations}
+        return {i: self._with(parts) for i, parts in by_index.items()}
+
+    @derived
     def relations(self) -> list[int]:
         """The indices of the relations that have edges; LOOP for self-loops in their own part."""
         return sorted({part.relation for part in self.parts})
 
-    @property
+    @derived
     def has_windows(self) -> bool:
         """Whether a part is a spatial window, so that edges depend on the position in the frame."""
         return any(part.window for part in self.parts)
 
-    @property
+    @derived
     def reaches_all(self) -> bool:
         """Whether every token has at least one incoming edge."""
         frames = range(self.size[0])
@@ -305,13 +324,4 @@ def neighbourhood(grid: Grid, relations: tuple[Relation, ...]) -> Neighbourhood 
         # a compiler may hold sizes as symbols; as indices they are integers again
         sizes = (index(size) for size in (grid.frames, grid.height, grid.width))
         return Neighbourhood.of(Grid(*sizes), relations)
-    return _cached(grid, relations)
-
-
-_cached = lru_cache(maxsize=256)(Neighbourhood.of)
-
-
-@lru_cache(maxsize=1024)
-def _interned(hood: Neighbourhood) -> Neighbourhood:
-    """The one instance, of several equal neighbourhoods, that owns the cached tensors."""
-    return hood
+    return CACHE.get(Neighbourhood.of, grid, relations)

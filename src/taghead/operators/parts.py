@@ -7,7 +7,7 @@ own slot in its frame, and the slots that would lie outside the grid.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from taghead.graph.edge_index import can_cache
+from taghead.graph.cache import CACHE, can_cache, derived
 from taghead.graph.edges import TimeEdges, WindowEdges, intra_frame_edges
 from taghead.graph.grid import Grid
 from taghead.graph.relations import Relation
@@ -23,24 +23,25 @@ from taghead.operators.algebra import Arrays
 
 LOOP = -1  # relation index of the self-loops that an operator adds
 
-MAX_CACHED = 128  # tuples of tensors of one owner: an option may change at every step
-
 Size = tuple[int, int, int]
 Tensors = tuple[Tensor | None, ...]
 MakeArrays = Callable[..., Arrays]
 
 
 class TensorOwner:
-    """A value that owns tensors computed from it alone, built once per dtype and device.
-
-    A cached tensor must not come from a trace (it would be symbolic) nor from inference mode (no
-    backward pass could use it).
-    """
+    """A value with tensors that are computed from it alone, cached by dtype and device."""
 
     @property
     def key(self) -> tuple:
         """The value as a tuple of its class and plain fields, which a compiler can hold."""
         raise NotImplementedError
+
+    @derived
+    def _hash(self) -> int:
+        return hash(tuple(getattr(self, field.name) for field in fields(self)))  # type: ignore
+
+    def __hash__(self) -> int:
+        return self._hash
 
     def tensors(
         self, make: MakeArrays, dtype: torch.dtype, device: torch.device, *options: Any
@@ -49,23 +50,16 @@ class TensorOwner:
 
         The function must be at module level; boolean arrays keep their dtype.
         """
-        if not can_cache(device):
-            return _constants(self.key, make, dtype, device, options)
-        cached = self.__dict__.setdefault("_tensors", {})
-        index = make, dtype, device, options
-        if index not in cached:
-            if len(cached) >= MAX_CACHED:
-                cached.clear()
-            with torch.inference_mode(False):
-                cached[index] = _as_tensors(make(self, *options), dtype, device)
-        return cached[index]
+        if can_cache(device):
+            return CACHE.get(_tensors, self, make, dtype, device, options)
+        return _constants(self.key, make, dtype, device, options)
 
 
 @torch.compiler.assume_constant_result
 def _constants(
     key: tuple, make: MakeArrays, dtype: torch.dtype, device: torch.device, options: tuple
 ) -> Tensors:
-    return _as_tensors(make(_from_key(key), *options), dtype, device)
+    return _tensors(_from_key(key), make, dtype, device, options)
 
 
 def _from_key(key: Any) -> Any:
@@ -75,11 +69,14 @@ def _from_key(key: Any) -> Any:
     return fields[0](*fields[1:]) if fields and isinstance(fields[0], type) else fields
 
 
-def _as_tensors(arrays: Arrays, dtype: torch.dtype, device: torch.device) -> Tensors:
-    types = [None if a is None or a.dtype == bool else dtype for a in arrays]
+def _tensors(
+    owner: Any, make: MakeArrays, dtype: torch.dtype, device: torch.device, options: tuple
+) -> Tensors:
     return tuple(
-        None if array is None else torch.tensor(array, dtype=dtype, device=device)
-        for array, dtype in zip(arrays, types, strict=True)
+        None
+        if a is None
+        else torch.tensor(a, dtype=None if a.dtype == bool else dtype, device=device)
+        for a in make(owner, *options)
     )
 
 
@@ -99,6 +96,7 @@ class FramePart(TensorOwner):
     loops: bool = False
     window: int = 0
 
+    __hash__ = TensorOwner.__hash__
     order = 0  # sources come in the order of their frames
 
     @property
@@ -161,6 +159,7 @@ class ShiftPart(TensorOwner):
     offset: Size
     window: int = 0
 
+    __hash__ = TensorOwner.__hash__
     num_slots = 1
 
     @property

@@ -34,6 +34,7 @@ from taghead.operators.neighbourhood import Neighbourhood, neighbourhood
 from taghead.operators.operator import arguments_of
 
 Engine = Literal["auto", "dense", "pyg"]
+ENGINES = get_args(Engine)
 
 
 def propagate(
@@ -82,8 +83,8 @@ def propagate(
             f"(got {len(edge_attr)})"
         )
     x_0 = x if x_0 is None else x_0
-    if engine not in get_args(Engine):
-        raise ValueError(f"engine must be one of {get_args(Engine)} (got {engine!r})")
+    if engine not in ENGINES:
+        raise ValueError(f"engine must be one of {ENGINES} (got {engine!r})")
     edge_dropout = edge_dropout if conv.training else 0.0
     if engine != "pyg":
         hood, reason = None, ""

@@ -30,7 +30,7 @@ def supports(conv: MessagePassing) -> tuple[bool, str]:
     kernel = KERNELS.get(class_of(conv))
     if kernel is None:
         return False, "its class has no dense kernel"
-    for condition in UNOBSERVED + kernel.conditions:
+    for condition in kernel.conditions + UNOBSERVED:
         if not condition.test(conv):
             return False, f"the dense kernel holds only where {condition.text}"
     return True, ""

@@ -39,8 +39,9 @@ def propagated(conv: Any, x: Tensor, hood: Neighbourhood, *polynomial: Any) -> T
 
     Operators without these options normalise and add no self-loops.
     """
-    loops = getattr(conv, "add_self_loops", False)
-    options = (getattr(conv, "normalize", True), loops, takes_mean(conv))
+    given = conv.__dict__  # a module's getattr is slow where it has no such attribute
+    loops = given.get("add_self_loops", False)
+    options = given.get("normalize", True), loops, takes_mean(conv)
     return hood.linear(x, step, *options, polynomial=polynomial or None)
 
 
