@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch_geometric import nn as pyg
 from torch_geometric.nn import aggr
+from torch_geometric.typing import OptTensor
+from torch_geometric.utils import softmax
 
 from taghead.operators.kernel import (
     LINEAR_EDGES,
@@ -183,14 +185,69 @@ def super_gat_attention(conv: pyg.SuperGATConv, tokens: Tokens, hood: Neighbourh
     return scored(hood, x, scores)
 
 
+class BiasedTransformerConv(pyg.TransformerConv):
+    r"""TransformerConv with edge features in its scores alone: a relative-position bias.
+
+    As in `Swin Transformer <https://arxiv.org/abs/2103.14030>`_, with one number for each head:
+
+    .. math::
+        \alpha_{ij} = \mathrm{softmax}_j(\mathbf{q}_i^{\top} \mathbf{k}_j / \sqrt{d}
+        + \mathbf{W} \mathbf{e}_{ij})
+
+    The arguments are those of PyG's TransformerConv.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        heads: int = 1,
+        concat: bool = True,
+        beta: bool = False,
+        dropout: float = 0.0,
+        edge_dim: int | None = None,
+        bias: bool = True,
+        root_weight: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        options = heads, concat, beta, dropout, edge_dim, bias, root_weight
+        super().__init__(in_channels, out_channels, *options, **kwargs)
+        if edge_dim is not None:
+            self.lin_edge = pyg.Linear(edge_dim, heads, bias=False)
+
+    def message(
+        self,
+        query_i: Tensor,
+        key_j: Tensor,
+        value_j: Tensor,
+        edge_attr: OptTensor,
+        index: Tensor,
+        ptr: OptTensor,
+        size_i: int | None,
+    ) -> Tensor:
+        alpha = (query_i * key_j).sum(-1) / math.sqrt(self.out_channels)
+        if edge_attr is not None:
+            alpha = alpha + self.lin_edge(edge_attr)
+        alpha = self._alpha = softmax(alpha, index, ptr, size_i)
+        alpha = F.dropout(alpha, p=self.dropout, training=self.training)
+        return value_j * alpha.unsqueeze(-1)
+
+
+def dot_product(
+    conv: pyg.TransformerConv, x: Tensor, hood: Neighbourhood
+) -> tuple[Tensor, list[Tensor], Tensor]:
+    """Queries, each part's scores, and values."""
+    query = heads_of(conv.lin_query(x) / math.sqrt(conv.out_channels), conv.heads)
+    key = heads_of(conv.lin_key(x), conv.heads)
+    value = heads_of(conv.lin_value(x), conv.heads)
+    return query, [part.dot(query, key) for part in hood.parts], value
+
+
 def transformer_attention(
     conv: pyg.TransformerConv, tokens: Tokens, hood: Neighbourhood
 ) -> Attention:
     check_edge_attr(conv, conv.lin_edge is not None, tokens.edge_attr)
-    query = heads_of(conv.lin_query(tokens.x) / math.sqrt(conv.out_channels), conv.heads)
-    key = heads_of(conv.lin_key(tokens.x), conv.heads)
-    value = heads_of(conv.lin_value(tokens.x), conv.heads)
-    scores = [part.dot(query, key) for part in hood.parts]
+    query, scores, value = dot_product(conv, tokens.x, hood)
     if tokens.edge_attr is None or not hood.parts:
         return scored(hood, value, scores)
     # q (k + W e) = q k + (W^T q) e: no tensor has a row of C features for every edge
@@ -199,6 +256,15 @@ def transformer_attention(
     triples = zip(hood.parts, scores, features, strict=True)
     scores = [score + part.dot_edges(of_edge, e) for part, score, e in triples]
     return scored(hood, value, scores)._replace(edges=(features, matrix))
+
+
+def biased_attention(conv: BiasedTransformerConv, tokens: Tokens, hood: Neighbourhood) -> Attention:
+    check_edge_attr(conv, conv.lin_edge is not None, tokens.edge_attr)
+    _, scores, value = dot_product(conv, tokens.x, hood)
+    if tokens.edge_attr is not None:
+        pairs = zip(scores, tokens.edge_attr.by_part(hood), strict=True)
+        scores = [score + conv.lin_edge(e).movedim(-1, 1) for score, e in pairs]
+    return scored(hood, value, scores)
 
 
 def transformer_finish(conv: pyg.TransformerConv, out: Tensor, tokens: Tokens) -> Tensor:
@@ -265,6 +331,7 @@ KERNELS: dict[type[pyg.MessagePassing], Kernel] = {
     pyg.TransformerConv: _kernel(
         transformer_attention, transformer_finish, LINEAR_EDGES, edge_attr=True
     ),
+    BiasedTransformerConv: _kernel(biased_attention, transformer_finish, edge_attr=True),
     pyg.SuperGATConv: _kernel(super_gat_attention, gat_finish, IN_EVALUATION),
     pyg.AGNNConv: _kernel(agnn_attention, lambda conv, out, tokens: out.squeeze(2), dropout=False),
     pyg.FAConv: _kernel(
