@@ -15,7 +15,7 @@ from taghead import Grid, TAGHead
 from taghead.graph import from_tokens, motion_aligned, to_hetero_data
 from taghead.graph.edge_features import EdgeFeatures
 from taghead.nn.edge_features import RelationFeatures, RelativeFeatures
-from taghead.operators import propagate
+from taghead.operators import BiasedTransformerConv, propagate
 
 GRID, WIDTH = Grid(3, 2, 3), 8
 WITH_EDGES = [case for case in CASES if case.edge_width]
@@ -105,6 +105,7 @@ MODES: list[tuple[Any, Any]] = [
     ("union", partial(pyg.GATv2Conv, heads=2)),
     ("union", pyg.GINEConv),
     ("edge_type", partial(pyg.RGATConv, heads=2)),
+    ("union", partial(BiasedTransformerConv, heads=2)),
 ]
 
 
@@ -148,10 +149,27 @@ def test_options_and_own_copies() -> None:
     assert head.layers[0].convs.operators()[0].lin_edge.weight.shape == (WIDTH, 3)
     with pytest.raises(ValueError, match="RelativeFeatures has no option 'size'"):
         make_head(edge_features={"class_path": "relative", "init_args": {"size": 3}})
-    with pytest.raises(ValueError, match="edge_features: channels must be a positive integer"):
+    with pytest.raises(ValueError, match="RelativeFeatures cannot be built: channels must be"):
         make_head(edge_features=partial(RelativeFeatures, channels=0))
     with pytest.raises(ValueError, match="SAGEConv takes no edge_attr"):
         make_head(conv=pyg.SAGEConv, edge_features="relative")
+
+
+def test_a_bias_is_added_to_the_scores() -> None:
+    conv = BiasedTransformerConv(WIDTH, 4, heads=2, edge_dim=1).double().eval()
+    plain = pyg.TransformerConv(WIDTH, 4, heads=2).double().eval()
+    state = {name: p for name, p in conv.state_dict().items() if "lin_edge" not in name}
+    plain.load_state_dict(state)
+    x, edges = torch.randn(3, WIDTH).double(), torch.tensor([[0, 1, 2], [2, 2, 0]])
+    edge_attr = torch.tensor([[0.5], [-1.0], [2.0]]).double()
+    _, (_, before) = plain(x, edges, return_attention_weights=True)
+    _, (_, after) = conv(x, edges, edge_attr, return_attention_weights=True)
+    bias = conv.lin_edge(edge_attr)
+    expected = (before.log() + bias)[:2].softmax(0)  # edges 0 -> 2 and 1 -> 2
+    torch.testing.assert_close(after[:2], expected)
+    torch.testing.assert_close(after[2], torch.ones(2).double())
+    assert not torch.allclose(after, before)
+    torch.testing.assert_close(conv(x, edges, 0 * edge_attr), plain(x, edges))
 
 
 def test_dynamic_edges_have_them() -> None:

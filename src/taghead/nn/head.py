@@ -80,8 +80,9 @@ class TAGHead(nn.Module):
         grid: The feature map's (T, H, W). Other grids are accepted; the positions are resized.
         channels: Width of the tokens; when not given that of the backbone, but at most 512, the
             paper's width: the cost of the head grows with its square.
-        positions: `full`, one vector a node, or `factorised`, one a frame, row and column; or a
-            module of your own (:mod:`~taghead.nn.positions`).
+        positions: `full`, one vector a node, or `factorised`, one a frame, row and column;
+            `laplacian` or `random_walk`, PyG's encodings of the relations' graph; or a module of
+            your own (:mod:`~taghead.nn.positions`).
         positions_std: Standard deviation of the initial positions; the paper's is 1.
         encoder_layers: Transformer layers, 2 in the paper; 0 leaves the stage out.
         encoder_heads: Attention heads of each Transformer layer.
@@ -214,9 +215,10 @@ class TAGHead(nn.Module):
         self.projection = (
             nn.Identity() if channels == in_channels else nn.Linear(in_channels, channels)
         )
-        self.positions = self.components["positions"].build(
-            {"channels": channels, "grid": self.grid, "std": positions_std}
-        )
+        given = {"channels": channels, "grid": self.grid, "std": positions_std}
+        if self.components["positions"].cls is not None:  # a function takes these three
+            given["relations"] = self.relations
+        self.positions = self.components["positions"].build(given)
         self.encoder = transformer(
             channels, encoder_layers, encoder_heads, encoder_channels, encoder_norm, encoder_dropout
         )

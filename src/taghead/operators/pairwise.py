@@ -86,8 +86,9 @@ def _in_chunks(function: Callable[..., Tensor], frames: Sequence[Tensor], size: 
         frames: The tensors.
         size: Elements of a frame's largest tensor in the function.
     """
-    index, count = torch.arange(len(frames[0]), device=frames[0].device), max(1, CHUNK // size)
-    if torch.compiler.is_compiling() or count >= len(index):
+    num_frames = frames[0].size(0)  # len() would fix it in an exported program
+    index, count = torch.arange(num_frames, device=frames[0].device), max(1, CHUNK // size)
+    if torch.compiler.is_compiling() or count >= num_frames:
         return function(index, *frames)
     chunks = zip(*(x.split(count) for x in (index, *frames)), strict=True)
     if not torch.is_grad_enabled():
