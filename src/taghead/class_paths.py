@@ -45,6 +45,13 @@ class Spec:
         return isinstance(other, Spec) and self.value == other.value
 
 
+def written(value: Any) -> Any:
+    """What a config has for a value: that of a :class:`Spec`, also of those in a list."""
+    if isinstance(value, list | tuple) and any(isinstance(each, Spec) for each in value):
+        return [written(each) for each in value]
+    return value.value if isinstance(value, Spec) else value
+
+
 def _plain(value: Any) -> Any:
     """A value without jsonargparse's mappings."""
     if isinstance(value, Namespace):
@@ -167,9 +174,7 @@ def restrict_parser() -> None:
     It is called after Lightning's command line is imported, which has them read addresses.
     """
     from jsonargparse import set_parsing_settings
-    from jsonargparse.typing import register_type
 
-    register_type(Spec, serializer=lambda spec: spec.value)
     set_parsing_settings(
         import_path_allowlist=[*PACKAGES, *_named],
         import_path_denylist=["*"],

@@ -130,15 +130,24 @@ def model_files(folder: Path) -> Variants:
     whole = torch.load(folder / "model.ckpt", weights_only=True)
     for path, options in PAYLOADS.items():
         spec = {"class_path": path, "init_args": options}
+        listed = {"input_args": f"x: {CALL}", "modules": [[spec, "x -> x"]]}
         for place, key, value in (
             ("operator", "head", {"conv": spec}),
             ("option", "head", {"conv": {"class_path": NN, "init_args": {"nn": spec}}}),
+            ("part of a list", "head", {"conv": {"class_path": SEQUENTIAL, "init_args": listed}}),
+            ("text", "head", {"conv": {"class_path": GATED, "init_args": {"act": path}}}),
+            ("relation", "head", {"relations": [path]}),
+            ("rule", "head", {"relations": [{"name": "own", **spec}]}),
+            ("readout", "head", {"readout": spec}),
+            ("norm", "head", {"graph_norm_layer": path}),
+            ("head", "head", spec),
             ("backbone", "backbone", path),
         ):
             config = copy.deepcopy(model.config())
             config[key] = {**config[key], **value} if isinstance(value, dict) else value
-            (folder / "shared/config.json").write_text(json.dumps(config))
-            yield f"folder {place} {path}", lambda: load_model(folder / "shared")
+            if place in ("operator", "option", "backbone"):  # one reader, two files
+                (folder / "shared/config.json").write_text(json.dumps(config))
+                yield f"folder {place} {path}", lambda: load_model(folder / "shared")
             torch.save({**whole, "video_classifier": config}, folder / "evil.ckpt")
             yield f"checkpoint {place} {path}", lambda: load_model(folder / "evil.ckpt")
     args = ["predict", "clip.mp4", f"--model={folder / 'evil.ckpt'}"]
@@ -148,6 +157,9 @@ def model_files(folder: Path) -> Variants:
 
 
 NN = "torch_geometric.nn.NNConv"
+GATED = "torch_geometric.nn.ResGatedGraphConv"
+SEQUENTIAL = "torch_geometric.nn.Sequential"
+CALL = f"open('{MARK}', 'w')"  # PyG's Sequential evaluates the types of its arguments
 
 
 def training(folder: Path, cache: Path) -> Variants:

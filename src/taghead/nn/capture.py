@@ -54,8 +54,9 @@ def capture(
     Raises:
         ValueError: If an operator has no attention weights.
     """
-    for layer in layers:
-        for conv in layer.convs.operators():  # type: ignore[union-attr]
+    typed: list[Any] = list(layers)
+    for layer in typed:
+        for conv in layer.convs.operators():
             check_attentive(conv)
     grid, recorder = runner.grid, AttentionRecorder(layers, runner)
     # [B, N, C]: tokens; [B, layers, heads, N, N]: the Transformer's weights
@@ -80,8 +81,8 @@ class AttentionRecorder:
         self._runner = runner
         self._features: dict[int, Any] = {
             id(conv): features or "none"
-            for layer in layers
-            for conv, features in layer.convs.operators_with_features()  # type: ignore[union-attr]
+            for convs in (layer.convs for layer in layers)
+            for conv, features in convs.operators_with_features()  # type: ignore[union-attr, operator]
         }
         self._is_residual = [bool(layer.residual) for layer in layers]
         self._layer_of = {id(part): i for i, one in enumerate(layers) for part in one.modules()}

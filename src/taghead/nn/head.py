@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Sequence
-from functools import wraps
+from collections.abc import Sequence
 from typing import Any, Literal, get_args, overload
 
 from torch import Tensor, nn
 from torch_geometric.nn import TransformerConv
 
 from taghead.attention.edge_attention import EdgeAttention
+from taghead.class_paths import written
 from taghead.components import AnyComponent, ComponentLike, as_component, path_of, to_plain
 from taghead.errors import check_choices, check_counts
 from taghead.graph.convert import grid_of, to_tokens
@@ -31,6 +30,7 @@ from taghead.nn.message_passing import (
     run_layers,
 )
 from taghead.nn.norms import LAYER_NORM, NORMS
+from taghead.nn.own_heads import GIVEN, PARTS, noting
 from taghead.nn.paper import paper_options
 from taghead.nn.positions import POSITIONS
 from taghead.nn.readout import build_readout, readout_component
@@ -42,30 +42,6 @@ from taghead.operators import Engine, Operator
 DEFAULT_OPERATOR = Operator(TransformerConv, heads=4)
 DEFAULT_RELATIONS = ("intra_frame", "past_3f", "future_3f")
 MAX_DEFAULT_CHANNELS = 512
-
-
-PARTS = ("positions", "readout", "graph_norm_layer", "relation_aggr", "edge_features")
-POSITIONAL = ("in_channels", "num_classes", "grid")
-GIVEN = "_given"  # the attribute for the arguments of a subclass
-
-
-def _noting(init: Callable[..., None]) -> Callable[..., None]:
-    """An `__init__` that notes its arguments, where no subclass has done so."""
-
-    @wraps(init)
-    def noting(self: nn.Module, *args: Any, **kwargs: Any) -> None:
-        if GIVEN not in vars(self):
-            bound = inspect.signature(init).bind(self, *args, **kwargs)
-            given = dict(list(bound.arguments.items())[1:])
-            for name, parameter in inspect.signature(init).parameters.items():
-                if parameter.kind is parameter.VAR_KEYWORD:
-                    given |= given.pop(name, {})
-                if parameter.kind is parameter.VAR_POSITIONAL:
-                    given |= zip(POSITIONAL, given.pop(name, ()), strict=False)
-            vars(self)[GIVEN] = given
-        init(self, *args, **kwargs)
-
-    return noting
 
 
 class TAGHead(nn.Module):
@@ -179,7 +155,7 @@ class TAGHead(nn.Module):
         options = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
         super().__init__()
         self.grid = grid if isinstance(grid, Grid) else Grid(*grid)
-        self._options = options
+        self._options = {name: written(value) for name, value in options.items()}
         channels = min(in_channels, MAX_DEFAULT_CHANNELS) if channels is None else channels
         check_counts(in_channels=in_channels, num_classes=num_classes, channels=channels)
         check_counts(graph_layers=graph_layers)
@@ -209,8 +185,7 @@ class TAGHead(nn.Module):
         }
         self._options["relation_aggr"] = aggregation
         features = edge_features_component(edge_features)
-        if features is not None:
-            self.components["edge_features"] = features
+        self._options["edge_features"] = features or "none"
 
         self.projection = (
             nn.Identity() if channels == in_channels else nn.Linear(in_channels, channels)
@@ -410,4 +385,4 @@ class TAGHead(nn.Module):
         """Has heads of one's own note their arguments, for :meth:`config`."""
         super().__init_subclass__(**options)
         if "__init__" in vars(cls):
-            cls.__init__ = _noting(cls.__init__)  # type: ignore[method-assign]
+            cls.__init__ = noting(cls.__init__)  # type: ignore[method-assign]

@@ -53,7 +53,8 @@ class LayerOperators:
         names = [relation.name for relation in self.relations]
         found: dict[str, AnyOperator] = {}
         for key, each in conv.items():
-            found[DEFAULT if key == DEFAULT else self._name(key, names)] = as_operator(each)
+            name = DEFAULT if key == DEFAULT else self._name(key, names)
+            found[name] = as_operator(each)
         missing = [name for name in names if name not in found]
         if missing and DEFAULT not in found:
             raise ValueError(

@@ -22,9 +22,9 @@ from taghead.nn.layer_operators import AnyOperator
 from taghead.nn.norms import LAYER_NORM, NORMS, apply_norm, norm_widths
 from taghead.nn.runner import Runner
 from taghead.operators import commutes_with_means, propagate
+from taghead.operators.graph_context import GraphContext
 from taghead.operators.kernel import class_of, has_hooks
 from taghead.operators.operator import (
-    GraphContext,
     check_takes_edges,
     takes_edge_types,
 )
@@ -285,8 +285,14 @@ class MessagePassingLayer(nn.Module):
         self.residual = residual
         self.feed_forward: FeedForward | None = None
         if feed_forward:
-            norms = [found.build(widths) if norm == at else nn.Identity() for at in ("pre", "post")]
-            self.feed_forward = FeedForward(channels, feed_forward, *norms, activation, dropout)
+            self.feed_forward = FeedForward(
+                channels,
+                feed_forward,
+                found.build(widths) if norm == "pre" else nn.Identity(),
+                found.build(widths) if norm == "post" else nn.Identity(),
+                activation,
+                dropout,
+            )
 
     def commutes_with_means(self, grid: Grid) -> bool:
         """Whether frame means of the output depend on frame means of the input alone."""
@@ -382,7 +388,8 @@ def auxiliary_loss(module: nn.Module) -> Tensor | None:
     Returns:
         A scalar; `None` if there is no such operator.
     """
-    losses = [each.get_attention_loss() for each in module.modules() if has_auxiliary_loss(each)]
+    own: list[Any] = [each for each in module.modules() if has_auxiliary_loss(each)]
+    losses = [each.get_attention_loss() for each in own]
     return torch.stack(losses).sum() if losses else None
 
 

@@ -228,7 +228,9 @@ def readout_component(readout: ComponentLike) -> AnyComponent:
         ValueError: If it is neither.
     """
     names: dict[str, Any] = names_of(getattr(aggr, name) for name in aggr.__all__)
-    found = as_component(readout, "readout", {**names, **READOUTS})
+    found = as_component(
+        readout, "readout", {**names, **{str(name): cls for name, cls in READOUTS.items()}}
+    )
     if found.cls is not None and not issubclass(found.cls, Readout | Aggregation):
         raise ValueError(
             f"readout must be a Readout or one of PyG's aggregations (got {found.cls!r})"

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 from torch_geometric import nn as pyg
 from torch_geometric.nn import MessagePassing, conv
-from torch_geometric.utils import degree
 
-from taghead.components import MODELS, Component, Copy, Function, as_component, names_of
+from taghead.components import Component, Copy, Function, as_component, names_of
+from taghead.components.classes import MODELS
 from taghead.graph.edge_features import NUM_OFFSETS
 from taghead.graph.grid import Grid
 from taghead.graph.relations import NODE, Relation
+from taghead.operators.graph_context import GraphContext
 from taghead.operators.kernels import KERNELS
 
 OperatorFactory = Callable[[int, int], nn.Module]
@@ -56,35 +55,6 @@ def is_operator_class(cls: Any) -> bool:
     return not {"edge_index", "edge_index_dict"}.isdisjoint(parameters) or cls in DELEGATING
 
 
-@dataclass(frozen=True)
-class GraphContext:
-    """The graph that an operator is built for, from which open options are filled in.
-
-    Args:
-        relations: The relations on which it runs.
-        grid: The grid of the tokens.
-        layer: The index of its layer, from 1.
-        is_typed: Whether it gets the type of each edge.
-    """
-
-    relations: Sequence[Relation]
-    grid: Grid
-    layer: int = 1
-    is_typed: bool = False
-
-    def degrees(self) -> Tensor:
-        """The number of nodes by in-degree on the union of the relations, `[max + 1]`.
-
-        Raises:
-            ValueError: If edges are computed from features.
-        """
-        for relation in self.relations:
-            if relation.is_dynamic:
-                raise ValueError(f"deg must be given: edges of {relation.name} follow features")
-        edge_index, _ = self.grid.typed_edges(self.relations)
-        return degree(edge_index[1], self.grid.num_nodes, torch.long).bincount()
-
-
 NO_GRAPH = GraphContext((), Grid(1, 1, 1))
 
 
@@ -115,7 +85,7 @@ class Operator(Component):
                 f"conv must be a MessagePassing class, or that of a module whose forward takes "
                 f"edge_index (got {cls!r})"
             )
-        names, required = forward_arguments(cls)
+        names, required = forward_arguments(_class(cls))
         if "x" in required and not any("edge" in name for name in names) and cls not in DELEGATING:
             raise ValueError(
                 f"conv: {cls.__name__} takes no edge_index, so edges of relations would not be used"
@@ -174,6 +144,8 @@ class Operator(Component):
             if not issubclass(part.cls, MessagePassing) or part.cls is self.cls:
                 return self.build_inner(part, given)
             inner = Operator(part.cls, **part.options)
+            if self.is_own and part.is_incomplete:  # its factory, of the widths
+                return partial(inner, edge_channels=edge_channels, context=context)
             return inner(given["in_channels"], given["out_channels"], edge_channels, context)
 
         arguments = self.arguments(given, widths_of, build) | forced
@@ -337,7 +309,8 @@ def as_operator(conv: Any) -> Operator | GivenOperator:
     if isinstance(conv, Operator | GivenOperator):
         return conv
     if inspect.isclass(conv):
-        return Operator(conv)
+        given: Any = conv
+        return Operator(given)
     found = as_component(conv, "conv", named_operators())
     if isinstance(found, Component):
         cls: Any = found.cls
@@ -356,12 +329,17 @@ def arguments_of(conv: nn.Module) -> tuple[tuple[str, ...], tuple[str, ...]]:
         return arguments_of(conv.conv) if conv.conv is not None else (("x",), ())
     if isinstance(conv, pyg.HeteroConv):
         return ("x_dict", "edge_index_dict"), ("edge_index_dict",)
-    names, required = forward_arguments(type(conv))
+    names, required = forward_arguments(_class(type(conv)))
     if isinstance(conv, pyg.GPSConv) and conv.conv is not None:
         inner, needed = arguments_of(conv.conv)
         extra = tuple(name for name in inner if name in PASSED_ON and name not in names)
         return names + extra, required + tuple(name for name in needed if name in extra)
     return names, required
+
+
+def _class(cls: type[Any]) -> Any:
+    """A class as a key of a cache."""
+    return cls
 
 
 @cache

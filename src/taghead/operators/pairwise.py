@@ -69,13 +69,79 @@ def leaky_scores(
 def _pair_scores(
     targets: Tensor, sources: Tensor, edges: Tensor, att: Tensor, slope: float
 ) -> Tensor:
-    def score(targets: Tensor, sources: Tensor) -> Tensor:
-        z = (edges + sources.unsqueeze(-3)).add(targets.unsqueeze(-2))  # [frames, H, P, P, C]
-        return (F.leaky_relu(z, slope) @ att.unsqueeze(-1)).squeeze(-1)
-
     frames = [targets.flatten(0, 1), sources.flatten(0, 1)]
-    out = _in_chunks(lambda _, *x: score(*x), frames, edges.numel())
-    return out.unflatten(0, targets.shape[:2])
+    given = edges.to(targets), att.squeeze(-2).to(targets), slope
+    function = _plain_scores if torch.compiler.is_compiling() else _PairScores.apply
+    return function(*frames, *given).unflatten(0, targets.shape[:2])
+
+
+def _plain_scores(
+    targets: Tensor, sources: Tensor, edges: Tensor, att: Tensor, slope: float
+) -> Tensor:
+    """The scores of frames `[F, H, P, C]`, edges `[H, P, P, C]` and att `[H, C]`: `[F, H, P, P]`"""
+    z = edges + sources.unsqueeze(-3) + targets.unsqueeze(-2)
+    return (F.leaky_relu(z, slope) * att[:, None, None]).sum(-1)
+
+
+class _PairScores(torch.autograd.Function):
+    """`_plain_scores`, one frame at a time, forward and backward."""
+
+    @staticmethod
+    def forward(
+        targets: Tensor, sources: Tensor, edges: Tensor, att: Tensor, slope: float
+    ) -> Tensor:
+        z, edges = (
+            torch.empty_like(edges, memory_format=torch.contiguous_format),
+            edges.contiguous(),
+        )
+        out = targets.new_empty(*targets.shape[:3], targets.size(2))
+        for frame, (t, s) in enumerate(zip(targets, sources, strict=True)):
+            torch.add(edges, s.unsqueeze(1), out=z).add_(t.unsqueeze(2))
+            F.leaky_relu_(z, slope)
+            out[frame] = torch.bmm(z.flatten(1, 2), att.unsqueeze(-1)).view_as(out[frame])
+        return out
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        *tensors, ctx.slope = inputs
+        ctx.save_for_backward(*tensors)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():  # for second derivatives
+            out = _plain_scores(*ctx.saved_tensors, ctx.slope)
+            found = torch.autograd.grad(out, ctx.saved_tensors, grad, create_graph=True)
+            return *found, None
+        return *_PairScores.by_frame(grad, *ctx.saved_tensors, ctx.slope), None
+
+    @staticmethod
+    def by_frame(
+        grad: Tensor, targets: Tensor, sources: Tensor, edges: Tensor, att: Tensor, slope: float
+    ) -> tuple[Tensor, ...]:
+        """The gradients; z is a sum, so that of att needs no pairs beside the others' sums."""
+        z, edges = (
+            torch.empty_like(edges, memory_format=torch.contiguous_format),
+            edges.contiguous(),
+        )
+        of_edge, steps = torch.zeros_like(z), torch.empty_like(z)
+        of_target, of_source = torch.empty_like(targets), torch.empty_like(sources)
+        for frame, (g, t, s) in enumerate(zip(grad, targets, sources, strict=True)):
+            torch.add(edges, s.unsqueeze(1), out=z).add_(t.unsqueeze(2))
+            torch.heaviside(z, z.new_zeros(()), out=steps).mul_(g.unsqueeze(-1))
+            torch.sum(steps, 2, out=of_target[frame])
+            torch.sum(steps, 1, out=of_source[frame])
+            of_edge.add_(steps)
+        # the derivative is slope + (1 - slope) * step
+        for found, total in (
+            (of_target, grad.sum(3)),
+            (of_source, grad.sum(2)),
+            (of_edge, grad.sum(0)),
+        ):
+            found.mul_(1 - slope).add_(slope * total.unsqueeze(-1))
+        of_att = (of_target * targets).sum((0, 2)) + (of_source * sources).sum((0, 2))
+        of_att += (of_edge * edges).sum((1, 2))
+        scale = att.unsqueeze(1)
+        return of_target * scale, of_source * scale, of_edge * scale.unsqueeze(1), of_att
 
 
 def _in_chunks(function: Callable[..., Tensor], frames: Sequence[Tensor], size: int) -> Tensor:

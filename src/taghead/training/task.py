@@ -262,6 +262,7 @@ class ClassificationTask(EvaluationModule):
         loss = self.loss(self(clip), label)
         if self.auxiliary_weight:
             own = self.model.head.auxiliary_loss()
+            assert own is not None  # checked when the task was made
             self.log("train/auxiliary_loss", own, batch_size=len(clip))
             loss = loss + self.auxiliary_weight * own
         check_loss_finite(self, loss.detach(), index)

@@ -1,117 +1,24 @@
-"""Components: the exchangeable parts of a head, as a name, a class path with options, or an object.
-
-One rule for all of them, wherever they are written: the command line, YAML, sweeps, checkpoints and
-model folders. A component that comes from a file is built of classes of :func:`find_class` alone.
-"""
+"""A component: a class with options, a module that is copied, or a function."""
 
 from __future__ import annotations
 
 import copy
 import functools
 import inspect
-import re
-from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch_geometric.nn import inits
 
-from taghead.class_paths import Spec, import_class, is_named
-from taghead.errors import did_you_mean
+from taghead.class_paths import is_named
+from taghead.components.classes import PYG, find_class, path_of
+from taghead.components.sequential import SEQUENTIAL, check_sequential
 
-if TYPE_CHECKING:
-    ComponentLike = Any
-else:
-    ComponentLike = Spec  # what the command line and `cli.signature` read
-
-OWN = ("taghead.nn", "taghead.operators", "taghead.graph")  # packages whose classes files may name
-MODELS = (  # of torch_geometric.nn, beside its operators, aggregations and norms
-    *("GCN", "GraphSAGE", "GIN", "GAT", "PNA", "EdgeCNN", "GraphUNet", "DeepGCNLayer"),
-    *("GroupAddRev", "MLP", "JumpingKnowledge", "Linear", "Sequential"),
-)
 WIDTHS = ("in_channels", "out_channels", "channels", "hidden_channels")
-NAMES = re.compile(r"\s*[A-Za-z_]\w*\s*(,\s*[A-Za-z_]\w*\s*)*")  # `x, edge_index`
 VARIADIC = {inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL}
 PLAIN = (str, int, float, bool, type(None))
-
-
-@functools.cache
-def listed_classes() -> dict[str, type[nn.Module]]:
-    """The classes of torch and PyG that a file may name, by public path.
-
-    torch's modules; PyG's operators, aggregations, norms and the models that act on tokens. No
-    other class of theirs: some download weights, or run code, when they are built.
-    """
-    from torch.nn import modules
-    from torch_geometric import nn as pyg
-    from torch_geometric.nn import aggr, conv, norm
-
-    names = {
-        "torch.nn": (nn, modules.__all__),
-        "torch_geometric.nn": (pyg, (*conv.__all__, *aggr.__all__, *norm.__all__, *MODELS)),
-    }
-    found = {f"{m}.{n}": getattr(where, n) for m, (where, ns) in names.items() for n in ns}
-    return {path: cls for path, cls in found.items() if issubclass(cls, nn.Module)}
-
-
-def find_class(path: object, base: type[Any] = nn.Module) -> type[Any]:
-    """The class of a path that a config, a checkpoint or a model folder holds.
-
-    It is one of :func:`listed_classes`, of this package, or of a module that you named
-    (:func:`~taghead.class_paths.allow_modules`); for any other path nothing is imported.
-
-    Raises:
-        ValueError: If it is none of them, or no subclass of `base`.
-    """
-    if not isinstance(path, str) or not any(path.startswith(f"{m}.") for m in ("torch", PYG)):
-        found = import_class(path, base, OWN)
-        if not _is_nameable(found):
-            raise ValueError(f"{path} is not allowed: {refused(found)}")
-        return found
-    package = "torch.nn" if path.startswith("torch.") else f"{PYG}.nn"
-    module, _, name = path.rpartition(".")
-    listed = listed_classes().get(f"{package}.{name}")
-    is_there = listed is not None and (
-        module == package or f"{listed.__module__}.".startswith(f"{module}.")
-    )
-    if listed is None or not is_there:
-        known = "modules" if package == "torch.nn" else "operators, aggregations, norms and models"
-        raise ValueError(f"there is no class {path} among the {known} of {package}")
-    if not issubclass(listed, base):
-        raise ValueError(f"{path} must be a subclass of {base.__name__} (got {listed!r})")
-    return listed
-
-
-PYG = "torch_geometric"
-
-
-def _is_nameable(cls: type[Any]) -> bool:
-    """Whether a file may name a class, which is known."""
-    if cls.__module__.partition(".")[0] in ("torch", PYG):
-        return cls in listed_classes().values()
-    return "<locals>" not in cls.__qualname__
-
-
-def refused(cls: type[Any]) -> str:
-    """Why no file can name a class."""
-    if "<locals>" in cls.__qualname__:
-        return f"{cls.__name__} is made in a function; define it in a module"
-    return f"{cls.__module__}.{cls.__name__} is no class that model files may name"
-
-
-def path_of(cls: type[Any]) -> str:
-    """A class's path, the public one where it has one.
-
-    Raises:
-        ValueError: If no file can name it.
-    """
-    if not _is_nameable(cls):
-        raise ValueError(refused(cls))
-    for package in ("torch.nn", f"{PYG}.nn"):
-        if listed_classes().get(f"{package}.{cls.__name__}") is cls:
-            return f"{package}.{cls.__name__}"
-    return f"{cls.__module__}.{cls.__qualname__}"
 
 
 def parameters_of(cls: type[Any]) -> dict[str, inspect.Parameter]:
@@ -162,7 +69,7 @@ class Component:
             if isinstance(value, list) and "Tensor" in str(self._parameter(key).annotation):
                 self.options[key] = torch.tensor(value)
         if path := SEQUENTIAL.get(cls.__name__):
-            _check_sequential(cls, self.options, path)
+            check_sequential(cls, self.options, path)
 
     def known_options(self) -> set[str]:
         """The names of the class's arguments."""
@@ -230,14 +137,20 @@ class Component:
             reason = str(error) or repr(error)
             raise ValueError(f"{self.cls.__name__} cannot be built: {reason}") from error
 
-    def build_inner(self, part: Component, given: Mapping[str, Any]) -> Any:
-        """An object of a component among the options; its factory, if it needs more arguments.
+    @property
+    def is_own(self) -> bool:
+        """Whether the class is neither torch's nor PyG's."""
+        return not self.cls.__module__.startswith(("torch.", f"{PYG}."))
 
-        Only classes of your own get a factory.
+    def build_inner(self, part: Component, given: Mapping[str, Any]) -> Any:
+        """An object of a component among the options.
+
+        A class of your own gets the component's factory, if the component lacks arguments; other
+        components get the widths that they lack.
         """
-        is_own = not self.cls.__module__.startswith(("torch.", PYG))
-        if is_own and part._is_incomplete(given):
-            return functools.partial(part.cls, **part.arguments({}, lambda _: given))
+        if self.is_own and part.is_incomplete:
+            make: Callable[..., Any] = part.cls
+            return functools.partial(make, **part.arguments({}))
         return part.build(part.open_widths(given))
 
     def open_widths(self, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -250,14 +163,11 @@ class Component:
             if self.is_open(name) or (is_network and name in ("in_channels", "out_channels"))
         }
 
-    def _is_incomplete(self, given: Mapping[str, Any]) -> bool:
-        """Whether the class needs arguments that are not there: a factory for who takes it."""
-        filled = self.open_widths(given)
-        return any(
-            self.is_open(name) and name not in filled
-            for name, parameter in self.parameters.items()
-            if parameter.kind not in VARIADIC
-        )
+    @property
+    def is_incomplete(self) -> bool:
+        """Whether the class needs arguments that no option has."""
+        named = (n for n, p in self.parameters.items() if p.kind not in VARIADIC)
+        return any(map(self.is_open, named))
 
     def __repr__(self) -> str:
         options = "".join(f", {name}={value!r}" for name, value in self.options.items())
@@ -362,76 +272,7 @@ def _built(
 AnyComponent = Component | Copy | Function
 
 
-def as_component(
-    value: Any,
-    what: str,
-    names: Mapping[str, type[Any] | Component],
-    base: type[Any] = nn.Module,
-) -> AnyComponent:
-    """The component that a value stands for.
-
-    Args:
-        value: A name, a class path, a mapping with `class_path` and `init_args`, a class, a
-            `functools.partial` of one, a module of which copies are made, or a function.
-        what: The argument's name, for errors.
-        names: The classes that have names, alone or with options.
-        base: What a class must be a subclass of.
-
-    Raises:
-        ValueError: If it is none of them; the message has the argument's name.
-    """
-    value = value.value if isinstance(value, Spec) else value
-    try:
-        if isinstance(value, AnyComponent):
-            return value
-        if isinstance(value, str):
-            return _by_path(value, {}, names, base)
-        if isinstance(value, Mapping) and "class_path" in value:
-            return _by_path(value["class_path"], _init_args(value), names, base)
-        if isinstance(value, functools.partial) and inspect.isclass(value.func):
-            _check_base(value.func, base)
-            return Component(value.func, _arguments(value))
-        if inspect.isclass(value):
-            _check_base(value, base)
-            return Component(value)
-        if isinstance(value, base) and isinstance(value, nn.Module):
-            return Copy(value)
-    except ValueError as error:
-        between = " " if str(error).startswith("must ") else ": "
-        raise ValueError(f"{what}{between}{error}") from error
-    if callable(value) and not isinstance(value, nn.Module):
-        return Function(value, what)
-    known = _known(names)
-    raise ValueError(f"{what} must be {known}a class path, a class or an object (got {value!r})")
-
-
-def _known(names: Mapping[str, type[Any] | Component]) -> str:
-    """The names that a component may be given by; PyG's classes are not listed."""
-    own = [name for name in names if not name[0].isupper()]
-    listed = f"one of {', '.join(own)}, " if own else ""
-    return listed + "the name of a class of PyG, " * (len(own) < len(names))
-
-
-def _by_path(
-    path: Any, options: dict[str, Any], names: Mapping[str, type[Any] | Component], base: type[Any]
-) -> Component:
-    if isinstance(path, str) and path in names:
-        found = names[path]
-        if isinstance(found, Component):
-            return Component(found.cls, options, path, found.preset)
-        return Component(found, options, path)
-    if isinstance(path, str) and "." not in path and names:
-        near = did_you_mean(path, names)
-        raise ValueError(f"must be {_known(names)}a class path (got {path!r}){near}")
-    return Component(find_class(path, base), options)
-
-
-def _check_base(cls: type[Any], base: type[Any]) -> None:
-    if not issubclass(cls, base):
-        raise ValueError(f"must be a {base.__name__} class (got {cls!r})")
-
-
-def _init_args(value: Mapping[str, Any]) -> dict[str, Any]:
+def init_args_of(value: Mapping[str, Any]) -> dict[str, Any]:
     options = value.get("init_args")
     options = {} if options is None else options
     if not isinstance(options, Mapping) or not all(isinstance(name, str) for name in options):
@@ -441,7 +282,7 @@ def _init_args(value: Mapping[str, Any]) -> dict[str, Any]:
     return dict(options)
 
 
-def _arguments(value: functools.partial[Any]) -> dict[str, Any]:
+def partial_arguments(value: functools.partial[Any]) -> dict[str, Any]:
     """The arguments of a partial by name."""
     names = [p.name for p in inspect.signature(value.func).parameters.values()]
     return {**dict(zip(names, value.args, strict=False)), **value.keywords}
@@ -454,7 +295,7 @@ def as_option(value: Any) -> Any:
         ValueError: If it holds a class path that is not allowed.
     """
     if isinstance(value, Mapping) and "class_path" in value:
-        return Component(find_class(value["class_path"]), _init_args(value))
+        return Component(find_class(value["class_path"]), init_args_of(value))
     if isinstance(value, Mapping):
         return {key: as_option(each) for key, each in value.items()}
     if isinstance(value, list | tuple) and type(value) in (list, tuple):
@@ -462,7 +303,7 @@ def as_option(value: Any) -> Any:
     if isinstance(value, str) and _looks_like_path(value):
         return Component(find_class(value))
     if isinstance(value, functools.partial) and _is_module_class(cls := value.func):
-        return Component(cls, _arguments(value))  # type: ignore[arg-type]
+        return Component(cls, partial_arguments(value))  # type: ignore[arg-type]
     if _is_module_class(value):
         return Component(value)
     return Copy(value) if isinstance(value, nn.Module) else value
@@ -541,33 +382,3 @@ def _identity(module: nn.Module) -> list[Any]:
         values = {k: v for k, v in vars(each).items() if isinstance(v, PLAIN) and k[0] != "_"}
         found.append((type(each), {k: v for k, v in values.items() if k != "training"}))
     return found
-
-
-SEQUENTIAL = {"Sequential": "torch_geometric.nn.Sequential"}
-
-
-def _check_sequential(cls: type[Any], options: Mapping[str, Any], path: str) -> None:
-    """Refuses what PyG's Sequential would run as code: its arguments are names, no types.
-
-    Raises:
-        ValueError: If they are anything else.
-    """
-    if cls is not listed_classes()[path]:
-        return
-    modules = options.get("modules")
-    if not isinstance(modules, list | tuple):
-        raise ValueError(f"Sequential: modules must be a list (got {modules!r})")
-    texts = [options.get("input_args")]
-    for each in modules:
-        if isinstance(each, list | tuple) and len(each) == 2:
-            texts += str(each[1]).split("->") if str(each[1]).count("->") == 1 else [None]
-    for text in texts:
-        if not isinstance(text, str) or not NAMES.fullmatch(text):
-            raise ValueError(
-                f"Sequential: arguments must be names, as in 'x, edge_index -> x' (got {text!r})"
-            )
-
-
-def names_of(classes: Iterable[type[Any]]) -> dict[str, type[Any]]:
-    """Classes by their own names."""
-    return {cls.__name__: cls for cls in classes}
