@@ -34,6 +34,7 @@ from torch_geometric.nn import (
     GCNConv,
     GENConv,
     GINConv,
+    GINEConv,
     GraphConv,
     MessagePassing,
     ResGatedGraphConv,
@@ -45,7 +46,9 @@ from torch_geometric.nn import (
 from torch_geometric.utils import to_torch_csr_tensor
 
 from taghead.graph import RELATIONS, Grid, repeat_edges
+from taghead.graph.edge_features import EdgeFeatures, OffsetFeatures
 from taghead.model.costs import peak_bytes
+from taghead.nn.edge_features import RelativeFeatures
 from taghead.operators import propagate
 
 Run = Callable[[Tensor], Tensor]
@@ -74,6 +77,14 @@ OPERATORS: dict[str, Callable[[int], MessagePassing]] = {
     "ResGatedGraphConv": lambda c: ResGatedGraphConv(c, c),
     "GENConv": lambda c: GENConv(c, c),
     "EdgeConv": lambda c: EdgeConv(network(2 * c, c)),
+}
+WITH_EDGES: dict[str, Callable[[int, int], MessagePassing]] = {  # of tokens' and edges' width
+    "TransformerConv": lambda c, d: TransformerConv(c, c // HEADS, HEADS, edge_dim=d),
+    "GATConv": lambda c, d: GATConv(c, c // HEADS, HEADS, edge_dim=d),
+    "GATv2Conv": lambda c, d: GATv2Conv(c, c // HEADS, HEADS, edge_dim=d),
+    "GENConv": lambda c, d: GENConv(c, c, edge_dim=d),
+    "GINEConv": lambda c, d: GINEConv(network(c, c), edge_dim=d),
+    "ResGatedGraphConv": lambda c, d: ResGatedGraphConv(c, c, edge_dim=d),
 }
 # SGConv and TAGConv take one too, but would normalise it at every forward
 TAKE_CSR = ("APPNP", "GCNConv", "SAGEConv", "SAGEConv max", "GraphConv", "GINConv")
@@ -268,6 +279,38 @@ def compare_all(
     yield "Forward and backward", table(header, rows[True])
 
 
+def with_edge_features(
+    conv: MessagePassing, grid: Grid, features: EdgeFeatures, engine: Any, x: Tensor
+) -> Tensor:
+    return propagate(conv, x, grid, RELATIONS, edge_features=features, engine=engine)
+
+
+def compare_edge_features(setting: Setting, rounds: int) -> str:
+    """Operators with offsets, and with a learned table of them, densely and through PyG."""
+    grid, rows = setting.grid, []
+    for name, build in WITH_EDGES.items():
+        for kind, features in (
+            ("offset", OffsetFeatures()),
+            ("relative", RelativeFeatures(grid, len(RELATIONS))),
+        ):
+            conv = build(setting.channels, features.out_channels).to(setting.device)
+            given = conv, grid, features.to(setting.device)
+            runs = {
+                way: partial(with_edge_features, *given, engine)
+                for way, engine in ((DENSE, "dense"), (PYG, "pyg"))
+            }
+            row = [f"{name}, {kind}"]
+            for backward in (False, True):
+                result = measure(name, runs, setting, backward, rounds)
+                row += [result.absolute(DENSE), result.compared(PYG)]
+            rows.append(row)
+            print(" ".join(row), flush=True)
+    header = ["operator, features"]
+    for mode in ("forward", "and backward"):
+        header += [f"{mode}, dense: ms, MiB", f"{PYG}, {mode}"]
+    return table(header, rows)
+
+
 def compare_csr(names: list[str], setting: Setting, rounds: int) -> str:
     """The linear operators beside sparse products alone, where PyG's edge lists are too large.
 
@@ -424,6 +467,8 @@ def main() -> None:
     linear = [name for name in args.operators if name in LINEAR]
     against_csr = compare_csr(linear, setting._replace(grid=larger), args.rounds)
     parts += [f"### Linear operators and sparse products, {size_of(larger)}", against_csr]
+    parts += [f"### With edge features, {size_of(grid)}"]
+    parts += [compare_edge_features(setting, args.rounds)]
     names = [name for name in args.operators if name in GROWING]
     one_clip = setting._replace(batch_size=1)
     found = grow(names, growing, one_clip, args.rounds, args.limit_gib * 2**30)

@@ -24,6 +24,7 @@ def test_operators(tmp_path: Path) -> None:
     cells = first_cells(text)
     # twice in the comparison, once a grid in the growth
     assert all(cells.count(name) >= 4 for name in names)
+    assert cells.count("TransformerConv, relative") == 1
     assert "torch-scatter" in text
     assert (tmp_path / "growth.png").stat().st_size > 0
 

@@ -82,6 +82,13 @@ THINGS = {
         "relations=[intra_frame, own_a18.ring, {name: back, class_path: own_a18.Skip, "
         "init_args: {frames: 2}}]"
     ],
+    "a relative-position bias": [
+        *("conv=taghead.operators.BiasedTransformerConv", "conv.heads=2"),
+        *("edge_features=relative", "edge_features.channels=4", "engine=dense"),
+    ],
+    "learned rows of relations, an encoding of the graph": [
+        *("edge_features=relation", "positions=laplacian", "positions.size=4"),
+    ],
     "a readout of one's own": ["readout=own_a18.Largest", "readout.factor=0.5"],
     "a module as an option": ["conv=ResGatedGraphConv", "conv.act=torch.nn.Tanh"],
     "a block of one's own": ["conv=own_a18.Bottleneck", "conv.conv=torch_geometric.nn.SAGEConv"],

@@ -225,7 +225,8 @@ def test_config_makes_the_same_head_again() -> None:
         ({"relations": [], "mode": "union"}, "relations must not be empty in mode union"),
         (
             {"positions": "sine"},
-            r"positions must be one of full, factorised, a class path \(got 'sine'\)",
+            r"positions must be one of full, factorised, laplacian, random_walk, a class path "
+            r"\(got 'sine'\)",
         ),
         ({"mode": "edge_type"}, "mode edge_type: TransformerConv takes no edge_type; use union"),
         ({"conv": lambda i, o: pyg.SAGEConv(i, 2 * o)}, r"must give 8 channels \(got 16\)"),

@@ -8,29 +8,26 @@ import torch_geometric.nn as pyg
 from heads import GRID, WIDTH
 
 from taghead.graph import RELATIONS, TIME_ALIGNED, from_tokens, to_hetero_data
+from taghead.graph.edge_features import OffsetFeatures
 from taghead.nn.frame_means import frame_means
 from taghead.nn.runner import EdgeListRunner, GridRunner, check_edge_options
 from taghead.operators import offsets
 
 
 @pytest.mark.parametrize("engine", ["auto", "dense", "pyg"])
-@pytest.mark.parametrize("edge_features", ["none", "offset"])
-def test_a_grid_and_its_edge_list_give_the_same(engine: Any, edge_features: Any) -> None:
-    if engine == "dense" and edge_features != "none":
-        with pytest.raises(ValueError, match="edge_features must be none with engine dense"):
-            check_edge_options(engine, edge_features, 0.0)
-        return
-    edge_dim = None if edge_features == "none" else 4
+@pytest.mark.parametrize("features", [None, OffsetFeatures()])
+def test_a_grid_and_its_edge_list_give_the_same(engine: Any, features: Any) -> None:
+    edge_dim = None if features is None else 4
     conv = pyg.GATv2Conv(WIDTH, WIDTH, add_self_loops=False, edge_dim=edge_dim).double()
     x = torch.randn(2, GRID.num_nodes, WIDTH, dtype=torch.float64)
     data = to_hetero_data(from_tokens(x, GRID), RELATIONS)
     batch, pos = data["token"].batch, data["token"].pos
-    on_grid = GridRunner(GRID, engine, edge_features)
-    on_list = EdgeListRunner(data.edge_index_dict, batch, pos, edge_features)
+    on_grid = GridRunner(GRID, engine)
+    on_list = EdgeListRunner(data.edge_index_dict, batch, pos)
     flat = x.flatten(0, 1)
     for relations in (RELATIONS, [TIME_ALIGNED]):
-        out = on_grid(conv, x, relations, x)
-        torch.testing.assert_close(on_list(conv, flat, relations, flat), out.flatten(0, 1))
+        out = on_grid(conv, x, relations, x, features).flatten(0, 1)
+        torch.testing.assert_close(on_list(conv, flat, relations, flat, features), out)
 
 
 def test_an_edge_list_brings_what_operators_ask_for() -> None:
@@ -47,19 +44,19 @@ def test_an_edge_list_brings_what_operators_ask_for() -> None:
     x = torch.randn(2 * GRID.num_nodes, WIDTH)
     data = to_hetero_data(torch.zeros(2, WIDTH, 3, 2, 2), RELATIONS)
     pos = data["token"].pos
-    runner = EdgeListRunner(data.edge_index_dict, data["token"].batch, pos, "offset")
-    assert runner(Asks(), x, RELATIONS, x + 1).equal(x + 1)
+    runner = EdgeListRunner(data.edge_index_dict, data["token"].batch, pos)
+    assert runner(Asks(), x, RELATIONS, x + 1, OffsetFeatures()).equal(x + 1)
 
 
 def test_an_edge_list_without_what_is_needed() -> None:
     data = to_hetero_data(torch.zeros(1, WIDTH, 3, 2, 2), RELATIONS[:1])
     batch, x = data["token"].batch, data["token"].x
-    runner = EdgeListRunner(data.edge_index_dict, batch, edge_features="offset")
+    runner = EdgeListRunner(data.edge_index_dict, batch)
     conv = pyg.GATv2Conv(WIDTH, WIDTH, edge_dim=4)
     with pytest.raises(ValueError, match=r"relation 'time_aligned' \(got intra_frame\)"):
         runner(conv, x, RELATIONS, x)
-    with pytest.raises(ValueError, match="edge_features offset needs pos_dict"):
-        runner(conv, x, RELATIONS[:1], x)
+    with pytest.raises(ValueError, match="edge_features OffsetFeatures needs pos_dict"):
+        runner(conv, x, RELATIONS[:1], x, OffsetFeatures())
 
 
 def test_frame_means_run_as_frame_means() -> None:
@@ -80,3 +77,8 @@ def test_an_observer_sees_every_operator() -> None:
     assert b is x
     assert torch.equal(d, x + 1)
     assert e is out
+
+
+def test_edge_dropout_needs_edges() -> None:
+    with pytest.raises(ValueError, match="edge_dropout must be 0 with engine dense"):
+        check_edge_options("dense", 0.1)

@@ -77,7 +77,7 @@ def runs(name: str, mode: str, features: str) -> tuple[str, float]:
         head.engine = "pyg"
         difference = (head(feature_map) - logits).abs().max().item()
     (operator, *_) = head.layers[0].convs.operators()
-    is_dense = features == "none" and supports(operator)[0]
+    is_dense = supports(operator)[0]
     return "dense, pyg" if is_dense else "pyg", difference
 
 

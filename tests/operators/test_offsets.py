@@ -137,7 +137,7 @@ def test_the_graph_model_computes_them_from_positions(mode: Any, conv: Any, rela
         model = head.graph_model()
         logits = model(data.x_dict, data.edge_index_dict, data.batch_dict, data.pos_dict)
         torch.testing.assert_close(logits, head(feature_map))
-    with pytest.raises(ValueError, match="edge_features offset needs pos_dict"):
+    with pytest.raises(ValueError, match="edge_features OffsetFeatures needs pos_dict"):
         model(data.x_dict, data.edge_index_dict, data.batch_dict)
 
 
@@ -216,8 +216,10 @@ def test_features_in_the_config() -> None:
         ({"conv": partial(pyg.GATConv, edge_dim=3)}, r"edge_dim must be 4, .*\(got 3\)"),
         ({"conv": lambda i, o: pyg.GATConv(i, o)}, "was built without features of edges"),
         ({"conv": lambda i, o: pyg.GeneralConv(i, o)}, "was built without features of edges"),
-        ({"edge_features": "angle"}, r"edge_features must be one of none, offset \(got 'angle'\)"),
-        ({"engine": "dense"}, r"edge_features must be none with engine dense \(got offset\)"),
+        (
+            {"edge_features": "angle"},
+            r"edge_features must be one of none, offset, relative, relation \(got 'angle'\)",
+        ),
     ],
 )
 def test_mistakes_are_named(options: dict, message: str) -> None:
@@ -230,5 +232,5 @@ def test_features_come_from_one_place() -> None:
     conv, x = pyg.GATConv(4, 4, edge_dim=4), torch.zeros(1, GRID.num_nodes, 4)
     with pytest.raises(ValueError, match="edge_attr must be None with edge_features offset"):
         propagate(conv, x, GRID, [PAST], edge_attr=torch.zeros(1, 4), edge_features="offset")
-    with pytest.raises(ValueError, match=r"cannot run densely: edge_features must be none"):
-        propagate(conv, x, GRID, [PAST], edge_features="offset", engine="dense")
+    with pytest.raises(ValueError, match=r"must be none, offset or an EdgeFeatures \(got 'angle'"):
+        propagate(conv, x, GRID, [PAST], edge_features="angle")

@@ -13,6 +13,7 @@ from torch_geometric.nn import AGNNConv, HEATConv, HGTConv, MessagePassing, Supe
 from torch_geometric.utils import softmax
 
 from taghead import operators
+from taghead.graph.edge_features import find_features
 from taghead.graph.edge_index import any_dynamic, typed_clip_edges
 from taghead.graph.grid import Grid
 from taghead.graph.relations import Relation
@@ -72,7 +73,7 @@ def edge_weights(
     relations: Sequence[Relation],
     x_0: Tensor | None = None,
     engine: operators.Engine = "auto",
-    edge_features: operators.EdgeFeatures = "none",
+    edge_features: operators.EdgeFeaturesLike = "none",
 ) -> EdgeWeights:
     """An operator's attention weights on the union of the relations' edges, without dropout.
 
@@ -105,15 +106,16 @@ def edge_weights(
         kernel = KERNELS.get(type(conv))
         is_dense = (
             engine != "pyg"
-            and edge_features == "none"
             and kernel is not None
             and kernel.attention is not None
             and dense_neighbourhood(conv, grid, relations)[0] is not None
         )
         if is_dense:
-            listed = operators.attention_weights(conv, x, grid, relations)
+            listed = operators.attention_weights(
+                conv, x, grid, relations, edge_features=edge_features
+            )
         else:
-            available = edge_arguments(x_0, grid, relations, edge_features)
+            available = edge_arguments(x_0, grid, relations, find_features(edge_features))
             listed = _through_pyg(conv, x, available)
     if getattr(conv, "add_self_loops", False):
         is_edge = edge_index[0] != edge_index[1]  # its own self-loops replace the relations'

@@ -1,27 +1,94 @@
-"""Edge features from positions: the offset of an edge's source from its target."""
+"""Edge features: functions of an edge's offset and relation, and the offsets themselves."""
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-EdgeFeatures = Literal["none", "offset"]
 NUM_OFFSETS = 4  # frames, rows, columns, distance in the frame
 OCTAVES = 3.0  # an offset of 7 tokens becomes 1
 
 
-def edge_width(edge_features: EdgeFeatures) -> int | None:
-    """The number of features of an edge; None without features.
+class EdgeFeatures(nn.Module):
+    """The features of edges: a function of each edge's offset and relation.
+
+    A class of your own is built with those of the arguments `grid` and `num_relations` that it
+    takes, sets `out_channels`, and defines `forward`.
+
+    Attributes:
+        out_channels: The number of an edge's features, D.
+        uses_offsets: Whether they depend on the offset; if not, they are one row a relation.
+
+    Shapes:
+        - **offset** `[..., 3]`, source minus target in frames, rows and columns
+        - **edge_type** `[...]`, the index of the edge's relation
+        - **output** `[..., D]`
+    """
+
+    out_channels: int
+    uses_offsets: bool = True
+
+    def forward(self, offset: Tensor, edge_type: Tensor) -> Tensor:
+        raise NotImplementedError(f"{type(self).__name__} must define forward(offset, edge_type)")
+
+    def of_relations(self, num_relations: int, like: Tensor) -> Tensor:
+        """The row of each relation, `[R, D]`, where they do not depend on the offset."""
+        edge_type = torch.arange(num_relations, device=like.device)
+        return self(like.new_zeros(num_relations, 3), edge_type)
+
+
+class OffsetFeatures(EdgeFeatures):
+    """The offset of an edge and its length in the frame, on a logarithmic scale.
+
+    As :func:`offsets` defines them.
+
+    Shapes:
+        - **output** `[..., 4]`
+    """
+
+    out_channels = NUM_OFFSETS
+
+    def forward(self, offset: Tensor, edge_type: Tensor) -> Tensor:
+        return scaled_offsets(offset)
+
+
+OFFSET = OffsetFeatures()
+EdgeFeaturesLike = EdgeFeatures | Literal["none", "offset"]
+"""Edge features, or the name of those that have no parameters."""
+
+
+def find_features(edge_features: EdgeFeaturesLike) -> EdgeFeatures | None:
+    """The edge features that a value stands for; `None` for `none`.
 
     Raises:
-        ValueError: If `edge_features` is neither `none` nor `offset`.
+        ValueError: If it is neither `none`, `offset` nor an object.
     """
-    if edge_features not in get_args(EdgeFeatures):
-        choices = ", ".join(get_args(EdgeFeatures))
-        raise ValueError(f"edge_features must be one of {choices} (got {edge_features!r})")
-    return NUM_OFFSETS if edge_features == "offset" else None
+    if isinstance(edge_features, EdgeFeatures):
+        return edge_features
+    if edge_features not in ("none", "offset"):
+        raise ValueError(
+            f"edge_features must be none, offset or an EdgeFeatures (got {edge_features!r})"
+        )
+    return OFFSET if edge_features == "offset" else None
+
+
+def scaled_offsets(offset: Tensor) -> Tensor:
+    """Offsets and their length in the frame, on the logarithmic scale of :func:`offsets`.
+
+    Shapes:
+        - **offset** `[..., 3]`
+        - **output** `[..., 4]`
+    """
+    offset = torch.cat([offset, offset[..., 1:].norm(dim=-1, keepdim=True)], dim=-1)
+    return offset.sign() * offset.abs().log1p() / (OCTAVES * torch.log(offset.new_tensor(2.0)))
+
+
+def differences(pos: Tensor, edge_index: Tensor) -> Tensor:
+    """The position of each edge's source minus that of its target, `[E, 3]`."""
+    source, target = edge_index
+    return pos[source] - pos[target]
 
 
 def offsets(pos: Tensor, edge_index: Tensor) -> Tensor:
@@ -38,7 +105,4 @@ def offsets(pos: Tensor, edge_index: Tensor) -> Tensor:
         - **edge_index** `[2, E]`
         - **output** `[E, 4]`
     """
-    source, target = edge_index
-    offset = pos[source] - pos[target]
-    offset = torch.cat([offset, offset[:, 1:].norm(dim=1, keepdim=True)], dim=1)
-    return offset.sign() * offset.abs().log1p() / (OCTAVES * torch.log(offset.new_tensor(2.0)))
+    return scaled_offsets(differences(pos, edge_index))

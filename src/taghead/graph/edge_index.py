@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from taghead.graph.cache import CACHE, can_cache
-from taghead.graph.edge_features import offsets
+from taghead.graph.edge_features import differences
 from taghead.graph.edges import DynamicEdges
 from taghead.graph.grid import Grid
 from taghead.graph.relations import Relation, RelationLike, as_relation
@@ -124,13 +124,9 @@ def batched_edges(
 
 
 @cached
-def batched_offsets(
-    grid: Grid,
-    relations: tuple[Relation, ...],
-    batch_size: int,
-    dtype: torch.dtype,
-    device: torch.device,
+def edge_offsets(
+    grid: Grid, relations: tuple[Relation, ...], dtype: torch.dtype, device: torch.device
 ) -> Tensor:
-    """The offsets of the same edges, `[B*E, 4]`."""
+    """The offset of each edge of one clip, source minus target in (t, y, x), `[E, 3]`."""
     edge_index, _ = grid.typed_edges(relations)
-    return offsets(grid.positions().to(dtype), edge_index).repeat(batch_size, 1).to(device)
+    return differences(grid.positions().to(dtype), edge_index).to(device)

@@ -90,6 +90,11 @@ class AttentionRecorder:
 
     def __init__(self, layers: nn.ModuleList, runner: GridRunner) -> None:
         self._runner = runner
+        self._features: dict[int, Any] = {
+            id(conv): features or "none"
+            for convs in (layer.convs for layer in layers)
+            for conv, features in convs.operators_with_features()  # type: ignore[union-attr, operator]
+        }
         self._is_residual = [bool(layer.residual) for layer in layers]
         self._layer_of = {id(part): i for i, one in enumerate(layers) for part in one.modules()}
         self._operators: list[list[OperatorAttention]] = [[] for _ in layers]
@@ -102,7 +107,7 @@ class AttentionRecorder:
         x_0: Tensor,
         out: Tensor,
     ) -> None:
-        grid, features = self._runner.grid, self._runner.edge_features
+        grid, features = self._runner.grid, self._features[id(conv)]
         weights = edge_weights(conv, x, grid, relations, x_0, self._runner.engine, features)
         update_norm = _update_norm(out.detach(), self._without_edges(conv, x, relations, x_0))
         is_transposed = conv.flow == "target_to_source"
@@ -117,7 +122,7 @@ class AttentionRecorder:
     ) -> Tensor:
         """An operator's output without edges: its root weight, bias and self-loops."""
         empty = [Relation(relation.name, no_edges) for relation in relations]
-        grid, features = self._runner.grid, self._runner.edge_features
+        grid, features = self._runner.grid, self._features[id(conv)]
         with in_evaluation(conv):
             return propagate(conv, x, grid, empty, x_0, edge_features=features, engine="pyg")
 

@@ -12,7 +12,6 @@ from taghead.graph.relations import Relation
 from taghead.nn.message_passing import run_layers
 from taghead.nn.readout import FrameAggregation, Readout
 from taghead.nn.runner import EdgeListRunner
-from taghead.operators import EdgeFeatures
 
 
 class GraphModel(nn.Module):
@@ -26,7 +25,6 @@ class GraphModel(nn.Module):
         readout: From all tokens of a clip to one vector.
         classifier: From this vector to logits.
         grid: The grid of graphs without positions.
-        edge_features: As in `operators.propagate`.
         edge_dropout: As in `operators.propagate`.
         jump: As in :func:`~taghead.nn.message_passing.run_layers`.
 
@@ -49,7 +47,6 @@ class GraphModel(nn.Module):
         readout: Readout,
         classifier: nn.Module,
         grid: Grid,
-        edge_features: EdgeFeatures = "none",
         edge_dropout: float = 0.0,
         jump: nn.Module | None = None,
     ) -> None:
@@ -57,7 +54,6 @@ class GraphModel(nn.Module):
         self.training = layers.training  # PyG's Explainer restores this mode in all submodules
         self.grid = grid
         self.layers = layers
-        self.edge_features = edge_features
         self.edge_dropout = edge_dropout
         self.jump = jump
         self.aggregation = readout.aggregation()
@@ -89,7 +85,7 @@ class GraphModel(nn.Module):
             - **output** `[B, num_classes]`
         """
         batch = x.new_zeros(x.size(0), dtype=torch.long) if batch is None else batch
-        runner = EdgeListRunner(edge_index_dict, batch, pos, self.edge_features, self.edge_dropout)
+        runner = EdgeListRunner(edge_index_dict, batch, pos, self.edge_dropout)
         # [M, channels]
         x = run_layers(self.layers, x, runner, jump=self.jump)
         # [B, readout.out_channels]

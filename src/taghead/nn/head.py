@@ -16,6 +16,7 @@ from taghead.graph.convert import grid_of, to_tokens
 from taghead.graph.grid import Grid
 from taghead.graph.relations import as_relations
 from taghead.nn.capture import capture
+from taghead.nn.edge_features import edge_features_component
 from taghead.nn.frame_means import first_layer_on_frame_means, frame_means
 from taghead.nn.graph_model import GraphModel
 from taghead.nn.jumping import Jump, Jumping
@@ -35,7 +36,7 @@ from taghead.nn.positions import POSITIONS
 from taghead.nn.readout import build_readout, readout_component
 from taghead.nn.runner import GridRunner, check_edge_options
 from taghead.nn.transformer import transformer
-from taghead.operators import EdgeFeatures, Engine, Operator
+from taghead.operators import Engine, Operator
 
 # the best in experiments/RESULTS.md
 DEFAULT_OPERATOR = Operator(TransformerConv, heads=4)
@@ -56,8 +57,9 @@ class TAGHead(nn.Module):
         grid: The feature map's (T, H, W). Other grids are accepted; the positions are resized.
         channels: Width of the tokens; when not given that of the backbone, but at most 512, the
             paper's width: the cost of the head grows with its square.
-        positions: `full`, one vector a node, or `factorised`, one a frame, row and column; or a
-            module of your own (:mod:`~taghead.nn.positions`).
+        positions: `full`, one vector a node, or `factorised`, one a frame, row and column;
+            `laplacian` or `random_walk`, PyG's encodings of the relations' graph; or a module of
+            your own (:mod:`~taghead.nn.positions`).
         positions_std: Standard deviation of the initial positions; the paper's is 1.
         encoder_layers: Transformer layers, 2 in the paper; 0 leaves the stage out.
         encoder_heads: Attention heads of each Transformer layer.
@@ -90,9 +92,11 @@ class TAGHead(nn.Module):
         jumping_knowledge: What the readout gets of all layers' outputs: their concatenation
             (`cat`), brought to the tokens' width by a linear layer, their maximum (`max`), or a
             learned mean (`lstm`); the last layer's when not given.
-        edge_features: The `edge_attr` of operators that take one: `none`; or `offset`, the signed
-            offset from target to source in frames, rows and columns, and the distance in the frame.
-            The head sets their `edge_dim`. They run through PyG.
+        edge_features: The `edge_attr` of operators that take one: `none`; `offset`, the signed
+            offset from target to source in frames, rows and columns, and the distance in the frame;
+            `relative`, a learned table of these offsets; `relation`, a learned row for each
+            relation; or an :class:`~taghead.operators.EdgeFeatures` of your own. The head sets the
+            operators' `edge_dim`.
         edge_dropout: Probability that an edge is dropped, drawn anew at every training step, layer
             and relation. Training then runs through PyG; evaluation uses all edges and the chosen
             `engine`.
@@ -104,7 +108,8 @@ class TAGHead(nn.Module):
             `auto`, dense where the operator and its options have a dense kernel. The results are
             the same.
 
-    Operators, relations, readout, positions, norm and aggregation of relations are given as a name,
+    Operators, relations, readout, positions, norm, edge features and aggregation of relations are
+    given as a name,
     as a class path with options (`{"class_path": ..., "init_args": {...}}`), or as an object: a
     class, a `functools.partial` of one, a module that is copied, or a function. Each layer and
     relation has a module of its own.
@@ -144,7 +149,7 @@ class TAGHead(nn.Module):
         graph_residual: bool = True,
         graph_feed_forward: int = 0,
         jumping_knowledge: Jumping | None = None,
-        edge_features: EdgeFeatures = "none",
+        edge_features: ComponentLike = "none",
         edge_dropout: float = 0.0,
         readout: ComponentLike = "mean",
         engine: Engine = "auto",
@@ -165,11 +170,10 @@ class TAGHead(nn.Module):
             graph_norm=(graph_norm, ("pre", "post", None)),
             jumping_knowledge=(jumping_knowledge, (*get_args(Jumping), None)),
         )
-        check_edge_options(engine, edge_features, edge_dropout)
+        check_edge_options(engine, edge_dropout)
         self.in_channels = in_channels
         self.num_classes = num_classes
         self.engine = engine
-        self.edge_features = edge_features
         self.edge_dropout = edge_dropout
         self.relations = as_relations(relations)
         if mode != "none" and not self.relations:
@@ -185,13 +189,16 @@ class TAGHead(nn.Module):
             "readout": readout_component(readout),
         }
         self._options["relation_aggr"] = aggregation
+        features = edge_features_component(edge_features)
+        self._options["edge_features"] = features or "none"
 
         self.projection = (
             nn.Identity() if channels == in_channels else nn.Linear(in_channels, channels)
         )
-        self.positions = self.components["positions"].build(
-            {"channels": channels, "grid": self.grid, "std": positions_std}
-        )
+        given = {"channels": channels, "grid": self.grid, "std": positions_std}
+        if self.components["positions"].cls is not None:  # a function takes these three
+            given["relations"] = self.relations
+        self.positions = self.components["positions"].build(given)
         self.encoder = transformer(
             channels, encoder_layers, encoder_heads, encoder_channels, encoder_norm, encoder_dropout
         )
@@ -204,7 +211,7 @@ class TAGHead(nn.Module):
                     self.relations,
                     mode,
                     aggregation,
-                    edge_features,
+                    features,
                     self.grid,
                     layer + 1,
                 ),
@@ -323,7 +330,7 @@ class TAGHead(nn.Module):
         return run_layers(layers[first:], frame_means(out, grid), runner, frame_means(x, grid))
 
     def _runner(self, grid: Grid) -> GridRunner:
-        return GridRunner(grid, self.engine, self.edge_features, self.edge_dropout)
+        return GridRunner(grid, self.engine, self.edge_dropout)
 
     def _forward_with_attention(self, feature_map: Tensor) -> tuple[Tensor, EdgeAttention]:
         return capture(
@@ -340,7 +347,7 @@ class TAGHead(nn.Module):
     def graph_model(self) -> GraphModel:
         """All parts after the Transformer as a PyG model that shares this head's parameters."""
         parts = self.layers, self.readout, self.classifier, self.grid
-        return GraphModel(*parts, self.edge_features, self.edge_dropout, self.jump)
+        return GraphModel(*parts, self.edge_dropout, self.jump)
 
     def auxiliary_loss(self) -> Tensor | None:
         """The sum of its operators' own losses after a forward pass in training, if any has one."""

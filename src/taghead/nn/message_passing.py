@@ -14,13 +14,14 @@ from torch_geometric.nn.resolver import activation_resolver
 
 from taghead.components import AnyComponent, Component, ComponentLike, as_component
 from taghead.errors import check_counts
-from taghead.graph.edge_features import edge_width
+from taghead.graph.edge_features import EdgeFeatures
 from taghead.graph.grid import Grid
 from taghead.graph.relations import INTRA_FRAME, Relation
+from taghead.nn.edge_features import build_edge_features, edge_features_component
 from taghead.nn.layer_operators import AnyOperator
 from taghead.nn.norms import LAYER_NORM, NORMS, apply_norm, norm_widths
 from taghead.nn.runner import Runner
-from taghead.operators import EdgeFeatures, commutes_with_means, propagate
+from taghead.operators import commutes_with_means, propagate
 from taghead.operators.graph_context import GraphContext
 from taghead.operators.kernel import class_of, has_hooks
 from taghead.operators.operator import (
@@ -48,7 +49,7 @@ class TypedOperator(nn.Module):
             edge's type.
         aggr: How the relations' outputs are aggregated: as in PyG's `HeteroConv`, or by an
             aggregation of one's own.
-        edge_features: The features of each edge.
+        edge_features: The features of each edge, as a head has them; each operator has its own.
         grid: The grid of the tokens, for operators that need their degrees.
         layer: The layer's index, from 1, for operators that take it.
 
@@ -67,7 +68,7 @@ class TypedOperator(nn.Module):
         relations: Sequence[Relation],
         mode: Mode,
         aggr: ComponentLike = "sum",
-        edge_features: EdgeFeatures = "none",
+        edge_features: ComponentLike = "none",
         grid: Grid | None = None,
         layer: int = 1,
     ) -> None:
@@ -76,8 +77,16 @@ class TypedOperator(nn.Module):
         self.convs: ModuleDict | None = None
         aggr = relation_aggregation(aggr)
         self.aggr = aggr if isinstance(aggr, str) else "own"
-        width, edge_channels = channels, edge_width(edge_features)
         where = Grid(2, 1, 2) if grid is None else grid
+        component = edge_features_component(edge_features)
+        is_split = mode == "per_relation"
+        found = [
+            build_edge_features(component, where, 1 if is_split else len(self.relations))
+            for _ in (self.relations if is_split else (None,))
+        ]
+        features = [each for each in found if each is not None]
+        width, edge_channels = channels, features[0].out_channels if features else None
+        self.features = nn.ModuleList(features)  # of each operator
         if mode == "per_relation":
             width = _channels_of_a_relation(channels, len(self.relations), self.aggr)
             self.convs = ModuleDict(
@@ -103,11 +112,11 @@ class TypedOperator(nn.Module):
             if mode != "edge_type" and getattr(conv, "num_relations", 1) > 1:
                 name = type(conv).__name__
                 raise ValueError(f"mode {mode}: {name} needs edge types; use edge_type instead")
-        for conv in self.operators():
-            if edge_channels is not None:
+        for conv, of_edges in self.operators_with_features():
+            if of_edges is not None:
                 check_takes_edges(conv)
             of_conv = self.relations[:1] if self.convs is not None else self.relations
-            _check_width(conv, channels, width, of_conv, edge_features)
+            _check_width(conv, channels, width, of_conv, of_edges)
         if not isinstance(aggr, str):
             _check_aggregation(self, channels)
 
@@ -116,6 +125,12 @@ class TypedOperator(nn.Module):
         if self.convs is None:
             return [self.conv]
         return [self.convs[relation] for relation in self.relations]
+
+    def operators_with_features(self) -> list[tuple[nn.Module, EdgeFeatures | None]]:
+        """The operators, each with the features of its edges."""
+        convs = self.operators()
+        features: list[Any] = list(self.features) or [None] * len(convs)
+        return list(zip(convs, features, strict=True))
 
     def commutes_with_means(self, grid: Grid) -> bool:
         """Whether frame means of the output depend on frame means of the input alone."""
@@ -126,9 +141,12 @@ class TypedOperator(nn.Module):
         )
 
     def forward(self, x: Tensor, x_0: Tensor, runner: Runner) -> Tensor:
+        found = self.operators_with_features()
         if self.convs is None:
-            return runner(self.conv, x, self.relations, x_0)
-        outputs = [runner(self.convs[r], x, [r], x_0) for r in self.relations]
+            ((conv, features),) = found
+            return runner(conv, x, self.relations, x_0, features)
+        pairs = zip(self.relations, found, strict=True)
+        outputs = [runner(conv, x, [r], x_0, features) for r, (conv, features) in pairs]
         return group(outputs, self.aggr) if self.aggr != "own" else self._aggregate(outputs)
 
     def _aggregate(self, outputs: Sequence[Tensor]) -> Tensor:
@@ -199,14 +217,14 @@ def _check_width(
     in_channels: int,
     out_channels: int,
     relations: Sequence[Relation],
-    edge_features: EdgeFeatures,
+    features: EdgeFeatures | None,
 ) -> None:
     """Runs an operator on four tokens to check that it works and how wide its output is."""
     name, was_training = type(conv).__name__, conv.training
     x = torch.zeros(1, 4, in_channels)
     try:
         same = [INTRA_FRAME] * len(relations)
-        out = propagate(conv.eval(), x, Grid(2, 1, 2), same, edge_features=edge_features)
+        out = propagate(conv.eval(), x, Grid(2, 1, 2), same, edge_features=features or "none")
     except Exception as error:
         reason = str(error) or repr(error)
         raise ValueError(f"{name} does not run on a grid of tokens: {reason}") from error

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-PARTS = ("positions", "readout", "graph_norm_layer", "relation_aggr")
+PARTS = ("positions", "readout", "graph_norm_layer", "relation_aggr", "edge_features")
 POSITIONAL = ("in_channels", "num_classes", "grid")
 GIVEN = "_given"  # the attribute for the arguments of a subclass
 

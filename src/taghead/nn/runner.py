@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from taghead import operators
 from taghead.errors import check_choices
+from taghead.graph.edge_features import EdgeFeatures, differences
 from taghead.graph.grid import Grid
 from taghead.graph.relations import Relation
-from taghead.operators import EdgeFeatures, Engine
+from taghead.operators import Engine
 
 Observer = Callable[[nn.Module, Tensor, Sequence[Relation], Tensor, Tensor], None]
 """Called after each operator with (conv, x, relations, x_0, output)."""
@@ -27,10 +28,16 @@ class Runner(Protocol):
         x: Its input.
         relations: The relations; an edge's type is the index of its relation.
         x_0: The input of the first layer.
+        features: The features of the edges, if any.
     """
 
     def __call__(
-        self, conv: nn.Module, x: Tensor, relations: Sequence[Relation], x_0: Tensor
+        self,
+        conv: nn.Module,
+        x: Tensor,
+        relations: Sequence[Relation],
+        x_0: Tensor,
+        features: EdgeFeatures | None = None,
     ) -> Tensor: ...
 
     def batch_of(self, x: Tensor) -> tuple[Tensor, int]:
@@ -44,7 +51,6 @@ class GridRunner:
     Args:
         grid: The grid of the tokens.
         engine: As in `operators.propagate`.
-        edge_features: As in `operators.propagate`.
         edge_dropout: As in `operators.propagate`.
         observer: Called after each operator.
 
@@ -55,12 +61,16 @@ class GridRunner:
 
     grid: Grid
     engine: Engine = "auto"
-    edge_features: EdgeFeatures = "none"
     edge_dropout: float = 0.0
     observer: Observer | None = None
 
     def __call__(
-        self, conv: nn.Module, x: Tensor, relations: Sequence[Relation], x_0: Tensor
+        self,
+        conv: nn.Module,
+        x: Tensor,
+        relations: Sequence[Relation],
+        x_0: Tensor,
+        features: EdgeFeatures | None = None,
     ) -> Tensor:
         if x.size(1) != self.grid.num_nodes:
             return operators.propagate_means(conv, x, self.grid, relations, x_0)
@@ -70,7 +80,7 @@ class GridRunner:
             self.grid,
             relations,
             x_0,
-            edge_features=self.edge_features,
+            edge_features=features or "none",
             edge_dropout=self.edge_dropout,
             engine=self.engine,
         )
@@ -92,7 +102,6 @@ class EdgeListRunner:
         edge_index_dict: Each relation's edges.
         batch: Each token's clip.
         pos: Each token's (t, y, x), for operators and edge features that use it.
-        edge_features: As in `operators.propagate`.
         edge_dropout: As in `operators.propagate`.
 
     Shapes:
@@ -108,19 +117,22 @@ class EdgeListRunner:
     edge_index_dict: Mapping[tuple[str, str, str], Tensor]
     batch: Tensor
     pos: Tensor | None = None
-    edge_features: EdgeFeatures = "none"
     edge_dropout: float = 0.0
 
     def __call__(
-        self, conv: nn.Module, x: Tensor, relations: Sequence[Relation], x_0: Tensor
+        self,
+        conv: nn.Module,
+        x: Tensor,
+        relations: Sequence[Relation],
+        x_0: Tensor,
+        features: EdgeFeatures | None = None,
     ) -> Tensor:
         edges = [self._edges_of(relation) for relation in relations]
         types = [e.new_full((e.size(1),), i) for i, e in enumerate(edges)]
         arguments = {"edge_index": torch.cat(edges, dim=1), "edge_type": torch.cat(types)}
-        if self.edge_features == "offset":
-            if self.pos is None:
-                raise ValueError("edge_features offset needs pos_dict, the tokens' (t, y, x)")
-            arguments["edge_attr"] = operators.offsets(self.pos.to(x), arguments["edge_index"])
+        if features is not None:
+            offset = self._offsets(arguments["edge_index"], x, features)
+            arguments["edge_attr"] = features(offset, arguments["edge_type"])
         dropout = self.edge_dropout if conv.training else 0.0
         arguments = operators.drop_edges(arguments, dropout) | {"x_0": x_0, "batch": self.batch}
         if self.pos is not None:
@@ -130,6 +142,17 @@ class EdgeListRunner:
     def batch_of(self, x: Tensor) -> tuple[Tensor, int]:
         """The clip of each token, and the number of clips."""
         return self.batch, int(self.batch.max()) + 1 if self.batch.numel() else 0
+
+    def _offsets(self, edge_index: Tensor, x: Tensor, features: EdgeFeatures) -> Tensor:
+        """Each edge's source minus target in (t, y, x), `[E, 3]`; zeros where none are used."""
+        if not features.uses_offsets:
+            return x.new_zeros(edge_index.size(1), 3)
+        if self.pos is None:
+            name = type(features).__name__
+            raise ValueError(
+                f"edge_features {name} needs pos_dict, the tokens' (t, y, x) (got None)"
+            )
+        return differences(self.pos.to(x), edge_index)
 
     def _edges_of(self, relation: Relation) -> Tensor:
         if relation not in self.edge_index_dict:
@@ -141,17 +164,13 @@ class EdgeListRunner:
         return self.edge_index_dict[relation]
 
 
-def check_edge_options(engine: Engine, edge_features: EdgeFeatures, edge_dropout: float) -> None:
-    """Checks the engine, edge features and edge dropout of a head.
+def check_edge_options(engine: Engine, edge_dropout: float) -> None:
+    """Checks the engine and edge dropout of a head.
 
     Raises:
-        ValueError: If one is invalid, or the engine does not support the others.
+        ValueError: If one is invalid, or the engine does not support the other.
     """
-    check_choices(
-        engine=(engine, get_args(Engine)), edge_features=(edge_features, get_args(EdgeFeatures))
-    )
-    if engine == "dense" and edge_features != "none":
-        raise ValueError(f"edge_features must be none with engine dense (got {edge_features})")
+    check_choices(engine=(engine, get_args(Engine)))
     if not isinstance(edge_dropout, int | float) or not 0 <= edge_dropout < 1:
         raise ValueError(f"edge_dropout must be at least 0 and below 1 (got {edge_dropout!r})")
     if edge_dropout and engine == "dense":

@@ -5,8 +5,10 @@ the kernels of PyG's operators; it imports `taghead.graph`.
 """
 
 from taghead.graph.edge_features import EdgeFeatures as EdgeFeatures
+from taghead.graph.edge_features import EdgeFeaturesLike as EdgeFeaturesLike
 from taghead.graph.edge_features import offsets as offsets
 from taghead.operators.kernels import supports as supports
+from taghead.operators.kernels.attend import BiasedTransformerConv as BiasedTransformerConv
 from taghead.operators.operator import Operator as Operator
 from taghead.operators.operator import OperatorFactory as OperatorFactory
 from taghead.operators.operator import as_operator as as_operator

@@ -15,15 +15,53 @@ from torch import Tensor, nn
 from torch.nn.modules import module as module_hooks
 from torch_geometric.nn import Linear, MessagePassing, aggr
 
+from taghead.graph.edge_features import EdgeFeatures
 from taghead.operators.neighbourhood import Neighbourhood
 
 
+class EdgeAttr(NamedTuple):
+    """Features of edges: rows `[R, D]` of the relations, or a function of offset and relation."""
+
+    rows: Tensor | None
+    features: EdgeFeatures | None
+    like: Tensor  # of the dtype and device of the tokens
+
+    @classmethod
+    def of(cls, features: EdgeFeatures, num_relations: int, like: Tensor) -> EdgeAttr:
+        if features.uses_offsets:
+            return cls(None, features, like)
+        return cls(features.of_relations(num_relations, like), None, like)
+
+    @property
+    def width(self) -> int:
+        """The number of an edge's features, D."""
+        if self.rows is not None:
+            return self.rows.size(-1)
+        assert self.features is not None
+        return self.features.out_channels
+
+    def by_part(self, hood: Neighbourhood) -> list[Tensor]:
+        """The features of each part's slots, `[1, P or 1, K or 1, D]`.
+
+        Offsets are those of edges: where messages flow from target to source, their negatives.
+        """
+        if self.rows is not None:
+            return [self.rows[part.relation].view(1, 1, 1, -1) for part in hood.parts]
+        assert self.features is not None
+        found = []
+        for part in hood.parts:
+            offset = part.offsets(self.like)
+            edge_type = offset.new_full(offset.shape[:-1], part.relation, dtype=torch.long)
+            found.append(self.features(-offset if hood.is_transposed else offset, edge_type))
+        return found
+
+
 class Tokens(NamedTuple):
-    """The input of a kernel: tokens `[B, T, P, C]`, and edge features by relation `[R, D]`."""
+    """The input of a kernel: tokens `[B, T, P, C]`, and edge features."""
 
     x: Tensor
     x_0: Tensor
-    edge_attr: Tensor | None
+    edge_attr: EdgeAttr | None
 
 
 class Condition(NamedTuple):
@@ -39,11 +77,14 @@ class Attention(NamedTuple):
     Shapes:
         - **weights** `[B, T, H, P, K]`
         - **values** `[B, T, H, P, C]`, of all parts or of each
+        - **edges** `[T or 1, P or 1, K or 1, D]` for each part, and a matrix `[H, C, D]`: what
+          edges add to the values
     """
 
     hood: Neighbourhood
     weights: Tensor
     values: Tensor | Sequence[Tensor]
+    edges: tuple[Sequence[Tensor], Tensor] | None = None
 
 
 Attend = Callable[[Any, Tokens, Neighbourhood], Attention]
@@ -187,7 +228,7 @@ def takes_mean(conv: Any) -> bool:
     return class_of(conv.aggr_module) is aggr.MeanAggregation
 
 
-def check_edge_attr(conv: nn.Module, expected: bool, edge_attr: Tensor | None) -> None:
+def check_edge_attr(conv: nn.Module, expected: bool, edge_attr: EdgeAttr | None) -> None:
     """Checks that edge features are given exactly if the operator was built for them.
 
     Raises:
@@ -196,8 +237,8 @@ def check_edge_attr(conv: nn.Module, expected: bool, edge_attr: Tensor | None) -
     if expected and edge_attr is None:
         raise ValueError(f"{conv} was built for edge features: edge_attr must be given (got None)")
     if not expected and edge_attr is not None:
-        shape = list(edge_attr.shape)
-        raise ValueError(f"{conv} takes no edge features: edge_attr must be None (got {shape})")
+        got = f"{edge_attr.width} features"
+        raise ValueError(f"{conv} takes no edge features: edge_attr must be None (got {got})")
 
 
 def always(conv: nn.Module) -> bool:
@@ -221,6 +262,11 @@ LINEAR = (nn.Linear, Linear)
 def are_linear(*layers: Any) -> bool:
     """Whether layers are plain Linear ones, so that their weights define them."""
     return all(class_of(layer) in LINEAR for layer in layers)
+
+
+LINEAR_EDGES = Condition(
+    "lin_edge is Linear", lambda conv: conv.lin_edge is None or are_linear(conv.lin_edge)
+)
 
 
 def split_linear(linear: Any, *inputs: int) -> list[Callable[[Tensor], Tensor]]:

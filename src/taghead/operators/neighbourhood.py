@@ -148,6 +148,11 @@ class Neighbourhood(TensorOwner):
     def _looped_apart(self) -> Neighbourhood:
         return self._with([*self.parts, ShiftPart(self.size, LOOP, (0, 0, 0))])
 
+    @derived
+    def without_self_loops(self) -> Neighbourhood:
+        """The same without the self-loops that are a part of their own."""
+        return self._with([part for part in self.parts if part.relation != LOOP])
+
     def of_relation(self, index: int) -> Neighbourhood:
         """The edges of one relation."""
         return self._by_relation.get(index) or self._with(())
@@ -220,12 +225,6 @@ class Neighbourhood(TensorOwner):
         tensors = self.tensors(_degree_arrays, like.dtype, like.device, like.dim() - 4)
         return Degrees(*tensors)  # type: ignore[arg-type]
 
-    def degrees_by_relation(self, num_relations: int, like: Tensor) -> Tensor:
-        """The in-degree of each token by relation, `[T, P or 1, R]`."""
-        (counts,) = self.tensors(_relation_arrays, like.dtype, like.device, num_relations)
-        assert counts is not None
-        return counts
-
     # Attend: weights computed for each neighbour
 
     def softmax(self, scores: Sequence[Tensor], values: Tensor | Sequence[Tensor]) -> Tensor:
@@ -259,6 +258,24 @@ class Neighbourhood(TensorOwner):
         slices = weights.split([part.num_slots for part in self.parts], dim=-1)
         triples = zip(self.parts, slices, values, strict=True)
         return add_up(part.mix(weight, value) for part, weight, value in triples)
+
+    def mix_edges(self, weights: Tensor, edges: Sequence[Tensor]) -> Tensor:
+        """The sum of the edges' features, weighted.
+
+        Shapes:
+            - **weights** `[B, T, H, P, K]`
+            - **edges** `[T or 1, P or 1, K or 1, D]` for each part, of which there is at least one
+            - **output** `[B, T, H, P, D]`
+        """
+        slices = weights.split([part.num_slots for part in self.parts], dim=-1)
+        triples = zip(self.parts, slices, edges, strict=True)
+        return add_up(part.mix_edges(weight, e) for part, weight, e in triples)
+
+    def absent(self, like: Tensor) -> Tensor:
+        """The mask of the slots without an edge, `[T, P, K]`."""
+        (found,) = self.tensors(_absent_slots, like.dtype, like.device)
+        assert found is not None
+        return found
 
     def in_edge_order(self, weights: Tensor) -> Tensor:
         """Weights in PyG's order: by clip, target and source; added self-loops at the end.
@@ -294,9 +311,9 @@ def _degree_arrays(hood: Neighbourhood, num_axes: int) -> Arrays:
     return tuple(array.astype(float).reshape(shape) for array in found)
 
 
-def _relation_arrays(hood: Neighbourhood, num_relations: int) -> tuple[np.ndarray]:
-    found = [hood.of_relation(i).adjacency().degrees() for i in range(num_relations)]
-    return (np.stack(np.broadcast_arrays(*found), axis=-1),)
+def _absent_slots(hood: Neighbourhood) -> tuple[np.ndarray]:
+    sources = np.concatenate([part.sources() for part in hood.parts], axis=1)
+    return ((sources < 0).reshape(*hood.shape, -1),)
 
 
 def _slot_arrays(hood: Neighbourhood) -> Arrays:

@@ -142,6 +142,31 @@ class FramePart(TensorOwner):
         """Weighted sums: `[B, T, H, P, P]`, `[B, T, H, P, C]` -> `[B, T, H, P, C]`."""
         return weights @ values
 
+    def offsets(self, like: Tensor) -> Tensor:
+        """The source minus the target in (t, y, x) of each slot, `[1, P, P, 3]`."""
+        (found,) = self.tensors(_offsets_in_frame, like.dtype, like.device)
+        assert found is not None
+        return found
+
+    def dot_edges(self, x: Tensor, edges: Tensor, of_source: bool = False) -> Tensor:
+        """Inner products of edge features with their targets, or with their sources.
+
+        Shapes:
+            - **x** `[B, T, H, P, D]`, **edges** `[1, P, P, D]` or `[1, 1, 1, D]`
+            - **output** broadcasts to `[B, T, H, P, P]`
+        """
+        if edges.size(2) > 1:
+            source = "bthjd,ijd->bthij" if of_source else "bthid,ijd->bthij"
+            return torch.einsum(source, x, edges[0])
+        products = (x * edges.unsqueeze(2)[..., 0, :]).sum(-1)
+        return products.unsqueeze(-2 if of_source else -1)
+
+    def mix_edges(self, weights: Tensor, edges: Tensor) -> Tensor:
+        """Weighted sums of edge features: `[B, T, H, P, P]`, as above -> `[B, T, H, P, D]`."""
+        if edges.size(2) > 1:
+            return torch.einsum("bthij,ijd->bthid", weights, edges[0])
+        return weights.sum(-1, keepdim=True) * edges.unsqueeze(2)[..., 0, :]
+
 
 @dataclass(frozen=True)
 class ShiftPart(TensorOwner):
@@ -221,6 +246,21 @@ class ShiftPart(TensorOwner):
         """`[B, T, H, P, 1]`, `[B, T, H, P, C]` -> `[B, T, H, P, C]`."""
         return weights * self.source(values)
 
+    def offsets(self, like: Tensor) -> Tensor:
+        """The source minus the target in (t, y, x), `[1, 1, 1, 3]`."""
+        (found,) = self.tensors(_offset, like.dtype, like.device)
+        assert found is not None
+        return found
+
+    def dot_edges(self, x: Tensor, edges: Tensor, of_source: bool = False) -> Tensor:
+        """`[B, T, H, P, D]`, `[T or 1, P or 1, 1, D]` -> `[B, T, H, P, 1]`."""
+        x = self.source(x) if of_source else x
+        return (x * edges.squeeze(2).unsqueeze(1)).sum(-1, keepdim=True)
+
+    def mix_edges(self, weights: Tensor, edges: Tensor) -> Tensor:
+        """`[B, T, H, P, 1]`, `[T or 1, P or 1, 1, D]` -> `[B, T, H, P, D]`."""
+        return weights * edges.squeeze(2).unsqueeze(1)
+
 
 Part = FramePart | ShiftPart
 
@@ -232,6 +272,16 @@ def _hidden_in_frame(part: FramePart) -> tuple[np.ndarray]:
     distance = np.maximum(abs(rows[:, None] - rows), abs(columns[:, None] - columns))
     outside = distance > (part.window or distance.max())
     return (outside if part.loops else outside | (distance == 0),)
+
+
+def _offsets_in_frame(part: FramePart) -> tuple[np.ndarray]:
+    """The offset of each pair of positions, target first, `[1, P, P, 3]`."""
+    pos = np.indices((1, *part.size[1:])).reshape(3, -1).T.astype(float)
+    return (pos[None, None] - pos[None, :, None],)
+
+
+def _offset(part: ShiftPart) -> tuple[np.ndarray]:
+    return (np.array(part.offset, dtype=float).reshape(1, 1, 1, 3),)
 
 
 def _outside_grid(part: ShiftPart) -> tuple[np.ndarray]:

@@ -18,17 +18,17 @@ from torch_geometric.nn import (
 )
 from torch_geometric.utils import dropout_edge
 
-from taghead.graph.edge_features import EdgeFeatures, offsets
+from taghead.graph.edge_features import EdgeFeatures, EdgeFeaturesLike, differences, find_features
 from taghead.graph.edge_index import (
     any_dynamic,
     batched_edges,
-    batched_offsets,
     disjoint_union,
+    edge_offsets,
     typed_clip_edges,
 )
 from taghead.graph.grid import Grid
 from taghead.graph.relations import NODE, Relation
-from taghead.operators.kernel import LINEAR, SUMS, Tokens, class_of
+from taghead.operators.kernel import LINEAR, SUMS, EdgeAttr, Tokens, class_of
 from taghead.operators.kernels import KERNELS, supports
 from taghead.operators.neighbourhood import Neighbourhood, neighbourhood
 from taghead.operators.operator import arguments_of
@@ -45,7 +45,7 @@ def propagate(
     x_0: Tensor | None = None,
     *,
     edge_attr: Tensor | None = None,
-    edge_features: EdgeFeatures = "none",
+    edge_features: EdgeFeaturesLike = "none",
     edge_dropout: float = 0.0,
     engine: Engine = "auto",
 ) -> Tensor:
@@ -59,7 +59,8 @@ def propagate(
         x_0: The input of the first layer, for operators that take it (GCN2Conv, FAConv).
         edge_attr: Edge features, one row for all edges of a relation.
         edge_features: With `offset`, the features of each edge are its source minus its target, as
-            :func:`~taghead.graph.edge_features.offsets` defines them. It runs through PyG.
+            :func:`~taghead.graph.edge_features.offsets` defines them; or an
+            :class:`~taghead.graph.edge_features.EdgeFeatures`.
         edge_dropout: Probability that an edge is dropped in training, as in PyG's `dropout_edge`;
             training then runs through PyG.
         engine: `dense`, tensor algebra on the grid; `pyg`, the operator's own `forward` on an edge
@@ -75,7 +76,8 @@ def propagate(
             has no dense kernel although `engine` is `dense`; or if both `edge_attr` and
             `edge_features` are given.
     """
-    if edge_attr is not None and edge_features != "none":
+    features = find_features(edge_features)
+    if edge_attr is not None and features is not None:
         raise ValueError(f"edge_attr must be None with edge_features {edge_features}")
     if edge_attr is not None and len(edge_attr) != len(relations):
         raise ValueError(
@@ -90,18 +92,17 @@ def propagate(
         hood, reason = None, ""
         if edge_dropout:
             reason = f"edge_dropout must be 0 (got {edge_dropout})"
-        elif edge_features != "none":
-            reason = f"edge_features must be none (got {edge_features})"
         else:
             hood, reason = dense_neighbourhood(conv, grid, tuple(relations))
         if hood is not None:
             kernel = KERNELS[class_of(conv)]
             x, x_0 = x.unflatten(1, hood.shape), x_0.unflatten(1, hood.shape)
-            tokens = Tokens(x, x_0, edge_attr if kernel.edge_attr else None)
+            given = _edge_attr(features, edge_attr, len(relations), x) if kernel.edge_attr else None
+            tokens = Tokens(x, x_0, given)
             return kernel.run(conv, tokens, hood).flatten(1, 2)
         if engine == "dense":
             raise ValueError(f"engine dense: {conv} cannot run densely: {reason}")
-    available = edge_arguments(x_0, grid, tuple(relations), edge_features)
+    available = edge_arguments(x_0, grid, tuple(relations), features)
     if edge_attr is not None:
         available["edge_attr"] = edge_attr[available["edge_type"]]
     available = drop_edges(available, edge_dropout)
@@ -109,8 +110,19 @@ def propagate(
     return out.unflatten(0, x.shape[:2])
 
 
+def _edge_attr(
+    features: EdgeFeatures | None, rows: Tensor | None, num_relations: int, like: Tensor
+) -> EdgeAttr | None:
+    if features is not None:
+        return EdgeAttr.of(features, num_relations, like)
+    return None if rows is None else EdgeAttr(rows, None, like)
+
+
 def edge_arguments(
-    x_0: Tensor, grid: Grid, relations: tuple[Relation, ...], edge_features: EdgeFeatures = "none"
+    x_0: Tensor,
+    grid: Grid,
+    relations: tuple[Relation, ...],
+    features: EdgeFeatures | None = None,
 ) -> dict[str, Tensor]:
     """The arguments that an operator's `forward` may take on an edge list, by name.
 
@@ -124,12 +136,12 @@ def edge_arguments(
         edge_index = disjoint_union(edge_index, grid.num_nodes)
         edges = edges._replace(edge_index=edge_index, edge_type=edge_type.flatten())
     available = edges._asdict() | {"x_0": x_0.flatten(0, 1)}
-    if edge_features == "offset":
-        available["edge_attr"] = (
-            offsets(edges.pos.to(x_0.dtype), edges.edge_index)
-            if is_dynamic
-            else batched_offsets(grid, relations, batch, x_0.dtype, x_0.device)
-        )
+    if features is not None and is_dynamic:
+        offset = differences(edges.pos.to(x_0.dtype), edges.edge_index)
+        available["edge_attr"] = features(offset, edges.edge_type)
+    elif features is not None:  # the same for all clips
+        offset = edge_offsets(grid, relations, x_0.dtype, x_0.device)
+        available["edge_attr"] = features(offset, edges.edge_type[: len(offset)]).repeat(batch, 1)
     return available
 
 
@@ -154,6 +166,7 @@ def attention_weights(
     relations: Sequence[Relation],
     *,
     edge_attr: Tensor | None = None,
+    edge_features: EdgeFeaturesLike = "none",
 ) -> Tensor:
     """An operator's attention weights of the edges, as PyG returns them in evaluation mode.
 
@@ -173,7 +186,8 @@ def attention_weights(
     if hood is None or not show:
         raise ValueError(f"{conv} shows no attention weights{': ' * bool(reason)}{reason}")
     x = x.unflatten(1, hood.shape)
-    attention = show(conv, Tokens(x, x, edge_attr), hood.framed)
+    given = _edge_attr(find_features(edge_features), edge_attr, len(relations), x)
+    attention = show(conv, Tokens(x, x, given), hood.framed)
     return attention.hood.in_edge_order(attention.weights)
 
 

@@ -21,7 +21,7 @@ from torch_geometric.nn import aggr
 
 from taghead.operators.algebra import GridMatrix, add_up
 from taghead.operators.kernel import Condition, class_of
-from taghead.operators.neighbourhood import Neighbourhood
+from taghead.operators.neighbourhood import Degrees, Neighbourhood
 from taghead.operators.parts import FramePart, Part
 
 SHIFTABLE = (aggr.SumAggregation, aggr.MeanAggregation, aggr.MaxAggregation, aggr.MinAggregation)
@@ -74,8 +74,54 @@ class Messages:
         total = self.sum()
         return total * self.hood.degrees(total).inverse
 
+    def maximum(self) -> Tensor:
+        return maximum(self)
 
-def reduce(module: aggr.Aggregation, messages: Messages) -> Tensor:
+    def softmax_sum(self, t: Tensor | float, detach: bool) -> Tensor:
+        return softmax_sum(self, t, detach)
+
+    def degrees(self, like: Tensor) -> Degrees:
+        return self.hood.degrees(like)
+
+
+@dataclass(frozen=True)
+class SlotMessages:
+    """Messages in explicit form, for those that depend on target, source and edge.
+
+    Args:
+        values: The messages, `[F, P, K, C]`, with a slot for each possible neighbour.
+        absent: The slots without an edge, `[F, P, K, 1]`.
+    """
+
+    values: Tensor
+    absent: Tensor
+    targets = None
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> SlotMessages:
+        return SlotMessages(function(self.values), self.absent)
+
+    def sum(self) -> Tensor:
+        return self.values.masked_fill(self.absent, 0.0).sum(-2)
+
+    def mean(self) -> Tensor:
+        return self.sum() * self.degrees(self.values).inverse
+
+    def maximum(self) -> Tensor:
+        largest = self.values.masked_fill(self.absent, -math.inf).amax(-2)
+        return largest.masked_fill(self.absent.all(-2), 0.0)
+
+    def softmax_sum(self, t: Tensor | float, detach: bool) -> Tensor:
+        scores = (self.values * t).masked_fill(self.absent, torch.finfo(self.values.dtype).min)
+        weights = (scores.detach() if detach else scores).softmax(-2)
+        return (weights * self.values).masked_fill(self.absent, 0.0).sum(-2)
+
+    def degrees(self, like: Tensor) -> Degrees:
+        number = (~self.absent).sum(-2).to(like)
+        inverse_root = number.clamp(min=1).rsqrt() * (number > 0)
+        return Degrees(number, (number > 0).to(like), 1 / number.clamp(min=1), inverse_root)
+
+
+def reduce(module: aggr.Aggregation, messages: Messages | SlotMessages) -> Tensor:
     """Aggregates messages as PyG's module would, `[B, T, P, C_out]`; 0 where there is no edge."""
     if isinstance(module, aggr.DegreeScalerAggregation):
         return _scaled(module, messages)
@@ -92,12 +138,12 @@ def reduce(module: aggr.Aggregation, messages: Messages) -> Tensor:
     elif isinstance(module, aggr.MeanAggregation):
         out = messages.mean()
     elif isinstance(module, aggr.MaxAggregation):
-        out = maximum(messages)
+        out = messages.maximum()
     else:
-        out = -maximum(messages.map(torch.neg))
+        out = -messages.map(torch.neg).maximum()
     if messages.targets is None:
         return out
-    degrees = messages.hood.degrees(out)
+    degrees = messages.degrees(out)
     is_sum = isinstance(module, aggr.SumAggregation)
     return out + messages.targets * (degrees.number if is_sum else degrees.present)
 
@@ -175,7 +221,9 @@ def _largest_other(x: Tensor) -> Tensor:
     return first.expand_as(x).scatter(2, index, second)
 
 
-def _spread(module: aggr.VarAggregation | aggr.StdAggregation, messages: Messages) -> Tensor:
+def _spread(
+    module: aggr.VarAggregation | aggr.StdAggregation, messages: Messages | SlotMessages
+) -> Tensor:
     variance = module if isinstance(module, aggr.VarAggregation) else module.var_aggr
     mean = messages.mean()
     with torch.set_grad_enabled(torch.is_grad_enabled() and not variance.semi_grad):
@@ -189,10 +237,10 @@ def _spread(module: aggr.VarAggregation | aggr.StdAggregation, messages: Message
 
 
 def _weighted(
-    module: aggr.SoftmaxAggregation | aggr.PowerMeanAggregation, messages: Messages
+    module: aggr.SoftmaxAggregation | aggr.PowerMeanAggregation, messages: Messages | SlotMessages
 ) -> Tensor:
     if isinstance(module, aggr.SoftmaxAggregation):
-        return softmax_sum(messages, module.t, not module.learn and module.semi_grad)
+        return messages.softmax_sum(module.t, not module.learn and module.semi_grad)
     power, limits = module.p, {"min": module.min_value, "max": module.max_value}
     if isinstance(power, (int, float)) and power == 1:
         return messages.mean()
@@ -244,9 +292,9 @@ def _exponentials(part: Part, scores: Tensor, values: Tensor) -> tuple[Tensor, T
     )
 
 
-def _scaled(module: aggr.DegreeScalerAggregation, messages: Messages) -> Tensor:
+def _scaled(module: aggr.DegreeScalerAggregation, messages: Messages | SlotMessages) -> Tensor:
     out = reduce(module.aggr, messages)
-    degree = messages.hood.degrees(out).number
+    degree = messages.degrees(out).number
     at_least_1 = degree.clamp(min=1)
     scaled = {
         "identity": lambda: out,

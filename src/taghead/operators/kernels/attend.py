@@ -10,13 +10,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch_geometric import nn as pyg
+from torch_geometric.nn import aggr
+from torch_geometric.typing import OptTensor
+from torch_geometric.utils import softmax
 
 from taghead.operators.kernel import (
+    LINEAR_EDGES,
     NOT_CACHED,
     SUM_OR_MEAN,
     Attend,
     Attention,
     Condition,
+    EdgeAttr,
     Kernel,
     Tokens,
     add_bias,
@@ -26,6 +31,7 @@ from taghead.operators.kernel import (
 from taghead.operators.neighbourhood import Neighbourhood
 from taghead.operators.pairwise import leaky_scores
 from taghead.operators.parts import LOOP
+from taghead.operators.reduce import SlotMessages, reduce
 
 
 def heads_of(x: Tensor, heads: int) -> Tensor:
@@ -40,8 +46,12 @@ def join_heads(conv: Any, out: Tensor) -> Tensor:
 
 def attend(conv: Any, attention: Attention, dropout: float = 0.0) -> Tensor:
     """The weighted sum or mean of the neighbours' values, `[B, T, H, P, C]`."""
-    hood, weights, values = attention
-    out = hood.mix(F.dropout(weights, dropout, conv.training), values)
+    hood, weights, values, edges = attention
+    weights = F.dropout(weights, dropout, conv.training)
+    out = hood.mix(weights, values)
+    if edges is not None:
+        features, matrix = edges
+        out = out + hood.mix_edges(weights, features) @ matrix.transpose(-1, -2)
     return out * hood.degrees(out).inverse if takes_mean(conv) else out
 
 
@@ -58,51 +68,53 @@ def with_loops(conv: Any, tokens: Tokens, hood: Neighbourhood) -> Neighbourhood:
     return hood.with_self_loops(apart=tokens.edge_attr is not None)
 
 
-def edge_terms(conv: Any, hood: Neighbourhood, tokens: Tokens, fill: Any = None) -> list[Tensor]:
-    """Each part's edge features as the operator projects them, `[T or 1, H, P or 1, C]`.
+def by_head(linear: Any, heads: int) -> Tensor:
+    """The weight of a projection of edge features to heads, `[H, C, D]`."""
+    return linear.weight.unflatten(0, (heads, -1))
 
-    Self-loops, if any, must be a part of their own; `fill` is PyG's `fill_value`, their features: a
-    number, a tensor, or the aggregation of the token's incoming edges' features.
+
+def edges_with_loops(hood: Neighbourhood, edge_attr: EdgeAttr, fill: Any) -> list[Tensor]:
+    """Each part's edge features, `[T or 1, P or 1, K or 1, D]`.
+
+    Self-loops, if any, must be the last part; `fill` is PyG's `fill_value`, their features: a
+    number, a tensor, or the aggregation of the token's incoming edges' features, which PyG takes
+    even where the flow is from target to source.
     """
-    assert tokens.edge_attr is not None
-    features = [
-        _loop_features(hood, tokens.edge_attr, fill)
-        if part.relation == LOOP
-        else tokens.edge_attr[part.relation].view(1, 1, -1)
-        for part in hood.parts
-    ]
-    return [conv.lin_edge(e).unflatten(-1, (conv.heads, -1)).transpose(1, 2) for e in features]
+    if not hood.parts or hood.parts[-1].relation != LOOP:
+        return edge_attr.by_part(hood)
+    edges = hood.without_self_loops
+    found = edge_attr.by_part(edges)
+    row = edge_attr.like.new_ones(1, 1, 1, edge_attr.width)
+    if isinstance(fill, str):
+        incoming = edges.transposed if edges.is_transposed else edges
+        loops = _aggregated(FILLS[fill], incoming, edge_attr).unsqueeze(2)
+    elif isinstance(fill, Tensor):
+        loops = fill.to(row).expand_as(row)
+    else:
+        loops = row if fill is None else row * fill
+    return [*found, loops]
 
 
-def _loop_features(hood: Neighbourhood, edge_attr: Tensor, fill: Any) -> Tensor:
-    """The features of each token's self-loop, `[T, P or 1, D]`, or of all, `[1, 1, D]`.
-
-    PyG aggregates incoming edges even where the flow is from target to source.
-    """
-    row = edge_attr[:1].unsqueeze(0)
-    if fill is None:
-        return torch.ones_like(row)
-    if isinstance(fill, (int, float)):
-        return torch.full_like(row, fill)
-    if isinstance(fill, Tensor):
-        return fill.to(edge_attr).expand_as(row)
-    edges = hood.transposed if hood.is_transposed else hood
-    return FILLS[fill](edges.degrees_by_relation(len(edge_attr), edge_attr), edge_attr)
+def _aggregated(module: aggr.Aggregation, hood: Neighbourhood, edge_attr: EdgeAttr) -> Tensor:
+    """The aggregation of each token's incoming edges' features, `[T, P, D]`."""
+    pairs = zip(hood.parts, edge_attr.by_part(hood), strict=True)
+    sizes = [(*hood.shape, part.num_slots, edge_attr.width) for part, _ in pairs]
+    if not sizes:
+        return edge_attr.like.new_full((1, 1, edge_attr.width), float(module is FILLS["mul"]))
+    features = [e.expand(size) for e, size in zip(edge_attr.by_part(hood), sizes, strict=True)]
+    values, absent = torch.cat(features, dim=2), hood.absent(edge_attr.like).unsqueeze(-1)
+    if module is FILLS["mul"]:
+        return values.masked_fill(absent, 1.0).prod(2)
+    return reduce(module, SlotMessages(values, absent))
 
 
-def _largest(counts: Tensor, edge_attr: Tensor) -> Tensor:
-    edges = edge_attr.expand(*counts.shape[:2], -1, -1)
-    largest = edges.masked_fill((counts == 0).unsqueeze(-1), -torch.inf).amax(-2)
-    return largest.masked_fill(largest.isneginf(), 0.0)
-
-
-FILLS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "sum": torch.matmul,
-    "add": torch.matmul,
-    "mean": lambda counts, e: counts @ e / counts.sum(-1, keepdim=True).clamp(min=1),
-    "max": _largest,
-    "min": lambda counts, e: -_largest(counts, -e),
-    "mul": lambda counts, e: (e ** counts.unsqueeze(-1)).prod(-2),
+FILLS: dict[str, aggr.Aggregation] = {
+    "sum": aggr.SumAggregation(),
+    "add": aggr.SumAggregation(),
+    "mean": aggr.MeanAggregation(),
+    "max": aggr.MaxAggregation(),
+    "min": aggr.MinAggregation(),
+    "mul": aggr.MulAggregation(),
 }
 
 
@@ -119,8 +131,9 @@ def gat_attention(conv: pyg.GATConv, tokens: Tokens, hood: Neighbourhood) -> Att
     of_target = (targets * conv.att_dst.unsqueeze(2)).sum(-1)
     scores = [part.add(of_target, of_source) for part in hood.parts]
     if tokens.edge_attr is not None:
-        terms = edge_terms(conv, hood, tokens, conv.fill_value)
-        of_edge = [(e * conv.att_edge.unsqueeze(2)).sum(-1, keepdim=True) for e in terms]
+        features = edges_with_loops(hood, tokens.edge_attr, conv.fill_value)
+        matrix = (by_head(conv.lin_edge, conv.heads) * conv.att_edge.transpose(0, 1).mT).sum(1)
+        of_edge = [(e @ matrix.t()).movedim(-1, 1) for e in features]  # [T or 1, H, P, K]
         scores = [score + e for score, e in zip(scores, of_edge, strict=True)]
     scores = [F.leaky_relu(score, conv.negative_slope) for score in scores]
     return scored(hood, sources, scores)
@@ -132,13 +145,20 @@ def gatv2_attention(conv: pyg.GATv2Conv, tokens: Tokens, hood: Neighbourhood) ->
     hood = with_loops(conv, tokens, hood)
     sources = heads_of(conv.lin_l(tokens.x), conv.heads)
     targets = sources if conv.share_weights else heads_of(conv.lin_r(tokens.x), conv.heads)
+    att = conv.att.transpose(0, 1)  # [H, 1, C]
+    terms: list[Tensor | None] = [None] * len(hood.parts)
     of_targets = [targets] * len(hood.parts)
     if tokens.edge_attr is not None:
-        of_targets = [targets + e for e in edge_terms(conv, hood, tokens, conv.fill_value)]
-    att = conv.att.transpose(0, 1)  # [H, 1, C]
+        features = edges_with_loops(hood, tokens.edge_attr, conv.fill_value)
+        for i, edges in enumerate(features):  # [T or 1, H, P or 1, K or 1, C]
+            term = conv.lin_edge(edges).unflatten(-1, (conv.heads, -1)).movedim(-2, 1)
+            if edges.size(2) > 1:
+                terms[i] = term[0]
+            else:
+                of_targets[i] = targets + term.squeeze(-2)
     scores = [
-        leaky_scores(part, target, sources, att, conv.negative_slope)
-        for part, target in zip(hood.parts, of_targets, strict=True)
+        leaky_scores(part, target, sources, att, conv.negative_slope, term)
+        for part, target, term in zip(hood.parts, of_targets, terms, strict=True)
     ]
     return scored(hood, sources, scores)
 
@@ -165,21 +185,86 @@ def super_gat_attention(conv: pyg.SuperGATConv, tokens: Tokens, hood: Neighbourh
     return scored(hood, x, scores)
 
 
+class BiasedTransformerConv(pyg.TransformerConv):
+    r"""TransformerConv with edge features in its scores alone: a relative-position bias.
+
+    As in `Swin Transformer <https://arxiv.org/abs/2103.14030>`_, with one number for each head:
+
+    .. math::
+        \alpha_{ij} = \mathrm{softmax}_j(\mathbf{q}_i^{\top} \mathbf{k}_j / \sqrt{d}
+        + \mathbf{W} \mathbf{e}_{ij})
+
+    The arguments are those of PyG's TransformerConv.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        heads: int = 1,
+        concat: bool = True,
+        beta: bool = False,
+        dropout: float = 0.0,
+        edge_dim: int | None = None,
+        bias: bool = True,
+        root_weight: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        options = heads, concat, beta, dropout, edge_dim, bias, root_weight
+        super().__init__(in_channels, out_channels, *options, **kwargs)
+        if edge_dim is not None:
+            self.lin_edge = pyg.Linear(edge_dim, heads, bias=False)
+
+    def message(
+        self,
+        query_i: Tensor,
+        key_j: Tensor,
+        value_j: Tensor,
+        edge_attr: OptTensor,
+        index: Tensor,
+        ptr: OptTensor,
+        size_i: int | None,
+    ) -> Tensor:
+        alpha = (query_i * key_j).sum(-1) / math.sqrt(self.out_channels)
+        if edge_attr is not None:
+            alpha = alpha + self.lin_edge(edge_attr)
+        alpha = self._alpha = softmax(alpha, index, ptr, size_i)
+        alpha = F.dropout(alpha, p=self.dropout, training=self.training)
+        return value_j * alpha.unsqueeze(-1)
+
+
+def dot_product(
+    conv: pyg.TransformerConv, x: Tensor, hood: Neighbourhood
+) -> tuple[Tensor, list[Tensor], Tensor]:
+    """Queries, each part's scores, and values."""
+    query = heads_of(conv.lin_query(x) / math.sqrt(conv.out_channels), conv.heads)
+    key = heads_of(conv.lin_key(x), conv.heads)
+    value = heads_of(conv.lin_value(x), conv.heads)
+    return query, [part.dot(query, key) for part in hood.parts], value
+
+
 def transformer_attention(
     conv: pyg.TransformerConv, tokens: Tokens, hood: Neighbourhood
 ) -> Attention:
     check_edge_attr(conv, conv.lin_edge is not None, tokens.edge_attr)
-    query = heads_of(conv.lin_query(tokens.x) / math.sqrt(conv.out_channels), conv.heads)
-    key = heads_of(conv.lin_key(tokens.x), conv.heads)
-    value = heads_of(conv.lin_value(tokens.x), conv.heads)
-    values: Tensor | list[Tensor] = value
-    scores = [part.dot(query, key) for part in hood.parts]
-    if tokens.edge_attr is not None and hood.parts:
-        terms = edge_terms(conv, hood, tokens)
-        of_edge = [(query * e).sum(-1, keepdim=True) for e in terms]
-        scores = [score + e for score, e in zip(scores, of_edge, strict=True)]
-        values = [value + e for e in terms]
-    return scored(hood, values, scores)
+    query, scores, value = dot_product(conv, tokens.x, hood)
+    if tokens.edge_attr is None or not hood.parts:
+        return scored(hood, value, scores)
+    # q (k + W e) = q k + (W^T q) e: no tensor has a row of C features for every edge
+    features, matrix = tokens.edge_attr.by_part(hood), by_head(conv.lin_edge, conv.heads)
+    of_edge = query @ matrix  # [B, T, H, P, D]
+    triples = zip(hood.parts, scores, features, strict=True)
+    scores = [score + part.dot_edges(of_edge, e) for part, score, e in triples]
+    return scored(hood, value, scores)._replace(edges=(features, matrix))
+
+
+def biased_attention(conv: BiasedTransformerConv, tokens: Tokens, hood: Neighbourhood) -> Attention:
+    check_edge_attr(conv, conv.lin_edge is not None, tokens.edge_attr)
+    _, scores, value = dot_product(conv, tokens.x, hood)
+    if tokens.edge_attr is not None:
+        pairs = zip(scores, tokens.edge_attr.by_part(hood), strict=True)
+        scores = [score + conv.lin_edge(e).movedim(-1, 1) for score, e in pairs]
+    return scored(hood, value, scores)
 
 
 def transformer_finish(conv: pyg.TransformerConv, out: Tensor, tokens: Tokens) -> Tensor:
@@ -215,7 +300,7 @@ def fa_coefficients(conv: pyg.FAConv, tokens: Tokens, hood: Neighbourhood) -> At
 
 
 def fa_attention(conv: pyg.FAConv, tokens: Tokens, hood: Neighbourhood) -> Attention:
-    hood, weights, _ = fa_coefficients(conv, tokens, hood)
+    hood, weights, *_ = fa_coefficients(conv, tokens, hood)
     scale = hood.degrees(weights).inverse_root  # [T, 1, P or 1, 1]
     return Attention(hood, weights * scale, tokens.x.unsqueeze(2) * scale)
 
@@ -241,9 +326,12 @@ IN_EVALUATION = Condition(
 NORMALIZED = Condition("normalize is True", lambda conv: conv.normalize)
 
 KERNELS: dict[type[pyg.MessagePassing], Kernel] = {
-    pyg.GATConv: _kernel(gat_attention, gat_finish, edge_attr=True),
+    pyg.GATConv: _kernel(gat_attention, gat_finish, LINEAR_EDGES, edge_attr=True),
     pyg.GATv2Conv: _kernel(gatv2_attention, gat_finish, edge_attr=True),
-    pyg.TransformerConv: _kernel(transformer_attention, transformer_finish, edge_attr=True),
+    pyg.TransformerConv: _kernel(
+        transformer_attention, transformer_finish, LINEAR_EDGES, edge_attr=True
+    ),
+    BiasedTransformerConv: _kernel(biased_attention, transformer_finish, edge_attr=True),
     pyg.SuperGATConv: _kernel(super_gat_attention, gat_finish, IN_EVALUATION),
     pyg.AGNNConv: _kernel(agnn_attention, lambda conv, out, tokens: out.squeeze(2), dropout=False),
     pyg.FAConv: _kernel(

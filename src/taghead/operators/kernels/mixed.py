@@ -14,14 +14,17 @@ from taghead.operators.kernel import (
     SUM_OR_MEAN,
     Attention,
     Condition,
+    EdgeAttr,
     Kernel,
     Tokens,
     add_bias,
+    are_linear,
     check_edge_attr,
     takes_mean,
 )
-from taghead.operators.kernels.attend import attend, heads_of, scored
+from taghead.operators.kernels.attend import attend, by_head, heads_of, scored
 from taghead.operators.neighbourhood import Neighbourhood
+from taghead.operators.pairwise import reduce_with_edges
 from taghead.operators.parts import Part
 from taghead.operators.reduce import REDUCIBLE, Messages, reduce, reducible
 
@@ -80,17 +83,19 @@ def rgat_attention(conv: pyg.RGATConv, tokens: Tokens, hood: Neighbourhood) -> A
         for index, x in of_relation.items()
     }
     scores, is_additive = [], conv.attention_mode == "additive-self-attention"
-    for part in hood.parts:
+    edges = [] if tokens.edge_attr is None else tokens.edge_attr.by_part(hood)
+    for i, part in enumerate(hood.parts):
         x = of_relation[part.relation]
         query, key = (x @ conv.q).movedim(-1, 2), (x @ conv.k).movedim(-1, 2)
-        if tokens.edge_attr is not None:
-            row = tokens.edge_attr[part.relation]
-            edge = (conv.lin_edge(row) @ conv.e).unsqueeze(-1)  # [H*D, 1]
-            query = query + edge if is_additive else query * edge
-        if is_additive:
-            scores.append(F.leaky_relu(part.add(query, key), conv.negative_slope))
-        else:
-            scores.append(part.dot(query.unsqueeze(-1), key.unsqueeze(-1)))
+        score = (
+            part.add(query, key)
+            if is_additive
+            else part.dot(query.unsqueeze(-1), key.unsqueeze(-1))
+        )
+        if edges:
+            edge = (conv.lin_edge(edges[i]) @ conv.e).movedim(-1, 1)  # [1, H*D, P or 1, K or 1]
+            score = score + edge if is_additive else score * edge
+        scores.append(F.leaky_relu(score, conv.negative_slope) if is_additive else score)
     of_parts = [values[part.relation] for part in hood.parts] or list(values.values())
     return Attention(hood, _softmax(conv, hood, scores, of_parts), of_parts)
 
@@ -140,50 +145,59 @@ def _join_heads(conv: pyg.RGATConv, out: Tensor) -> Tensor:
 
 
 class Features(NamedTuple):
-    """The summands of a message.
+    """The summands of a message; the bias of edges' projection is part of the source's.
 
     Shapes:
-        - **source**, **target** `[B, T, P, H*C]`, for attention `[B, T, H, P, C]`; no target if
-          messages are directed
-        - **edge** `[R, H*C]`, for attention `[R, H, 1, C]`, if there are edge features
+        - **source**, **target** `[B, T, H, P, C]`; no target if messages are directed
+        - **edges** `[1, P or 1, K or 1, D]` for each part, and their projection `[H, C, D]`
     """
 
     source: Tensor
     target: Tensor | None
-    edge: Tensor | None
+    edges: tuple[list[Tensor], Tensor] | None
 
 
 def general(conv: pyg.GeneralConv, tokens: Tokens, hood: Neighbourhood) -> Tensor:
     check_edge_attr(conv, conv.in_edge_channels is not None, tokens.edge_attr)
     target = None if conv.directed_msg else conv.lin_msg_i(tokens.x)
-    edge = None if tokens.edge_attr is None else conv.lin_edge(tokens.edge_attr)
-    features = Features(conv.lin_msg(tokens.x), target, edge)
-    out = (_attended if conv.attention else _aggregated)(conv, features, hood)
+    out = (_attended if conv.attention else _aggregated)(
+        conv, conv.lin_msg(tokens.x), target, tokens.edge_attr, hood
+    )
     out = out + conv.lin_self(tokens.x)
     return F.normalize(out, p=2.0, dim=-1) if conv.normalize_l2 else out
 
 
-def _aggregated(conv: pyg.GeneralConv, features: Features, hood: Neighbourhood) -> Tensor:
-    source, target, edge = features
-    if edge is None:
-        messages = Messages.uniform(hood, source, target)
+def _aggregated(
+    conv: pyg.GeneralConv,
+    source: Tensor,
+    target: Tensor | None,
+    edge_attr: EdgeAttr | None,
+    hood: Neighbourhood,
+) -> Tensor:
+    if edge_attr is None:
+        out = reduce(conv.aggr_module, Messages.uniform(hood, source, target))
     else:
-        messages = Messages.by_relation(hood, lambda index: source + edge[index], target)
-    return reduce(conv.aggr_module, messages).unflatten(-1, (conv.heads, -1)).mean(-2)
+        given = source, edge_attr, conv.lin_edge, target
+        out = reduce_with_edges(hood, conv.aggr_module, torch.add, *given)
+    return out.unflatten(-1, (conv.heads, -1)).mean(-2)
 
 
-def _attended(conv: pyg.GeneralConv, features: Features, hood: Neighbourhood) -> Tensor:
-    source, target, edge = features
+def _attended(
+    conv: pyg.GeneralConv,
+    source: Tensor,
+    target: Tensor | None,
+    edge_attr: EdgeAttr | None,
+    hood: Neighbourhood,
+) -> Tensor:
+    framed, edges = hood.framed, None
+    if edge_attr is not None and framed.parts:
+        edges = edge_attr.by_part(framed), by_head(conv.lin_edge, conv.heads)
+        source = add_bias(source, conv.lin_edge.bias)
     source = heads_of(source, conv.heads)
     target = None if target is None else heads_of(target, conv.heads)
-    edge = None if edge is None else edge.unflatten(-1, (conv.heads, 1, -1))
-    score, features = SCORES[conv.attention_type], Features(source, target, edge)
-    framed = hood.framed
-    values: Tensor | list[Tensor] = source
-    scores = [F.leaky_relu(score(conv, part, features), 0.2) for part in framed.parts]
-    if edge is not None and framed.parts:
-        values = [source + edge[part.relation] for part in framed.parts]
-    out = attend(conv, scored(framed, values, scores)).mean(2)
+    score, features = SCORES[conv.attention_type], Features(source, target, edges)
+    scores = [F.leaky_relu(score(conv, i, p, features), 0.2) for i, p in enumerate(framed.parts)]
+    out = attend(conv, scored(framed, source, scores)._replace(edges=edges)).mean(2)
     if target is None:
         return out
     degrees = hood.degrees(out)  # every message holds the target, and a token's weights sum to 1
@@ -191,17 +205,19 @@ def _attended(conv: pyg.GeneralConv, features: Features, hood: Neighbourhood) ->
     return out + target.mean(2) * share
 
 
-def _additive(conv: pyg.GeneralConv, part: Part, features: Features) -> Tensor:
-    source, target, edge = features
+def _additive(conv: pyg.GeneralConv, index: int, part: Part, features: Features) -> Tensor:
+    source, target, edges = features
     att = conv.att_msg.transpose(0, 1)  # [H, 1, C]
     of_source = (source * att).sum(-1)
     of_target = torch.zeros_like(of_source) if target is None else (target * att).sum(-1)
-    if edge is not None:
-        of_target = of_target + (edge[part.relation] * att).sum(-1)
-    return part.add(of_target, of_source)
+    score = part.add(of_target, of_source)
+    if edges is None:
+        return score
+    matrix = (edges[1] * att.mT).sum(1)  # [H, D]
+    return score + (edges[0][index] @ matrix.t()).movedim(-1, 1)
 
 
-def _dot_product(conv: pyg.GeneralConv, part: Part, features: Features) -> Tensor:
+def _dot_product(conv: pyg.GeneralConv, index: int, part: Part, features: Features) -> Tensor:
     r"""The message from j to i times the one from i to j, expanded into terms.
 
     With source features m, target features n and edge features e it is
@@ -210,16 +226,18 @@ def _dot_product(conv: pyg.GeneralConv, part: Part, features: Features) -> Tenso
         (\mathbf{m}_j + \mathbf{n}_i + \mathbf{e})^{\top}
         (\mathbf{m}_i + \mathbf{n}_j + \mathbf{e})
     """
-    source, target, edge = features
+    source, target, edges = features
     one_way = source if target is None else torch.cat([source, target], dim=-1)
     score = part.dot(one_way, one_way)
     if target is not None:
         own = (source * target).sum(-1)
         score = score + part.add(own, own)
-    if edge is not None:
-        term = edge[part.relation]
-        along = ((source if target is None else source + target) * term).sum(-1)
-        score = score + part.add(along, along) + (term * term).sum(-1, keepdim=True)
+    if edges is not None:
+        edge, matrix = edges[0][index], edges[1]
+        along = (source if target is None else source + target) @ matrix  # [B, T, H, P, D]
+        score = score + part.dot_edges(along, edge) + part.dot_edges(along, edge, of_source=True)
+        projected = torch.einsum("tpkd,hcd->thpkc", edge, matrix)
+        score = score + projected.square().sum(-1)
     return score / conv.scaler
 
 
@@ -229,9 +247,14 @@ AGGREGATES = Condition(
     lambda conv: SUM_OR_MEAN.test(conv) if conv.attention else reducible(conv.aggr_module, True),
 )
 
+LINEAR_MESSAGES = Condition(
+    "lin_edge is Linear",
+    lambda conv: conv.in_edge_channels is None or are_linear(conv.lin_edge),
+)
+
 KERNELS: dict[type[pyg.MessagePassing], Kernel] = {
     pyg.RGCNConv: Kernel(rgcn, (REDUCIBLE,)),
     pyg.FastRGCNConv: Kernel(rgcn, (SUM_OR_MEAN,)),
     pyg.RGATConv: Kernel(rgat, (SUM_OR_MEAN,), edge_attr=True, attention=rgat_attention),
-    pyg.GeneralConv: Kernel(general, (AGGREGATES,), edge_attr=True),
+    pyg.GeneralConv: Kernel(general, (AGGREGATES, LINEAR_MESSAGES), edge_attr=True),
 }

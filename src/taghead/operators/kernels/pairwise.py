@@ -29,7 +29,7 @@ from taghead.operators.kernel import (
     takes_mean,
 )
 from taghead.operators.neighbourhood import Neighbourhood
-from taghead.operators.pairwise import PAIRWISE, gated_sum, reduce_pairs
+from taghead.operators.pairwise import PAIRWISE, gated_sum, reduce_edges, reduce_pairs
 from taghead.operators.parts import FramePart
 from taghead.operators.reduce import Messages, reduce
 
@@ -92,23 +92,41 @@ def _modulated(
 
 def res_gated(conv: pyg.ResGatedGraphConv, tokens: Tokens, hood: Neighbourhood) -> Tensor:
     check_edge_attr(conv, conv.edge_dim is not None, tokens.edge_attr)
-    projections = conv.lin_key, conv.lin_query, conv.lin_value
-    out = _gated(conv, hood, *(_projected(lin, tokens, hood) for lin in projections))
+    out = _gated(conv, tokens, hood)
     if conv.root_weight:
         out = out + conv.lin_skip(tokens.x)
     return add_bias(out, conv.bias)
 
 
-def _projected(linear: Any, tokens: Tokens, hood: Neighbourhood) -> list[Tensor]:
-    """The projection of tokens and edge features, for each part; one if there is no part."""
-    if tokens.edge_attr is None:
-        return [linear(tokens.x)] * max(len(hood.parts), 1)
-    of_token, of_edge = split_linear(linear, tokens.x.size(-1), tokens.edge_attr.size(-1))
-    x, edges = of_token(tokens.x), of_edge(tokens.edge_attr)
-    return [x + edges[part.relation] for part in hood.parts] or [x]
+def _gated(conv: pyg.ResGatedGraphConv, tokens: Tokens, hood: Neighbourhood) -> Tensor:
+    gate: Callable[[Tensor], Tensor] = conv.act
+    layers = conv.lin_key, conv.lin_query, conv.lin_value
+    if tokens.edge_attr is None or not hood.parts:
+        width = 0 if tokens.edge_attr is None else tokens.edge_attr.width
+        nodes = [split_linear(lin, tokens.x.size(-1), width)[0](tokens.x) for lin in layers]
+        return _gated_by_part(conv, hood, *([x] * max(len(hood.parts), 1) for x in nodes))
+    split = [split_linear(lin, tokens.x.size(-1), tokens.edge_attr.width) for lin in layers]
+    key, query, value = (of_token(tokens.x) for of_token, _ in split)
+    if tokens.edge_attr.rows is not None:
+        rows = [of_edge(tokens.edge_attr.rows) for _, of_edge in split]
+        relations = [part.relation for part in hood.parts]
+        parts = [
+            [x + e[i] for i in relations] for x, e in zip((key, query, value), rows, strict=True)
+        ]
+        return _gated_by_part(conv, hood, *parts)
+    hood = hood.framed
+    edges = [[of_edge(e) for _, of_edge in split] for e in tokens.edge_attr.by_part(hood)]
+    return reduce_edges(
+        hood,
+        conv.aggr_module,
+        lambda k, q, v, of_gate, of_value: gate(k + q + of_gate) * (v + of_value),
+        [key],
+        [query, value],
+        [[of_key + of_query, of_value] for of_key, of_query, of_value in edges],
+    )
 
 
-def _gated(
+def _gated_by_part(
     conv: pyg.ResGatedGraphConv,
     hood: Neighbourhood,
     keys: list[Tensor],

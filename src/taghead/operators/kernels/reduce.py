@@ -6,11 +6,12 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch_geometric import nn as pyg
 
 from taghead.operators.kernel import (
     Condition,
+    EdgeAttr,
     Kernel,
     Tokens,
     always,
@@ -20,6 +21,7 @@ from taghead.operators.kernel import (
     split_linear,
 )
 from taghead.operators.neighbourhood import Neighbourhood
+from taghead.operators.pairwise import reduce_with_edges
 from taghead.operators.reduce import REDUCIBLE, REDUCIBLE_WITH_TARGETS, Messages, reduce
 
 
@@ -59,9 +61,14 @@ def gin(conv: pyg.GINConv, tokens: Tokens, hood: Neighbourhood) -> Tensor:
 def gine(conv: pyg.GINEConv, tokens: Tokens, hood: Neighbourhood) -> Tensor:
     check_edge_attr(conv, True, tokens.edge_attr)
     assert tokens.edge_attr is not None
-    edges = tokens.edge_attr if conv.lin is None else conv.lin(tokens.edge_attr)
-    messages = Messages.by_relation(hood, lambda index: (tokens.x + edges[index]).relu())
-    out = reduce(conv.aggr_module, messages)
+    out = reduce_with_edges(
+        hood,
+        conv.aggr_module,
+        lambda source, edge: (source + edge).relu(),
+        tokens.x,
+        tokens.edge_attr,
+        conv.lin or nn.Identity(),
+    )
     return apply_rowwise(conv.nn, out + (1 + conv.eps) * tokens.x)
 
 
@@ -80,31 +87,42 @@ def pna(conv: pyg.PNAConv, tokens: Tokens, hood: Neighbourhood) -> Tensor:
     outputs = []
     for tower, (before, after) in enumerate(zip(conv.pre_nns, conv.post_nns, strict=True)):
         own = x[..., tower, :]
-        out = reduce(conv.aggr_module, _pna_messages(conv, before[0], own, tokens, hood))
+        out = _pna_tower(conv, before[0], own, tokens.edge_attr, hood)
         outputs.append(after(torch.cat([own, out], dim=-1)))
     return conv.lin(torch.cat(outputs, dim=-1))
 
 
-def _pna_messages(
-    conv: pyg.PNAConv, linear: Any, x: Tensor, tokens: Tokens, hood: Neighbourhood
-) -> Messages:
-    if tokens.edge_attr is None:
+def _pna_tower(
+    conv: pyg.PNAConv, linear: Any, x: Tensor, edge_attr: EdgeAttr | None, hood: Neighbourhood
+) -> Tensor:
+    if edge_attr is None:
         of_target, of_source = split_linear(linear, conv.F_in, conv.F_in)
-        return Messages.uniform(hood, of_source(x), of_target(x))
+        return reduce(conv.aggr_module, Messages.uniform(hood, of_source(x), of_target(x)))
     of_target, of_source, of_edge = split_linear(linear, *[conv.F_in] * 3)
-    sources, edges = of_source(x), of_edge(conv.edge_encoder(tokens.edge_attr))
-    return Messages.by_relation(hood, lambda index: sources + edges[index], of_target(x))
+    return reduce_with_edges(
+        hood,
+        conv.aggr_module,
+        torch.add,
+        of_source(x),
+        edge_attr,
+        lambda features: of_edge(conv.edge_encoder(features)),
+        of_target(x),
+    )
 
 
 def gen(conv: pyg.GENConv, tokens: Tokens, hood: Neighbourhood) -> Tensor:
     x = conv.lin_src(tokens.x) if hasattr(conv, "lin_src") else tokens.x
-    edges = tokens.edge_attr
-    if edges is None:
-        messages = Messages.uniform(hood, x.relu() + conv.eps)
+    if tokens.edge_attr is None:
+        out = reduce(conv.aggr_module, Messages.uniform(hood, x.relu() + conv.eps))
     else:
-        edges = conv.lin_edge(edges) if hasattr(conv, "lin_edge") else edges
-        messages = Messages.by_relation(hood, lambda i: (x + edges[i]).relu() + conv.eps)
-    out = reduce(conv.aggr_module, messages)
+        out = reduce_with_edges(
+            hood,
+            conv.aggr_module,
+            lambda source, edge: (source + edge).relu() + conv.eps,
+            x,
+            tokens.edge_attr,
+            getattr(conv, "lin_edge", nn.Identity()),
+        )
     if hasattr(conv, "lin_aggr_out"):
         out = conv.lin_aggr_out(out)
     if hasattr(conv, "msg_norm"):
