@@ -175,8 +175,10 @@ def test_parts_of_ones_own() -> None:
     again = TAGHead(**json.loads(json.dumps(head.config()))).eval()
     again.load_state_dict(head.state_dict())
     assert torch.equal(again(feature_map), head(feature_map))
+    logits, attention = head(feature_map, return_attention=True)
+    assert torch.equal(logits, head(feature_map))
     with pytest.raises(ValueError, match="readout: Last has no weights of tokens"):
-        head(feature_map, return_attention=True)
+        attention.rollout()
     with pytest.raises(ValueError, match="readout: Last has no aggregation of graphs"):
         head.graph_model()
 

@@ -193,6 +193,26 @@ def wait_for_runs(process: subprocess.Popen) -> Store:
     raise AssertionError(f"the sweep ended with exit code {process.returncode}")
 
 
+def test_readouts_with_options_are_levels_of_a_factor(
+    cache: Path, write: Write, capsys: pytest.CaptureFixture[str]
+) -> None:
+    conv = {"class_path": "temporal_conv", "init_args": {"layers": 1, "pool": "mean"}}
+    pooled = {"class_path": "Set2Set", "init_args": {"processing_steps": 2}}
+    levels = {
+        "mean": {"model.head.readout": "mean"},
+        "temporal_conv": {"model.head.readout": conv},
+        "set2set": {"model.head.readout": pooled},
+    }
+    file = write(seeds=[0], factors={"readout": levels}, set={"trainer.max_epochs": 1})
+    main(["sweep", file, "--output=out"])
+    assert "3 of 3 runs are done" in capsys.readouterr().out
+    table = pd.read_csv("out/runs.csv").set_index("readout")
+    assert set(table.index) == set(levels)
+    for level, config in table["config"].items():
+        head = json.loads(config)["model"]["head"]["init_args"]
+        assert head["readout"] == levels[str(level)]["model.head.readout"]
+
+
 def test_a_dry_run_lists_the_runs(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
     file = write()  # and needs no data
     main(["sweep", file, "--dry-run"])

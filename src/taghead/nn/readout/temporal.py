@@ -238,7 +238,7 @@ class FrameTransformerReadout(FrameReadout):
         self.encoder = transformer(channels, layers, heads, feed_forward, "pre", dropout)
 
     def of_frames(self, x: Tensor) -> Tensor:
-        positions = self.positions
+        positions: Tensor = self.positions
         if x.size(1) != self.num_frames:
             positions = F.interpolate(positions.transpose(1, 2), x.size(1), mode="linear")
             positions = positions.transpose(1, 2)
