@@ -42,7 +42,7 @@ def test_edges_come_from_the_most_similar_tokens() -> None:
         weights = rule.weights(clip, edges)
         expected = (scores[edges[1], edges[0]] / 32**0.5).sigmoid()
         torch.testing.assert_close(weights, expected)
-    assert TopKEdges(WIDTH, k=K).edges_of(x[:, :1], Grid(1, 1, 1)).shape == (2, 2, 0)
+    assert rule.edges_of(x[:, :1], Grid(1, 1, 1)).shape == (2, 2, 0)
 
 
 HEADS: list[tuple[Any, Any, Any]] = [
