@@ -89,6 +89,10 @@ THINGS = {
     "learned rows of relations, an encoding of the graph": [
         *("edge_features=relation", "positions=laplacian", "positions.size=4"),
     ],
+    "learned edges": [
+        "relations=[intra_frame, {name: similar, class_path: taghead.graph.TopKEdges, "
+        "init_args: {k: 3}}]",
+    ],
     "a readout of one's own": ["readout=own_a18.Largest", "readout.factor=0.5"],
     "a module as an option": ["conv=ResGatedGraphConv", "conv.act=torch.nn.Tanh"],
     "a block of one's own": ["conv=own_a18.Bottleneck", "conv.conv=torch_geometric.nn.SAGEConv"],

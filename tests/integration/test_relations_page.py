@@ -47,8 +47,13 @@ OF_OPERATORS: list[dict[str, Any]] = [
 @pytest.mark.parametrize("options", [*BLOCKS, *OF_OPERATORS], ids=str)
 def test_each_block(options: dict[str, Any]) -> None:
     head = build(options)
+    config = head.config()
     for name, value in options.items():
-        if name != "conv":
+        if name in ("edge_features", "positions"):
+            given = value if isinstance(value, str) else value["init_args"]
+            found = config[name] if isinstance(value, str) else config[name]["init_args"]
+            assert found.items() >= given.items() if isinstance(found, dict) else found == given
+        elif name != "conv":
             assert head._options[name] == value
     feature_map = torch.randn(2, 8, 3, 2, 2)
     head(feature_map).square().sum().backward()
@@ -59,8 +64,8 @@ def test_each_block(options: dict[str, Any]) -> None:
 
 
 def test_the_page_has_them_all() -> None:
-    assert len(BLOCKS) == 7
-    rows = re.findall(r"^\| (`.*?) \|", PAGE, re.MULTILINE)
+    assert len(BLOCKS) == 11
+    rows = re.findall(r"^\| (`.*?) \|", PAGE.partition("\n## ")[0], re.MULTILINE)
     named = {word for row in rows for word in re.findall(r"`(.*?)`", row)}
     names = [name for kind in KINDS for name in (*kind.other_names.values(), kind.name)]
     assert named == {"custom(name, function)", *(name.format("N") for name in names)}

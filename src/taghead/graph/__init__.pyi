@@ -12,6 +12,8 @@ from .edges import intra_frame_edges as intra_frame_edges
 from .edges import time_aligned_edges as time_aligned_edges
 from .grid import Grid as Grid
 from .grid_shape import GridShape as GridShape
+from .learned import LearnedEdges as LearnedEdges
+from .learned import TopKEdges as TopKEdges
 from .relations import FUTURE as FUTURE
 from .relations import INTRA_FRAME as INTRA_FRAME
 from .relations import NO_EDGES as NO_EDGES

@@ -17,6 +17,7 @@ from taghead.class_paths import Spec
 from taghead.graph.baselines import KINDS as BASELINES
 from taghead.graph.edges import KINDS as FIXED
 from taghead.graph.edges import CustomEdges, DynamicEdges, EdgeRule, RelationKind
+from taghead.graph.learned import LearnedEdges, UnbuiltEdges
 from taghead.graph.motion import KINDS as DYNAMIC
 from taghead.graph.own_rules import OwnRule, find_rule
 
@@ -82,6 +83,17 @@ class Relation(tuple[str, str, str]):
     def is_dynamic(self) -> bool:
         """Whether the edges are computed from each clip's features."""
         return isinstance(self.edges, DynamicEdges)
+
+    def built(self, channels: int) -> Relation:
+        """The relation with learned edges of its own for tokens of a width; others unchanged.
+
+        Raises:
+            ValueError: If the rule cannot be built.
+        """
+        is_open = isinstance(self.edges, UnbuiltEdges | LearnedEdges)
+        if not is_open or self.own is None or self.own.component is None:
+            return self
+        return Relation(self.name, self.own.component.build({"channels": channels}), self.own)
 
     def to_config(self) -> str | dict[str, Any]:
         """The name as a config file has it; of a rule of your own, its class path and options.
@@ -215,7 +227,8 @@ def own_relation(rule: OwnRule, name: str | None = None) -> Relation:
         ValueError: If the name is one of the package's, or the rule cannot be built.
     """
     name = rule.default_name if name is None else name
-    made = rule.build()
+    is_learned = rule.component is not None and issubclass(rule.component.cls, LearnedEdges)
+    made = UnbuiltEdges(rule.rule) if is_learned else rule.build()
     if isinstance(made, DynamicEdges):
         custom(name, made)  # checks the name
         return Relation(name, made, rule)

@@ -15,6 +15,7 @@ from taghead.attention.edge_attention import EdgeAttention
 from taghead.attention.layer_attention import LayerAttention, OperatorAttention
 from taghead.attention.weights import check_attentive, edge_weights, in_evaluation
 from taghead.graph.baselines import no_edges
+from taghead.graph.learned import NoLearnedEdges, is_learned
 from taghead.graph.relations import Relation
 from taghead.nn.message_passing import run_layers
 from taghead.nn.readout import NoTokenWeights, Readout
@@ -121,7 +122,10 @@ class AttentionRecorder:
         self, conv: MessagePassing, x: Tensor, relations: Sequence[Relation], x_0: Tensor
     ) -> Tensor:
         """An operator's output without edges: its root weight, bias and self-loops."""
-        empty = [Relation(relation.name, no_edges) for relation in relations]
+        empty = [
+            Relation(r.name, NoLearnedEdges() if is_learned(r.edges) else no_edges)
+            for r in relations
+        ]
         grid, features = self._runner.grid, self._features[id(conv)]
         with in_evaluation(conv):
             return propagate(conv, x, grid, empty, x_0, edge_features=features, engine="pyg")

@@ -14,6 +14,7 @@ from taghead.components import AnyComponent, ComponentLike, as_component, path_o
 from taghead.errors import check_choices, check_counts
 from taghead.graph.convert import grid_of, to_tokens
 from taghead.graph.grid import Grid
+from taghead.graph.learned import is_learned
 from taghead.graph.relations import as_relations
 from taghead.nn.capture import capture
 from taghead.nn.edge_features import edge_features_component
@@ -175,7 +176,9 @@ class TAGHead(nn.Module):
         self.num_classes = num_classes
         self.engine = engine
         self.edge_dropout = edge_dropout
-        self.relations = as_relations(relations)
+        self.relations = tuple(r.built(channels) for r in as_relations(relations))
+        learned: dict[str, Any] = {r.name: r.edges for r in self.relations if is_learned(r.edges)}
+        self.learned_edges = nn.ModuleDict(learned)
         if mode != "none" and not self.relations:
             raise ValueError(
                 f"relations must not be empty in mode {mode} (got []); mode none has no graph"

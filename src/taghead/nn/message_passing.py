@@ -13,11 +13,12 @@ from torch_geometric.nn.module_dict import ModuleDict
 from torch_geometric.nn.resolver import activation_resolver
 
 from taghead.components import AnyComponent, Component, ComponentLike, as_component
-from taghead.errors import check_counts
 from taghead.graph.edge_features import EdgeFeatures
 from taghead.graph.grid import Grid
+from taghead.graph.learned import is_learned
 from taghead.graph.relations import INTRA_FRAME, Relation
 from taghead.nn.edge_features import build_edge_features, edge_features_component
+from taghead.nn.feed_forward import FeedForward
 from taghead.nn.layer_operators import AnyOperator
 from taghead.nn.norms import LAYER_NORM, NORMS, apply_norm, norm_widths
 from taghead.nn.runner import Runner
@@ -25,6 +26,7 @@ from taghead.operators import commutes_with_means, propagate
 from taghead.operators.graph_context import GraphContext
 from taghead.operators.kernel import class_of, has_hooks
 from taghead.operators.operator import (
+    arguments_of,
     check_takes_edges,
     takes_edge_types,
 )
@@ -85,20 +87,21 @@ class TypedOperator(nn.Module):
             for _ in (self.relations if is_split else (None,))
         ]
         features = [each for each in found if each is not None]
-        width, edge_channels = channels, features[0].out_channels if features else None
+        width, given = channels, features[0].out_channels if features else 0
         self.features = nn.ModuleList(features)  # of each operator
         if mode == "per_relation":
             width = _channels_of_a_relation(channels, len(self.relations), self.aggr)
             self.convs = ModuleDict(
                 {
                     r: _of(operator, r)(
-                        channels, width, edge_channels, GraphContext([r], where, layer)
+                        channels, width, _edge_width(given, [r]), GraphContext([r], where, layer)
                     )
                     for r in self.relations
                 }
             )
         else:
             context = GraphContext(self.relations, where, layer, mode == "edge_type")
+            edge_channels = _edge_width(given, self.relations)
             self.conv = _of(operator)(channels, channels, edge_channels, context)
             if mode == "edge_type" and not takes_edge_types(self.conv):
                 name = type(self.conv).__name__
@@ -112,10 +115,11 @@ class TypedOperator(nn.Module):
             if mode != "edge_type" and getattr(conv, "num_relations", 1) > 1:
                 name = type(conv).__name__
                 raise ValueError(f"mode {mode}: {name} needs edge types; use edge_type instead")
-        for conv, of_edges in self.operators_with_features():
+        for i, (conv, of_edges) in enumerate(self.operators_with_features()):
+            of_conv = self.relations[i : i + 1] if self.convs is not None else self.relations
             if of_edges is not None:
                 check_takes_edges(conv)
-            of_conv = self.relations[:1] if self.convs is not None else self.relations
+            _check_takes_weights(conv, of_conv)
             _check_width(conv, channels, width, of_conv, of_edges)
         if not isinstance(aggr, str):
             _check_aggregation(self, channels)
@@ -158,6 +162,20 @@ class TypedOperator(nn.Module):
         index = torch.arange(len(rows) // len(outputs), device=rows.device)
         out = self.aggregation(rows, index.repeat_interleave(len(outputs)))
         return out.view(*outputs[0].shape[:-1], -1)
+
+
+def _edge_width(num_features: int, relations: Sequence[Relation]) -> int | None:
+    """The width of `edge_attr`: the features, and the weight of learned edges if there are any."""
+    return num_features + any(is_learned(r.edges) for r in relations) or None
+
+
+def _check_takes_weights(conv: nn.Module, relations: Sequence[Relation]) -> None:
+    names = [relation.name for relation in relations if is_learned(relation.edges)]
+    if names and {"edge_weight", "edge_attr"}.isdisjoint(arguments_of(conv)[0]):
+        raise ValueError(
+            f"relations: {names[0]} has learned edges, whose weights {type(conv).__name__} cannot "
+            f"use: it takes neither edge_weight, as GraphConv, nor edge_attr, as TransformerConv"
+        )
 
 
 def _of(
@@ -223,7 +241,7 @@ def _check_width(
     name, was_training = type(conv).__name__, conv.training
     x = torch.zeros(1, 4, in_channels)
     try:
-        same = [INTRA_FRAME] * len(relations)
+        same = [r if is_learned(r.edges) else INTRA_FRAME for r in relations]
         out = propagate(conv.eval(), x, Grid(2, 1, 2), same, edge_features=features or "none")
     except Exception as error:
         reason = str(error) or repr(error)
@@ -310,47 +328,6 @@ class MessagePassingLayer(nn.Module):
         out = self.dropout(self.activation(out))
         out = apply_norm(self.post_norm, x + out if self.residual else out, runner)
         return out if self.feed_forward is None else self.feed_forward(out, runner)
-
-
-class FeedForward(nn.Module):
-    r"""A feed-forward network with a residual connection: of each token by itself.
-
-    .. math:: \mathbf{x} + \mathrm{lin}_2(\sigma(\mathrm{lin}_1(\mathrm{norm}(\mathbf{x}))))
-
-    Args:
-        channels: Width of every token.
-        width: Width between the two linear layers.
-        pre_norm: The norm of the input.
-        post_norm: The norm of the sum.
-        activation: The nonlinearity's name, as PyG resolves it.
-        dropout: Dropout probability, after the nonlinearity and of the output.
-
-    Shapes:
-        - **x**, **output** `[..., channels]`
-    """
-
-    def __init__(
-        self,
-        channels: int,
-        width: int,
-        pre_norm: nn.Module,
-        post_norm: nn.Module,
-        activation: str | None = "gelu",
-        dropout: float = 0.0,
-    ) -> None:
-        super().__init__()
-        check_counts(graph_feed_forward=width)
-        self.pre_norm = pre_norm
-        self.lin1 = nn.Linear(channels, width)
-        self.activation = activation_resolver(activation or "gelu")
-        self.dropout = nn.Dropout(dropout)
-        self.lin2 = nn.Linear(width, channels)
-        self.post_norm = post_norm
-
-    def forward(self, x: Tensor, runner: Runner) -> Tensor:
-        out = self.lin1(apply_norm(self.pre_norm, x, runner))
-        out = self.dropout(self.lin2(self.dropout(self.activation(out))))
-        return apply_norm(self.post_norm, x + out, runner)
 
 
 def run_layers(

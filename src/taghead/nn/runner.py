@@ -133,8 +133,9 @@ class EdgeListRunner:
         if features is not None:
             offset = self._offsets(arguments["edge_index"], x, features)
             arguments["edge_attr"] = features(offset, arguments["edge_type"])
+        arguments = operators.with_learned_weights(arguments | {"x_0": x_0}, relations)
         dropout = self.edge_dropout if conv.training else 0.0
-        arguments = operators.drop_edges(arguments, dropout) | {"x_0": x_0, "batch": self.batch}
+        arguments = operators.drop_edges(arguments, dropout) | {"batch": self.batch}
         if self.pos is not None:
             arguments["pos"] = self.pos
         return operators.run_operator(conv, x, **arguments)

@@ -19,3 +19,4 @@ from taghead.operators.propagate import drop_edges as drop_edges
 from taghead.operators.propagate import propagate as propagate
 from taghead.operators.propagate import propagate_means as propagate_means
 from taghead.operators.propagate import run_operator as run_operator
+from taghead.operators.propagate import with_learned_weights as with_learned_weights

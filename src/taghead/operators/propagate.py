@@ -27,6 +27,7 @@ from taghead.graph.edge_index import (
     typed_clip_edges,
 )
 from taghead.graph.grid import Grid
+from taghead.graph.learned import LearnedEdges
 from taghead.graph.relations import NODE, Relation
 from taghead.operators.kernel import LINEAR, SUMS, EdgeAttr, Tokens, class_of
 from taghead.operators.kernels import KERNELS, supports
@@ -142,20 +143,47 @@ def edge_arguments(
     elif features is not None:  # the same for all clips
         offset = edge_offsets(grid, relations, x_0.dtype, x_0.device)
         available["edge_attr"] = features(offset, edges.edge_type[: len(offset)]).repeat(batch, 1)
-    return available
+    return with_learned_weights(available, relations)
+
+
+def with_learned_weights(
+    available: dict[str, Tensor], relations: Sequence[Relation]
+) -> dict[str, Tensor]:
+    """Adds the weights of learned edges to an operator's arguments.
+
+    They are `edge_weight`, and the last column of `edge_attr`; edges of other relations have 1.
+
+    Args:
+        available: The arguments; `x_0` is `[M, C]`.
+        relations: The relations.
+    """
+    rules = [(i, relation.edges) for i, relation in enumerate(relations)]
+    learned = [(i, rule) for i, rule in rules if isinstance(rule, LearnedEdges)]
+    if not learned:
+        return available
+    x, edge_index = available["x_0"], available["edge_index"]
+    weight = x.new_ones(edge_index.size(1))
+    for i, rule in learned:
+        index = (available["edge_type"] == i).nonzero().squeeze(1)
+        of_rule = rule.weights(x, edge_index[:, index]).to(weight.dtype)
+        weight = weight.index_copy(0, index, of_rule)
+    column, edge_attr = weight.unsqueeze(-1), available.get("edge_attr")
+    edge_attr = column if edge_attr is None else torch.cat([edge_attr, column], dim=-1)
+    return available | {"edge_weight": weight, "edge_attr": edge_attr}
 
 
 def drop_edges(available: dict[str, Tensor], edge_dropout: float) -> dict[str, Tensor]:
     """Drops edges at random from an operator's arguments.
 
     Args:
-        available: The arguments; `edge_index`, `edge_type` and `edge_attr` have an entry per edge.
+        available: The arguments; `edge_index`, `edge_type`, `edge_attr` and `edge_weight` have an
+            entry per edge.
         edge_dropout: Probability that an edge is dropped.
     """
     if not edge_dropout:
         return available
     edge_index, mask = dropout_edge(available["edge_index"], edge_dropout)
-    of_edges = {"edge_type", "edge_attr"} & available.keys()
+    of_edges = {"edge_type", "edge_attr", "edge_weight"} & available.keys()
     return available | {"edge_index": edge_index} | {k: available[k][mask] for k in of_edges}
 
 
