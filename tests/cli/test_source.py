@@ -59,7 +59,7 @@ def test_options_of_a_command_are_the_arguments_of_its_function(name: str) -> No
     command = COMMANDS[name]
     parser = ArgumentParser()
     parser.add_function_arguments(load(command.function), as_group=False, skip={"data", "head"})
-    live = {action.dest for action in parser._actions} - {"help"}
+    live = {action.dest.partition(".")[0] for action in parser._actions} - {"help"}
     definition = find(command.function.replace(":", "."))
     assert set(signature(definition).arguments) - {"data", "head"} == live
     assert set(command.positional) <= live

@@ -196,7 +196,7 @@ def test_extract(videos: Callable[[str], list[str]], capsys: pytest.CaptureFixtu
     main([*command, *videos(AT)])
     assert "train: 4 of 4 clips" in capsys.readouterr().out
     capsys.readouterr()
-    cached = ["--data=FeatureDataModule", "--data.root=features", "--data.limits.max_pixels=64"]
+    cached = ["--data=taghead.features.FeatureDataModule", "--data.root=features"]
     with pytest.raises(SystemExit):
-        main(["fit", *cached, "--print_config"])
+        main(["fit", *cached, "--data.limits.max_pixels=64", "--print_config"])
     assert "max_pixels: 64" in capsys.readouterr().out

@@ -204,12 +204,21 @@ def test_files_that_are_not_there(gym: Path, tmp_path: Path) -> None:
         read_finegym(split, videos, gym / "finegym_annotation_info_v1.1.json")
 
 
-@pytest.mark.parametrize("end", ["Infinity", "NaN", "1" + "0" * 400])
-def test_times_that_are_no_seconds_are_refused(gym: Path, tmp_path: Path, end: str) -> None:
+@pytest.mark.parametrize(
+    ("end", "reason"),
+    [
+        ("Infinity", "Infinity is no finite number"),
+        ("NaN", "NaN is no finite number"),
+        ("1" + "0" * 400, "timestamps must be pairs of seconds"),
+    ],
+)
+def test_times_that_are_no_seconds_are_refused(
+    gym: Path, tmp_path: Path, end: str, reason: str
+) -> None:
     split, times = tmp_path / "split.txt", tmp_path / "times.json"
     split.write_text(f"{FIRST}_A_0000_0001 0\n")
     event = {"timestamps": [[1, 9]], "segments": {"A_0000_0001": {"timestamps": [[0, "END"]]}}}
     text = json.dumps({VIDEO: {FIRST.removeprefix(f"{VIDEO}_"): event}})
     times.write_text(text.replace('"END"', end))
-    with pytest.raises(DataError, match=rf"^{times}: .*timestamps must be pairs of seconds"):
+    with pytest.raises(DataError, match=rf"^{times}: .*{reason}"):
         read_finegym(split, gym / "videos", times)

@@ -226,6 +226,34 @@ def test_a_format_that_leaves_the_folder_of_videos_is_refused(tmp_path: Path) ->
     assert len(read_annotations(tmp_path / "v", inside).clips["train"]) == 2
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "what"),
+    [
+        ("a.csv", "path,label\na.mp4,0\nb.mp4,{}\n", "label"),
+        ("a.csv", "FileName,Class,TotalFrames,ClassEncoded\na,x,1,0\nb,y,1,{}\n", "ClassEncoded"),
+        ("a.json", '[{{"vid_name": "a", "label": 0}}, {{"vid_name": "b", "label": {}}}]', "label"),
+    ],
+)
+@pytest.mark.parametrize("label", [10**8, 10**9 - 1])
+def test_labels_of_millions_make_no_millions_of_classes(
+    tmp_path: Path, name: str, text: str, what: str, label: int
+) -> None:
+    """In a table, a list of entries and a list of classes; names of them would take gigabytes."""
+    train = write(tmp_path / name, text.format(label))
+    missing = rf"must count 0 to {label} without a gap \({label - 1} missing, the first is 1\)"
+    with pytest.raises(DataError, match=rf"^{train}: .*{missing}$") as error:
+        read_annotations(tmp_path, train)
+    assert what.lower() in str(error.value).lower()
+    classes = write(tmp_path / "classes.txt", "jump\nrun\n")
+    if "ClassEncoded" not in text:
+        with pytest.raises(DataError, match=rf"(class|label) {label} is not among the 2 classes"):
+            read_annotations(tmp_path, train, classes=classes)
+    gym = "Clabel: {}; set: 1; Glabel: 3; (VT) a{}\n"
+    lines = write(tmp_path / "gym.txt", gym.format(0, 0) + gym.format(label, 1))
+    with pytest.raises(DataError, match=rf"^{lines}: Clabel {missing}$"):
+        read_classes(lines)
+
+
 def test_pipes_and_devices_are_no_annotations(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.csv")
     train = write(tmp_path / "train.csv", "path,label\na.mp4,x\nb.mp4,y\n")
