@@ -26,6 +26,7 @@ from torch_geometric.nn import (
 
 from taghead.graph import RELATIONS, Grid
 from taghead.operators import propagate, supports
+from taghead.operators.kernel import _ORIGINALS
 
 GRID = Grid(3, 2, 2)
 
@@ -172,6 +173,15 @@ def test_a_patched_layer_inside_a_network(name, monkeypatch):
     original = cls.forward
     monkeypatch.setattr(cls, "forward", lambda *args: 2 * original(*args))
     check_runs_through_pyg(BUILDERS[name]())
+
+
+def test_a_patch_before_a_class_is_first_seen_can_be_taken_back(monkeypatch):
+    monkeypatch.delitem(_ORIGINALS, nn.Tanh, raising=False)
+    conv, original = GINConv(nn.Sequential(nn.Linear(WIDTH, OUT), nn.Tanh())), nn.Tanh.forward
+    monkeypatch.setattr(nn.Tanh, "forward", lambda *args: 2 * original(*args))
+    check_runs_through_pyg(conv)
+    monkeypatch.setattr(nn.Tanh, "forward", original)
+    assert supports(conv)[0]
 
 
 LINEAR = [

@@ -140,21 +140,24 @@ def is_original(cls: type) -> bool:
     """Whether a class is torch's or PyG's and has the methods that it was defined with."""
     found = _ORIGINALS.get(cls)
     if found is None:
-        found = _ORIGINALS[cls] = _original_methods(cls)
+        found = _original_methods(cls)
+        if found is None:  # not kept: a patch may be taken back
+            return False
+        _ORIGINALS[cls] = found
     getter, methods = found
     return getter(cls) == methods
 
 
-def _original_methods(cls: type) -> tuple[attrgetter, tuple]:
-    """A getter of a class's methods, and the methods; of other packages' classes, none."""
+def _original_methods(cls: type) -> tuple[attrgetter, tuple] | None:
+    """A getter of a class's methods, and the methods; `None` if it is patched or not known."""
     names = [name for name in METHODS | OF_PYG if hasattr(cls, name)]
-    getter = attrgetter("__init__", "forward", *names)
+    getter = attrgetter("forward", "forward", *names)  # several names, so that it gets a tuple
     modules = tuple(base.__module__ for base in cls.__mro__)
     is_own = all(getattr(cls, name).__module__.startswith(modules) for name in names)
     is_public = getattr(sys.modules.get(cls.__module__), cls.__name__, None) is cls
     is_known = is_public and cls.__module__.startswith(PACKAGES)
     is_known = is_known or issubclass(cls, MessagePassing)  # of one's own, with a kernel
-    return getter, getter(cls) if is_own and is_known else ()
+    return (getter, getter(cls)) if is_own and is_known else None
 
 
 def has_hooks(module: Any) -> bool:
