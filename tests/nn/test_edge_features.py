@@ -12,7 +12,7 @@ from cases import WIDTH as OF_CASES
 from torch import Tensor, nn
 
 from taghead import Grid, TAGHead
-from taghead.graph import from_tokens, motion_aligned, to_hetero_data
+from taghead.graph import as_relations, from_tokens, motion_aligned, to_hetero_data
 from taghead.graph.edge_features import EdgeFeatures
 from taghead.nn.edge_features import RelationFeatures, RelativeFeatures
 from taghead.operators import BiasedTransformerConv, propagate
@@ -207,3 +207,14 @@ def test_a_dense_head_compiles_and_exports(conv: Any) -> None:
     torch.testing.assert_close(program.module()(feature_map), expected, rtol=1e-4, atol=1e-5)
     three = torch.cat([feature_map, feature_map[:1]])
     torch.testing.assert_close(program.module()(three)[:2], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_second_derivatives_of_pairs() -> None:
+    conv = pyg.GATv2Conv(4, 2, edge_dim=2, add_self_loops=False).double()
+    features = features_of("full", 2)
+    x = torch.randn(1, GRID.num_nodes, 4, dtype=torch.float64, requires_grad=True)
+
+    def function(x: Tensor) -> Tensor:
+        return propagate(conv, x, GRID, as_relations(("intra_frame",)), edge_features=features)
+
+    assert torch.autograd.gradgradcheck(function, (x,))

@@ -148,9 +148,9 @@ class TypedOperator(nn.Module):
         found = self.operators_with_features()
         if self.convs is None:
             ((conv, features),) = found
-            return runner(conv, x, self.relations, x_0, features)
+            return runner(conv, x, self.relations, x_0, *_given(features))
         pairs = zip(self.relations, found, strict=True)
-        outputs = [runner(conv, x, [r], x_0, features) for r, (conv, features) in pairs]
+        outputs = [runner(conv, x, [r], x_0, *_given(features)) for r, (conv, features) in pairs]
         return group(outputs, self.aggr) if self.aggr != "own" else self._aggregate(outputs)
 
     def _aggregate(self, outputs: Sequence[Tensor]) -> Tensor:
@@ -162,6 +162,11 @@ class TypedOperator(nn.Module):
         index = torch.arange(len(rows) // len(outputs), device=rows.device)
         out = self.aggregation(rows, index.repeat_interleave(len(outputs)))
         return out.view(*outputs[0].shape[:-1], -1)
+
+
+def _given(features: EdgeFeatures | None) -> tuple[EdgeFeatures, ...]:
+    """The features as the last argument of a runner, which only those with features need."""
+    return () if features is None else (features,)
 
 
 def _edge_width(num_features: int, relations: Sequence[Relation]) -> int | None:

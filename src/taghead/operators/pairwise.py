@@ -69,10 +69,10 @@ def leaky_scores(
 def _pair_scores(
     targets: Tensor, sources: Tensor, edges: Tensor, att: Tensor, slope: float
 ) -> Tensor:
-    frames = [targets.flatten(0, 1), sources.flatten(0, 1)]
-    given = edges.to(targets), att.squeeze(-2).to(targets), slope
-    function = _plain_scores if torch.compiler.is_compiling() else _PairScores.apply
-    return function(*frames, *given).unflatten(0, targets.shape[:2])
+    frames = targets.flatten(0, 1), sources.flatten(0, 1)
+    given = *frames, edges.to(targets), att.squeeze(-2).to(targets), slope
+    function: Any = _plain_scores if torch.compiler.is_compiling() else _PairScores.apply
+    return function(*given).unflatten(0, targets.shape[:2])
 
 
 def _plain_scores(
@@ -108,11 +108,11 @@ class _PairScores(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        targets, sources, edges, att = tensors = ctx.saved_tensors
         if torch.is_grad_enabled():  # for second derivatives
-            out = _plain_scores(*ctx.saved_tensors, ctx.slope)
-            found = torch.autograd.grad(out, ctx.saved_tensors, grad, create_graph=True)
-            return *found, None
-        return *_PairScores.by_frame(grad, *ctx.saved_tensors, ctx.slope), None
+            out = _plain_scores(targets, sources, edges, att, ctx.slope)
+            return *torch.autograd.grad(out, tensors, grad, create_graph=True), None
+        return *_PairScores.by_frame(grad, targets, sources, edges, att, ctx.slope), None
 
     @staticmethod
     def by_frame(
