@@ -342,11 +342,22 @@ def _class(cls: type[Any]) -> Any:
     return cls
 
 
-@cache
 def forward_arguments(cls: type[Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The names of an operator's forward arguments: all, and those without a default."""
-    _, *parameters = inspect.signature(cls.forward).parameters.values()
-    named = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    """The names of an operator's forward arguments: all, and those without a default.
+
+    A `forward` that names none, such as a patch with `*args` and `**kwargs`, gets the tokens and
+    the edges.
+    """
+    return _arguments_of_function(cls.forward)
+
+
+@cache
+def _arguments_of_function(forward: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    parameters = inspect.signature(forward).parameters.values()
+    kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    if all(parameter.kind in kinds for parameter in parameters):
+        return ("x", "edge_index"), ("x", "edge_index")
+    named = [p for p in list(parameters)[1:] if p.kind not in kinds]
     return tuple(p.name for p in named), tuple(p.name for p in named if p.default is p.empty)
 
 
