@@ -60,7 +60,7 @@ from taghead.graph import (
     time_aligned,
     to_data,
 )
-from taghead.operators import propagate
+from taghead.operators import BiasedTransformerConv, propagate
 
 WIDTH, OUT, EDGE = 6, 4, 3
 TYPES = 4  # relations that typed operators are built for
@@ -299,6 +299,8 @@ def _cases() -> list[Case]:
     ]
     out += [case(TransformerConv, *wide, heads=2, beta=True, concat=False)]
     out += [case(TransformerConv, *wide, heads=2, edge_width=EDGE, edge_dim=EDGE)]
+    out += [case(BiasedTransformerConv, *wide, heads=2)]
+    out += [case(BiasedTransformerConv, *wide, heads=2, edge_width=EDGE, edge_dim=EDGE)]
     out += [case(AGNNConv, **o) for o in [*ends, alone, {"requires_grad": False}]]
     out += [case(FAConv, WIDTH, **o) for o in [*ends, alone, {"eps": 0.0}]]
     bases = [{}, {"num_bases": 3}, {"num_blocks": 2}, {"root_weight": False}, {"bias": False}]
