@@ -17,7 +17,13 @@ from taghead.errors import DataError, first_line
 from taghead.files import atomic_file, remove_unfinished
 from taghead.training.finite import check_state_finite
 
-PARTS = {"state_dict": dict, "callbacks": dict, "global_step": int, "video_classifier": dict}
+PARTS = {
+    "state_dict": dict,
+    "callbacks": dict,
+    "global_step": int,
+    "unlogged_row": dict,
+    "video_classifier": dict,
+}
 """Types of the parts of a checkpoint that are read."""
 
 
