@@ -971,8 +971,8 @@ WRITES = [
     Safeguard(
         "checkpoints are written atomically",
         "training/checkpoints.py",
-        "        with atomic_file(path) as partial:\n            torch.save(checkpoint, partial)\n",
-        "        torch.save(checkpoint, path)\n",
+        'with atomic_file(path) as partial, partial.open("wb") as file:',
+        'with open(path, "wb") as file:',
         (f"{CHECKPOINTS}test_checkpoints_appear_whole",),
     ),
 ]
