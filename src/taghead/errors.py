@@ -5,8 +5,12 @@ from __future__ import annotations
 import errno
 import re
 import sys
+import traceback
 from collections.abc import Collection, Iterable, Sequence
 from numbers import Integral
+from pathlib import Path
+
+_HANDOVER = ("torch", "multiprocessing", "reductions.py")  # maps what a process shares
 
 IGNORED_WARNINGS = (
     r".*torch\.jit\.script.*",  # PyG scripts functions when it is imported
@@ -84,7 +88,8 @@ def loader_failure(error: BaseException) -> str | None:
             f"no batch came for {float(timed_out[1]):g} s (--data.timeout_sec): a process that "
             f"reads clips was stopped, or the disk hangs"
         )
-    if not re.search(r"DataLoader worker \(pid.*(killed by signal|exited unexpectedly)", text):
+    died = re.search(r"DataLoader worker \(pid.*(killed by signal|exited unexpectedly)", text)
+    if not died and not _is_in_handover(error):
         return None
     killed = re.search(r"killed by signal: ([^.]+)", text)
     how = f"was ended by a signal ({killed[1].strip()})" if killed else "ended unexpectedly"
@@ -92,6 +97,13 @@ def loader_failure(error: BaseException) -> str | None:
         f"a process that reads clips {how}, as the system does when memory runs out: fewer "
         f"--data.num_workers need less"
     )
+
+
+def _is_in_handover(error: BaseException) -> bool:
+    """Whether a process died between announcing a batch in shared memory and handing it over."""
+    files = (frame.f_code.co_filename for frame, _ in traceback.walk_tb(error.__traceback__))
+    is_lost = isinstance(error, OSError | EOFError)
+    return is_lost and any(Path(file).parts[-3:] == _HANDOVER for file in files)
 
 
 def first_line(error: BaseException) -> str:

@@ -77,6 +77,30 @@ def test_killed_at_any_moment_it_ends_the_same(
 
 
 @pytest.mark.usefixtures("tiny_shards")
+def test_a_torn_manifest_is_deleted_and_whole_shards_are_kept(
+    backbone: Backbone, data_of: DataOf, tmp_path: Path
+) -> None:
+    root = tmp_path / "features"
+    write_features(root, backbone, data_of())
+    whole = files_of(root)
+    manifest = root / "manifest.json"
+    manifest.write_bytes(whole["manifest.json"][:-100])
+    told = rf"^{manifest}: not a readable manifest: .*; delete this file and run taghead extract ag"
+    with pytest.raises(DataError, match=told):
+        write_features(root, backbone, data_of())
+    manifest.unlink()
+    other = data_of(preprocessing=replace(data_of().preprocessing, resize=40))
+    with pytest.raises(DataError, match=r"a shard of another cache; choose another folder$"):
+        write_features(root, backbone, other)
+    shards = sorted(root.glob("*-*.safetensors"))
+    shards[0].write_bytes(whole[shards[0].name][:-100])
+    when = {path: path.stat().st_mtime_ns for path in shards[1:]}
+    write_features(root, backbone, data_of())
+    assert files_of(root) == whole
+    assert {path: path.stat().st_mtime_ns for path in when} == when
+
+
+@pytest.mark.usefixtures("tiny_shards")
 def test_shards_that_were_damaged_are_written_anew(
     backbone: Backbone, data_of: DataOf, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -1,6 +1,9 @@
 """Checkpoints on disk: atomic writes, and checks before use."""
 
+import errno
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +12,7 @@ import torch
 from authors import Bomb
 from torch import nn
 
-from taghead.errors import DataError
+from taghead.errors import DataError, is_disk_full
 from taghead.training.checkpoints import (
     AtomicCheckpointIO,
     LastCheckpoint,
@@ -38,6 +41,50 @@ def test_checkpoints_appear_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert torch.load(path, weights_only=True) == {"step": 1}
     writer.save_checkpoint({"step": 3}, path)
     assert torch.load(path, weights_only=True) == {"step": 3}
+
+
+@contextmanager
+def largest_file(num_bytes: int) -> Iterator[None]:
+    """Lets no file grow beyond a size, as a disk that becomes full."""
+    resource = pytest.importorskip("resource", reason="the system limits no files")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("room", [0, 100, 5_000, 300_000])
+def test_a_checkpoint_without_room_is_named_and_the_one_before_stays(
+    tmp_path: Path, room: int
+) -> None:
+    path, writer = tmp_path / "last.ckpt", AtomicCheckpointIO()
+    writer.save_checkpoint({"step": 1}, path)
+    parts = {f"part {i}": torch.rand(50_000) for i in range(2)}
+    with largest_file(room):
+        with pytest.raises(OSError, match=rf"File too large: '{path}'") as caught:
+            writer.save_checkpoint({"state_dict": parts}, path)
+    assert caught.value.errno == errno.EFBIG
+    assert [left.name for left in tmp_path.iterdir()] == ["last.ckpt"]
+    assert torch.load(path, weights_only=True) == {"step": 1}
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_checkpoint_on_a_full_disk_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write_to_full_disk(path: Path, mode: str) -> Any:
+        assert path.parent == tmp_path
+        return open("/dev/full", mode)  # every write fails there
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", write_to_full_disk)
+        with pytest.raises(OSError, match=r"No space left on device: .*last\.ckpt") as caught:
+            AtomicCheckpointIO().save_checkpoint(
+                {"weight": torch.rand(50_000)}, tmp_path / "last.ckpt"
+            )
+    assert is_disk_full(caught.value)
 
 
 def test_the_number_of_steps_is_positive() -> None:

@@ -136,7 +136,10 @@ def read_cache_manifest(root: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise DataError(f"{root}: no feature cache: {MANIFEST} is missing") from None
     except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{path}: not a readable manifest: {first_line(error)}") from error
+        raise DataError(
+            f"{path}: not a readable manifest: {first_line(error)}; delete this file and run "
+            f"taghead extract again: whole shards are kept"
+        ) from error
     found = manifest.get("format") if isinstance(manifest, dict) else None
     if found != MANIFEST_VERSION:
         raise DataError(f"{path}: format must be {MANIFEST_VERSION} (got {found!r})")

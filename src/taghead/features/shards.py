@@ -127,11 +127,16 @@ def write_shard(
     return WrittenShard(shard, sha256, len(data), excluded)
 
 
+class OtherCacheError(DataError):
+    """A shard of a cache of another spec."""
+
+
 def check_shard(root: Path, shard: Shard, spec_digest: str, shape: tuple[int, ...]) -> WrittenShard:
     """Reads and verifies a shard that an earlier run wrote.
 
     Raises:
-        DataError: If it is missing, damaged, or belongs to another cache.
+        DataError: If it is missing or damaged.
+        OtherCacheError: If it belongs to another cache.
     """
     path = root / shard.file
     try:
@@ -144,7 +149,7 @@ def check_shard(root: Path, shard: Shard, spec_digest: str, shape: tuple[int, ..
     except Exception as error:  # safetensors raises types of its own; metadata may be anyone's
         raise DataError(f"{path}: not a complete shard: {error}") from error
     if not belongs:
-        raise DataError(f"{path}: a shard of another cache")
+        raise OtherCacheError(f"{path}: a shard of another cache")
     if tuple(feature_maps.shape) != (len(finished.clips), shard.num_views, *shape):
         raise DataError(f"{path}: feature maps of another shape: {list(feature_maps.shape)}")
     if _sha256(feature_maps) != finished.sha256:

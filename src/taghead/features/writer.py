@@ -29,6 +29,7 @@ from taghead.features.feature_spec import (
     spec_of,
 )
 from taghead.features.shards import (
+    OtherCacheError,
     Shard,
     WrittenShard,
     check_shard,
@@ -162,9 +163,8 @@ class CacheWriter:
             manifest = read_cache_manifest(self.root)
             spec_of(manifest, self.root).check_same(self.spec, self.root)
             self.shard_bytes = manifest["shard_bytes"]
-        elif any(not path.name.startswith(".") for path in self.root.iterdir()):
-            raise DataError(f"{self.root}: not empty and no feature cache; choose another folder")
         self.shards = list(plan_shards(self.spec, self.shard_bytes))
+        self._check_own_files()
         there = [shard for shard in self.shards if (self.root / shard.file).exists()]
         console = Console(stderr=True)
         for shard in track(there, "Verifying", transient=True, console=console):
@@ -173,7 +173,16 @@ class CacheWriter:
                     self.root, shard, self.spec_digest, self.spec.feature_shape
                 )
             except DataError as error:
+                if isinstance(error, OtherCacheError) and not (self.root / MANIFEST).exists():
+                    raise DataError(f"{error}; choose another folder") from error
                 self.damaged.append(str(error))
+
+    def _check_own_files(self) -> None:
+        """Without a manifest, all files must be named as those of this cache."""
+        own = {*(shard.file for shard in self.shards), BACKBONE, EXCLUDED}
+        visible = {path.name for path in self.root.iterdir() if not path.name.startswith(".")}
+        if MANIFEST not in visible and not visible <= own:
+            raise DataError(f"{self.root}: not empty and no feature cache; choose another folder")
 
     def _entries(self, split: Split) -> list[dict[str, Any]]:
         """The manifest's entries of a split's shards."""

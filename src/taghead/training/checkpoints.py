@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,13 @@ from taghead.errors import DataError, first_line
 from taghead.files import atomic_file, remove_unfinished
 from taghead.training.finite import check_state_finite
 
-PARTS = {"state_dict": dict, "callbacks": dict, "global_step": int, "video_classifier": dict}
+PARTS = {
+    "state_dict": dict,
+    "callbacks": dict,
+    "global_step": int,
+    "unlogged_row": dict,
+    "video_classifier": dict,
+}
 """Types of the parts of a checkpoint that are read."""
 
 
@@ -31,6 +36,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
     Raises:
         DataError: From saving, if weights are not finite.
+        OSError: From saving, if the file cannot be written; it names the file.
     """
 
     def __init__(self) -> None:
@@ -46,14 +52,14 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         if folder not in self._cleaned:
             remove_unfinished(folder)
             self._cleaned.add(folder)
-        with atomic_file(path) as partial:
+        with atomic_file(path) as partial, partial.open("wb") as file:
             try:
-                torch.save(checkpoint, partial)
-            except RuntimeError as error:  # torch's own of a write that failed
-                if "inline_container" not in str(error):
+                torch.save(checkpoint, file)
+            except RuntimeError as error:  # torch's own, whose context tells why a write failed
+                reason = error.__context__
+                if not isinstance(reason, OSError):
                     raise
-                text = os.strerror(errno.ENOSPC)
-                raise OSError(errno.ENOSPC, text, os.fspath(path)) from error
+                raise OSError(reason.errno, reason.strerror, os.fspath(path)) from error
 
 
 class LastCheckpoint(Checkpoint):

@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -443,10 +444,41 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path):
         write_dataset(tmp_path / "thesis.txt", splits=SMALL, num_workers=0, progress=False)
 
 
-def test_a_broken_record_is_an_error(tmp_path):
-    (tmp_path / "dataset.json").write_text("{")
-    with pytest.raises(DataError, match=r"dataset\.json: is not JSON"):
-        write_dataset(tmp_path, splits=SMALL, num_workers=0, progress=False)
+@pytest.mark.parametrize(
+    ("text", "message"), [("", "is not JSON"), ("{", "is not JSON"), ("[]", "must hold a JSON obj")]
+)
+def test_a_broken_record_is_an_error_and_tells_how_to_go_on(tmp_path, text, message):
+    arguments = {"splits": {"train": 1}, "num_workers": 0, "progress": False}
+    write_dataset(tmp_path / "made", **arguments)
+    whole = files(tmp_path / "made")
+    (tmp_path / "made/dataset.json").write_text(text)
+    told = rf"dataset\.json: {message}.*; delete the whole folder {tmp_path / 'made'}, and"
+    with pytest.raises(DataError, match=told):
+        write_dataset(tmp_path / "made", **arguments)
+    (tmp_path / "made/dataset.json").unlink()
+    with pytest.raises(DataError, match=r"made: is not empty .*, or delete it if it is a gen"):
+        write_dataset(tmp_path / "made", **arguments)
+    shutil.rmtree(tmp_path / "made")
+    write_dataset(tmp_path / "made", **arguments)
+    assert files(tmp_path / "made") == whole
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_clip_without_room_is_an_error_and_the_next_run_goes_on(tmp_path, num_workers):
+    resource = pytest.importorskip("resource", reason="the system limits no files")
+    arguments = {"splits": {"train": 4}, "num_workers": num_workers, "progress": False}
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))  # more than the record has
+    try:
+        with pytest.raises(DataError, match=rf"^{tmp_path}.*File too large$"):
+            write_dataset(tmp_path / "made", **arguments)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not [path for path in (tmp_path / "made").rglob("*.mp4")]
+    assert not list((tmp_path / "made").rglob(".unfinished-*"))
+    write_dataset(tmp_path / "made", **arguments)
+    write_dataset(tmp_path / "whole", **arguments)
+    assert files(tmp_path / "made") == files(tmp_path / "whole")
 
 
 def test_a_failing_clip_leaves_no_half_written_file(tmp_path, monkeypatch):

@@ -173,7 +173,10 @@ def _check_or_record(root: Path, parameters: dict[str, Any]) -> None:
         _compare(record, parameters)
         return
     if root.is_dir() and any(root.iterdir()):
-        raise DataError(f"{root}: is not empty and holds no {RECORD_NAME}; choose another folder")
+        raise DataError(
+            f"{root}: is not empty and holds no {RECORD_NAME}; choose another folder, or delete it "
+            f"if it is a generated dataset"
+        )
     root.mkdir(parents=True, exist_ok=True)
     with atomic_file(record) as partial:
         partial.write_text(json_text(parameters, record, indent=2) + "\n", encoding="utf-8")
@@ -183,15 +186,20 @@ def _compare(record: Path, parameters: dict[str, Any]) -> None:
     try:
         found = parse_json(record.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise DataError(f"{record}: is not JSON ({error})") from error
+        raise DataError(f"{record}: is not JSON ({error}); {_anew(record)}") from error
     if not isinstance(found, dict):
-        raise DataError(f"{record}: must hold a JSON object")
+        raise DataError(f"{record}: must hold a JSON object; {_anew(record)}")
     for name, value in parameters.items():
         if found.get(name) != value:
             raise DataError(
                 f"{record}: the dataset was made with {name}={found.get(name)!r}, "
                 f"asked for {name}={value!r}; choose another folder"
             )
+
+
+def _anew(record: Path) -> str:
+    """How to go on with a dataset whose parameters are lost: its clips may be any."""
+    return f"delete the whole folder {record.parent}, and it is generated anew"
 
 
 def _write_clips(
