@@ -16,6 +16,7 @@ from .plots.frames import save_figure as save_figure
 from .plots.heat import ClipHeat as ClipHeat
 from .plots.heat import compare_heat as compare_heat
 from .plots.heat import token_heat as token_heat
+from .plots.layers import smoothing_by_layer as smoothing_by_layer
 from .saliency import edge_saliency as edge_saliency
 from .saliency import token_saliency as token_saliency
 from .token_measures import dirichlet_energy as dirichlet_energy
