@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import torch_geometric.nn as pyg
@@ -13,6 +14,7 @@ from tiny import CLASSES, GRID, make_model
 from torch import Tensor
 
 from taghead.cli import main
+from taghead.explain import smoothing
 from taghead.inference.predictor import predict_videos
 from taghead.model.pretrained import load_model
 
@@ -86,8 +88,27 @@ def test_a_ranking_is_backed_by_its_areas(explained: Any) -> None:
     assert ranked[0] == pytest.approx(first, abs=1e-5)  # nothing is left out yet
 
 
+def test_over_smoothing_is_that_of_the_head(explained: Any) -> None:
+    model = load_model(explained.model)
+    clip = model.preprocessing.load(explained.clip)
+    with torch.no_grad():
+        found = smoothing(model.head, model.backbone(clip.unsqueeze(0)))
+    numbers = explained.numbers["smoothing"]
+    assert list(numbers) == ["tokens", "edges", "added"]
+    for name, table in found._asdict().items():
+        listed = pd.DataFrame(numbers[name])
+        assert listed.columns.tolist() == table.columns.tolist()
+        for column in table:
+            if table[column].dtype.kind in "if":
+                told = table[column].tolist()
+                assert listed[column].tolist() == pytest.approx(told, rel=1e-4, abs=1e-5)
+            else:
+                assert listed[column].tolist() == table[column].tolist()
+        assert len(table)
+
+
 def test_every_file_is_written(explained: Any) -> None:
-    pictures = ("rollout", "saliency", "classes", "edges", "curves")
+    pictures = ("rollout", "saliency", "classes", "edges", "curves", "layers")
     names = {f"{name}.{ending}" for name in pictures for ending in ("png", "pdf")}
     names |= {"attention.json", "page.html", "overlay.mp4"}
     assert {path.name for path in explained.folder.iterdir()} == names

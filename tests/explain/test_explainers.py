@@ -172,3 +172,81 @@ def test_saliency_after_an_explainer_of_pygs_own(mode: Any) -> None:
     assert any("_edge_mask" in part._parameters for part in head.modules())
     for name, grad in edge_saliency(head, feature_map).items():
         torch.testing.assert_close(grad, before[name])
+
+
+def traces(head: Any) -> list[Any]:
+    """What an explainer could leave in a head's modules."""
+    parts = list(head.modules())
+    return [
+        [(name, p.grad, p.requires_grad) for name, p in head.named_parameters()],
+        [sorted(part._parameters) for part in parts],
+        [part.training for part in parts],
+        [(len(part._forward_hooks), len(part._forward_pre_hooks)) for part in parts],
+        [sorted({"propagate", "explain_message"} & vars(part).keys()) for part in parts],
+        [
+            [vars(part).get(name) for name in ("_explain", "_edge_mask", "_loop_mask")]
+            for part in parts
+        ],
+    ]
+
+
+def sequential(in_channels: int, out_channels: int) -> Any:
+    parts = [
+        (pyg.GCNConv(in_channels, 4), "x, edge_index -> x"),
+        torch.nn.ReLU(),
+        (pyg.SAGEConv(4, out_channels), "x, edge_index -> x"),
+    ]
+    return pyg.Sequential("x, edge_index", parts)
+
+
+def gps(in_channels: int, out_channels: int) -> Any:
+    return pyg.GPSConv(in_channels, pyg.SAGEConv(in_channels, out_channels), heads=2)
+
+
+@pytest.mark.parametrize(
+    ("mode", "conv"),
+    [
+        ("edge_type", partial(pyg.RGCNConv, num_relations=2)),
+        ("edge_type", partial(pyg.FastRGCNConv, num_relations=2)),
+        ("edge_type", partial(pyg.FiLMConv, num_relations=2)),
+        ("per_relation", gps),
+        ("union", gps),
+        ("per_relation", sequential),
+        ("union", sequential),
+    ],
+)
+def test_typed_operators_and_composites_twice(mode: Any, conv: Any) -> None:
+    """Each explainer twice in a row, on a head in training, which stays as it was."""
+    pyg.RGCNConv(8, 8, 2)  # FastRGCNConv's base is used before it
+    head = make_head(conv=conv, mode=mode, dtype=torch.float32)
+    feature_map = make_map(2, dtype=torch.float32)
+    algorithms = [*explainers(), DummyExplainer()]
+    if mode != "per_relation":
+        algorithms.append(PGExplainer(1))
+    expected = head(feature_map)
+    before = traces(head.train())
+    for algorithm in algorithms:
+        for _ in range(2):
+            found = explain_head(head, feature_map, algorithm)
+            for scores in found.scores.values():
+                assert scores.isfinite().all()
+                assert scores.any()
+            assert traces(head) == before
+    torch.testing.assert_close(head.eval()(feature_map), expected)
+
+
+def test_an_explainer_keeps_the_dense_engine() -> None:
+    """PyG leaves its own `propagate` on an operator, which is no patch of the user's."""
+    head, feature_map = make_head(conv=pyg.SAGEConv), make_map()
+    explain_head(head, feature_map, GNNExplainer(epochs=1))
+    head.engine = "dense"
+    assert head(feature_map).isfinite().all()
+
+
+@pytest.mark.parametrize(("conv", "name"), [(gps, "GPSConv"), (sequential, "Sequential")])
+def test_attention_of_operators_without_is_refused_by_name(conv: Any, name: str) -> None:
+    head = make_head(conv=conv)
+    before = traces(head)
+    with pytest.raises(ValueError, match=f"AttentionExplainer finds no edge mask on .* {name}"):
+        explain_head(head, make_map(), AttentionExplainer())
+    assert traces(head) == before

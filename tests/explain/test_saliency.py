@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 import torch_geometric.nn as pyg
-from heads import OPERATORS, make_head, make_map
+from heads import GRID, OPERATORS, make_head, make_map
 from torch_geometric.explain import (
     DummyExplainer,
     Explainer,
@@ -18,9 +18,8 @@ from taghead.explain import (
     graph_inputs,
     token_saliency,
 )
-from taghead.graph import (
-    RELATIONS,
-)
+from taghead.explain.saliency import edge_masks
+from taghead.graph import RELATIONS, from_tokens, to_hetero_data
 
 
 @pytest.mark.parametrize(("mode", "conv"), SETTINGS)
@@ -60,9 +59,43 @@ def test_saliency_leaves_the_head_as_it_was() -> None:
 
 
 def test_edges_of_an_operator_that_sends_no_single_messages() -> None:
-    head = make_head(conv=partial(pyg.RGCNConv, num_relations=2), mode="edge_type")
-    with pytest.raises(ValueError, match="RGCNConv: edges can be masked only where"):
+    head = make_head(conv=pyg.ClusterGCNConv, mode="union")
+    head.layers[0].convs.conv.register_message_forward_hook(lambda conv, args, out: out[:-1])
+    with pytest.raises(ValueError, match="ClusterGCNConv: edges can be masked only where"):
         edge_saliency(head, make_map())
+
+
+@pytest.mark.parametrize("conv", [pyg.RGCNConv, pyg.FastRGCNConv, pyg.FiLMConv])
+def test_a_mask_of_zeros_and_ones_leaves_edges_out(conv: Any) -> None:
+    """Of operators that send the messages of one relation after another, and of a subclass."""
+    pyg.RGCNConv(8, 8, 2)  # FastRGCNConv's base is used before it
+    head = make_head(conv=partial(conv, num_relations=2, aggr="sum"), mode="edge_type")
+    graphs = to_hetero_data(from_tokens(head.encode(make_map()), GRID))
+    model, token = head.graph_model(), graphs["token"]
+    edges: Any = {r: graphs[r].edge_index for r in head.relations}
+    masks: Any = {r: (torch.rand(e.size(1)) < 0.5).double() for r, e in edges.items()}
+    for _ in range(2):
+        with edge_masks(model, masks, edges):
+            masked = model({"token": token.x}, edges, {"token": token.batch})
+        fewer: Any = {r: e[:, masks[r] > 0] for r, e in edges.items()}
+        expected = model({"token": token.x}, fewer, {"token": token.batch})
+        torch.testing.assert_close(masked, expected)
+    full = model({"token": token.x}, edges, {"token": token.batch})
+    assert not torch.allclose(full, masked)
+
+
+def test_saliency_of_both_rgcns_is_the_same() -> None:
+    """PyG's two implementations of one operator, with the same parameters."""
+    slow, fast = (
+        make_head(conv=partial(conv, num_relations=2), mode="edge_type")
+        for conv in (pyg.RGCNConv, pyg.FastRGCNConv)
+    )
+    fast.load_state_dict(slow.state_dict())
+    feature_map = make_map()
+    expected = edge_saliency(slow, feature_map)
+    for name, found in edge_saliency(fast, feature_map).items():
+        assert found.any()
+        torch.testing.assert_close(found, expected[name])
 
 
 def test_token_saliency() -> None:

@@ -9,10 +9,17 @@ from .explainers import HeadExplanation as HeadExplanation
 from .explainers import explain_head as explain_head
 from .explainers import fidelity as fidelity
 from .explainers import graph_inputs as graph_inputs
+from .over_smoothing import Smoothing as Smoothing
+from .over_smoothing import smoothing as smoothing
 from .plots.edges import edges_on_frames as edges_on_frames
 from .plots.frames import save_figure as save_figure
 from .plots.heat import ClipHeat as ClipHeat
 from .plots.heat import compare_heat as compare_heat
 from .plots.heat import token_heat as token_heat
+from .plots.layers import smoothing_by_layer as smoothing_by_layer
 from .saliency import edge_saliency as edge_saliency
 from .saliency import token_saliency as token_saliency
+from .token_measures import dirichlet_energy as dirichlet_energy
+from .token_measures import effective_rank as effective_rank
+from .token_measures import mean_cosine_distance as mean_cosine_distance
+from .token_measures import stable_rank as stable_rank

@@ -17,6 +17,7 @@ from taghead.attention import EdgeAttention
 from taghead.errors import VideoError
 from taghead.explain.clip_view import ClipView
 from taghead.explain.curves import areas, edge_curves
+from taghead.explain.over_smoothing import Smoothing, smoothing
 from taghead.explain.saliency import token_saliency
 from taghead.files import name_to_text
 from taghead.graph.edge_index import clip_edges
@@ -41,6 +42,7 @@ class ClipExplanation:
             (`attention.no_rollout` says why).
         saliency: Gradient times input of the target's logit for each token, `[T, H, W]`.
         curves: Deletion and insertion curves of the target's probability; None if left out.
+        smoothing: Over-smoothing of the head, and what each relation adds, on this clip.
         stride: Video frames of the view for each token frame.
     """
 
@@ -53,6 +55,7 @@ class ClipExplanation:
     rollout: Tensor | None
     saliency: Tensor
     curves: pd.DataFrame | None
+    smoothing: Smoothing
     stride: int
 
     @property
@@ -112,6 +115,7 @@ class ClipExplanation:
             "no_rollout": attention.no_rollout or None,
             "saliency": _round(self.saliency, significant=True),
             "curves": None if self.curves is None else _rows(self.curves),
+            "smoothing": {name: _rows(table) for name, table in self.smoothing._asdict().items()},
             "areas": None if self.curves is None else _rows(areas(self.curves)),
         }
 
@@ -160,6 +164,7 @@ def explain_clip(
         None if attention.readout is None else attention.rollout()[0].cpu(),
         token_saliency(model.head, feature_map, target)[0].cpu(),
         curves,
+        smoothing(model.head, feature_map),
         _stride(model.backbone.stride[0], len(clip.indices), attention.grid.frames),
     )
 

@@ -13,7 +13,8 @@ from torch_geometric.explain.algorithm import ExplainerAlgorithm
 from torch_geometric.nn import HGTConv
 
 from taghead.attention.weights import in_evaluation
-from taghead.explain.saliency import Target, remove_masks, target_classes
+from taghead.explain.edge_masks import maskable
+from taghead.explain.saliency import Target, target_classes
 from taghead.graph.convert import from_tokens, grid_of, to_hetero_data
 from taghead.nn.graph_model import EdgeListModel, GraphModel
 
@@ -139,6 +140,12 @@ def explain_head(
             for epoch in range(algorithm.epochs):
                 algorithm.train(epoch, model, x, edges, **given)
         explanation = explainer(x, edges, **given)
+        if "edge_mask" not in explanation.available_explanations:
+            raise ValueError(
+                f"algorithm: {type(algorithm).__name__} finds no edge mask on a head of "
+                f"{_operator_names(head)}; AttentionExplainer needs operators with attention "
+                f"weights, GNNExplainer takes others"
+            )
         given.pop("target", None)
         return HeadExplanation(
             _scores(head, explanation, given),
@@ -150,14 +157,13 @@ def explain_head(
 @contextmanager
 def _as_it_was(head: TAGHead) -> Iterator[None]:
     """Gives a head its parameters' gradients and flags back, and takes masks off."""
-    remove_masks(head)
     before = [(p, p.grad, p.requires_grad) for p in head.parameters()]
     for parameter, _, _ in before:
         parameter.grad = None  # an explainer adds to it
     try:
-        yield
+        with maskable(head):
+            yield
     finally:
-        remove_masks(head)
         for parameter, grad, requires_grad in before:
             parameter.grad = grad
             parameter.requires_grad_(requires_grad)
@@ -199,6 +205,12 @@ def fidelity(
 
 def _has_shared_operator(head: TAGHead) -> bool:
     return bool(len(head.layers)) and head.layers[0].convs.convs is None  # type: ignore[union-attr]
+
+
+def _operator_names(head: TAGHead) -> str:
+    """The classes of a head's operators."""
+    found = [conv for layer in head.layers for conv in layer.convs.operators()]  # type: ignore[union-attr, operator]
+    return ", ".join(dict.fromkeys(type(conv).__name__ for conv in found)) or "no operator"
 
 
 def _masks(explanation: Explanation | HeteroExplanation) -> Any:

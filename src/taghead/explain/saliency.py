@@ -7,10 +7,12 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, cast
 
 import torch
-from torch import Tensor, nn
-from torch_geometric.explain.algorithm.utils import clear_masks, set_masks
+from torch import Tensor
+from torch_geometric.explain.algorithm.utils import set_masks
+from torch_geometric.nn import MessagePassing
 
 from taghead.attention.weights import in_evaluation
+from taghead.explain.edge_masks import maskable
 from taghead.graph.convert import from_tokens, grid_of, to_hetero_data
 from taghead.nn.graph_model import GraphModel
 from taghead.nn.message_passing import TypedOperator
@@ -38,7 +40,7 @@ def edge_saliency(head: TAGHead, feature_map: Tensor, target: Target = None) -> 
         - **output** `[B*E]` for each relation's name, signed, in the order of the batch's edges
 
     Raises:
-        ValueError: If an operator does not send one message along each edge (RGCNConv).
+        ValueError: If an operator does not send one message along each edge.
     """
     grid = grid_of(feature_map)
     with in_evaluation(head), torch.enable_grad():
@@ -118,40 +120,27 @@ def edge_masks(
     Raises:
         ValueError: If an operator does not send one message along each edge.
     """
-    remove_masks(model)  # of an explainer that ran before
     try:
-        for layer in model.layers:
-            typed = cast(TypedOperator, layer.convs)
-            if typed.convs is None:
-                mask = torch.cat([masks[r] for r in typed.relations])
-                edge_index = torch.cat([edges[r] for r in typed.relations], dim=1)
-                set_masks(typed.conv, mask, edge_index, apply_sigmoid=False)
-            else:
-                for relation in typed.relations:
-                    conv = typed.convs[relation]
-                    set_masks(conv, masks[relation], edges[relation], apply_sigmoid=False)
-        yield
+        with maskable(model):
+            _set_masks(model, masks, edges)
+            yield
     except AssertionError as error:
-        names = {type(m).__name__ for m in model.layers.modules() if hasattr(m, "_edge_mask")}
+        names = {type(m).__name__ for m in model.layers.modules() if isinstance(m, MessagePassing)}
         raise ValueError(
             f"{', '.join(sorted(names))}: edges can be masked only where an operator sends one "
             f"message along each"
         ) from error
-    finally:
-        remove_masks(model)
 
 
-def remove_masks(model: nn.Module) -> None:
-    """Takes edge masks off a model's operators, as if none had been set.
-
-    PyG's `clear_masks` leaves an attribute behind that can hold parameters alone; another mask
-    would be detached to become one, and get no gradient.
-
-    Args:
-        model: The model.
-    """
-    clear_masks(model)
-    for module in model.modules():
-        if "_edge_mask" in module._parameters:
-            del module._parameters["_edge_mask"]
-            module._edge_mask = None  # type: ignore[assignment]
+def _set_masks(model: GraphModel, masks: EdgeTensors, edges: EdgeTensors) -> None:
+    """Sets the mask of each layer's operators."""
+    for layer in model.layers:
+        typed = cast(TypedOperator, layer.convs)
+        if typed.convs is None:
+            mask = torch.cat([masks[r] for r in typed.relations])
+            edge_index = torch.cat([edges[r] for r in typed.relations], dim=1)
+            set_masks(typed.conv, mask, edge_index, apply_sigmoid=False)
+        else:
+            for relation in typed.relations:
+                conv = typed.convs[relation]
+                set_masks(conv, masks[relation], edges[relation], apply_sigmoid=False)

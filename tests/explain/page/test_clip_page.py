@@ -278,6 +278,20 @@ def test_classes_and_evidence_are_those_of_the_json(page: Any, explained: Any) -
     assert [float(share) for share in shares] == pytest.approx(told, abs=0.051)
 
 
+def test_over_smoothing_is_that_of_the_json(page: Any, explained: Any) -> None:
+    numbers = explained.numbers["smoothing"]
+    rows = [text.split() for text in page.locator("#smoothing tbody tr").all_inner_texts()]
+    assert len(rows) == len(numbers["tokens"]) + len(numbers["added"])
+    for text, row in zip(rows, numbers["tokens"], strict=False):
+        shown = [float(number) for number in text[-2:]]
+        told = [row["mean_cosine_distance"], row["effective_rank"]]
+        assert shown == pytest.approx(told, rel=0.01, abs=1e-5)
+    for text, row in zip(rows[len(numbers["tokens"]) :], numbers["added"], strict=True):
+        shown = [float(number) for number in text[-3:]]
+        told = [row["relative_norm"], row["cosine"], row["logit_change"]]
+        assert shown == pytest.approx(told, rel=0.01, abs=1e-5)
+
+
 def test_every_control_has_a_name(page: Any) -> None:
     for role in ("button", "combobox", "slider", "checkbox", "gridcell"):
         for control in page.get_by_role(role).all():

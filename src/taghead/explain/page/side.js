@@ -122,6 +122,28 @@ function buildCurves() {
   $("curves").append(make("p", { class: "note" }, `${about} ${verdictOf(isBetter)}`), pair);
 }
 
+/** Over-smoothing: a row for each stage; and what each relation adds to each layer. */
+function buildSmoothing() {
+  const { tokens, edges, added } = DATA.smoothing;
+  const energyOf = (stage) => edges.find((row) => row.stage === stage && row.relation === "union")?.dirichlet_energy;
+  const number = (value) => (value === null || value === undefined ? "–" : Number(value.toPrecision(3)).toString());
+  const stages = tokens.map((row) => [displayName(row.stage),
+    ...[energyOf(row.stage), row.mean_cosine_distance, row.effective_rank].map(number)]);
+  const parts = added.map((row) => [`${displayName(row.relation)}, layer ${row.layer}`,
+    ...[row.relative_norm, row.cosine, row.logit_change].map(number)]);
+  $("smoothing").append(
+    make("p", { class: "note" }, "Over-smoothing: the smaller these get, the more alike are the tokens"),
+    numbersTable(["After", "Energy", "Distance", "Rank"], stages),
+    make("p", { class: "note" }, "What each relation adds, relative to the layer's input; and the change of the logits without it"),
+    numbersTable(["Relation", "Norm", "Cosine", "Change"], parts));
+}
+
+function numbersTable(heads, rows) {
+  return make("table", { class: "edges" },
+    make("thead", {}, make("tr", {}, ...heads.map((text) => make("th", { scope: "col" }, text)))),
+    make("tbody", {}, ...rows.map((row) => make("tr", {}, ...row.map((text) => make("td", {}, text))))));
+}
+
 function verdictOf([deletion, insertion]) {
   const known = "this order does better than 95% of random orders with as many edges of each relation";
   if (deletion && insertion) return `In both, ${known}.`;

@@ -172,6 +172,7 @@ async function start() {
   buildClasses();
   buildFlow();
   buildCurves();
+  buildSmoothing();
   $("evidence").hidden = !layers.length;
   const share = (heat) => heat.flat().reduce((sum, value) => sum + Math.abs(value), 0);
   const shares = (DATA.rollout ?? DATA.saliency).map(share);

@@ -15,6 +15,7 @@ from taghead.explain.curves import areas
 from taghead.explain.plots.edges import edges_on_frames
 from taghead.explain.plots.frames import save_figure
 from taghead.explain.plots.heat import ClipHeat, compare_heat, token_heat
+from taghead.explain.plots.layers import smoothing_by_layer
 from taghead.explain.saliency import token_saliency
 from taghead.explain.selection import Selection
 from taghead.files import name_to_text
@@ -73,6 +74,7 @@ def _figures(
             label="change of the logit",
         ),
         "classes": _two_classes(explanation, head),
+        "layers": smoothing_by_layer(explanation.smoothing),
     }
     if explanation.rollout is not None:
         figures["rollout"] = token_heat(
