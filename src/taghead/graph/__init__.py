@@ -1,6 +1,7 @@
 """The graph of a space-time grid of tokens: nodes, relations, edges, and PyG data of feature maps.
 
-Pure geometry; it imports `taghead.errors` alone.
+Geometry, and the rules and features of edges that are learned; it imports `taghead.components` and
+what stands below it.
 """
 
 import lazy_loader

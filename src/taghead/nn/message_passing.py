@@ -14,6 +14,7 @@ from torch_geometric.nn.resolver import activation_resolver
 
 from taghead.components import AnyComponent, Component, ComponentLike, as_component
 from taghead.graph.edge_features import EdgeFeatures
+from taghead.graph.graph_context import GraphContext
 from taghead.graph.grid import Grid
 from taghead.graph.learned import is_learned
 from taghead.graph.relations import INTRA_FRAME, Relation
@@ -23,7 +24,6 @@ from taghead.nn.layer_operators import AnyOperator
 from taghead.nn.norms import LAYER_NORM, NORMS, apply_norm, norm_widths
 from taghead.nn.runner import Runner
 from taghead.operators import commutes_with_means, propagate
-from taghead.operators.graph_context import GraphContext
 from taghead.operators.kernel import class_of, has_hooks
 from taghead.operators.operator import (
     arguments_of,
@@ -118,7 +118,7 @@ class TypedOperator(nn.Module):
         for i, (conv, of_edges) in enumerate(self.operators_with_features()):
             of_conv = self.relations[i : i + 1] if self.convs is not None else self.relations
             if of_edges is not None:
-                check_takes_edges(conv)
+                check_takes_edges(conv, of_edges.out_channels)
             _check_takes_weights(conv, of_conv)
             _check_width(conv, channels, width, of_conv, of_edges)
         if not isinstance(aggr, str):

@@ -13,10 +13,9 @@ from torch_geometric.nn import MessagePassing, conv
 
 from taghead.components import Component, Copy, Function, as_component, names_of
 from taghead.components.classes import MODELS
-from taghead.graph.edge_features import NUM_OFFSETS
+from taghead.graph.graph_context import GraphContext
 from taghead.graph.grid import Grid
 from taghead.graph.relations import NODE, Relation
-from taghead.operators.graph_context import GraphContext
 from taghead.operators.kernels import KERNELS
 
 OperatorFactory = Callable[[int, int], nn.Module]
@@ -367,8 +366,12 @@ def takes_edge_types(conv: nn.Module) -> bool:
     return "edge_type" in names or "edge_index_dict" in names
 
 
-def check_takes_edges(conv: nn.Module) -> None:
+def check_takes_edges(conv: nn.Module, width: int) -> None:
     """Checks that an operator takes edge features.
+
+    Args:
+        conv: The operator.
+        width: The number of an edge's features.
 
     Raises:
         ValueError: If it takes none, with the names of those that do; or it was built without.
@@ -380,6 +383,5 @@ def check_takes_edges(conv: nn.Module) -> None:
         raise ValueError(f"edge_features: {name} takes no edge_attr; operators that do are {known}")
     if None in (getattr(conv, "lin_edge", conv), getattr(conv, "in_edge_channels", conv)):
         raise ValueError(
-            f"edge_features: {name} was built without features of edges; its edge_dim must be "
-            f"{NUM_OFFSETS}"
+            f"edge_features: {name} was built without features of edges; its edge_dim must be {width}"
         )
