@@ -383,5 +383,6 @@ def check_takes_edges(conv: nn.Module, width: int) -> None:
         raise ValueError(f"edge_features: {name} takes no edge_attr; operators that do are {known}")
     if None in (getattr(conv, "lin_edge", conv), getattr(conv, "in_edge_channels", conv)):
         raise ValueError(
-            f"edge_features: {name} was built without features of edges; its edge_dim must be {width}"
+            f"edge_features: {name} was built without features of edges; its edge_dim must be "
+            f"{width}"
         )
