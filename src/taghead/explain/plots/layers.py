@@ -33,14 +33,13 @@ def smoothing_by_layer(smoothing: Smoothing, *, title: str = "Over-smoothing, by
     has_graph = bool(len(smoothing.edges))
     width = 2 if has_graph else 3
     panels = [figure.add_subplot(grid[0, i : i + width]) for i in range(0, 6, width)]
-    energy, distance, rank = panels if has_graph else (None, *panels)
+    distance, rank = panels[-2:]
     stages = smoothing.tokens.stage.tolist()
     squared = smoothing.tokens.set_index("stage").token_norm.clip(lower=1e-30) ** 2
     for i, (name, part) in enumerate(smoothing.edges.groupby("relation", sort=False)):
         of_stage = part.set_index("stage")
         label, colour = _display_name(str(name)), _colour(str(name), i)
-        assert energy is not None
-        _line(energy, stages, of_stage.dirichlet_energy / squared, label, colour)
+        _line(panels[0], stages, of_stage.dirichlet_energy / squared, label, colour)
         _line(distance, stages, of_stage.mean_cosine_distance, label, colour)
     tokens = smoothing.tokens.set_index("stage")
     _line(distance, stages, tokens.mean_cosine_distance, "all pairs", "black")
