@@ -154,15 +154,15 @@ CODE = [  # whose code runs
         (f"{CLASS_PATHS}test_options_are_plain_values",),
     ),
     Safeguard(
-        "an operator's options are checked",
+        "class paths in data lead to listed classes of torch and PyG",
         "components/classes.py",
         "    if listed is None or not is_there:\n",
         '    if listed is None:\n        module, _, name = path.rpartition(".")\n'
         "        return getattr(__import__(module, fromlist=[name]), name)\n    if not is_there:\n",
-        (f"{CLASSIFIER}test_a_config_imports_no_module_that_was_not_named",),
+        ("tests/test_components.py::test_what_stands_for_none_is_refused",),
     ),
     Safeguard(
-        "an operator's class is an allowed MessagePassing",
+        "other class paths in data lead to this package and named modules",
         "components/classes.py",
         "        found = import_class(path, base, OWN)\n",
         '        module, _, name = str(path).rpartition(".")\n'
