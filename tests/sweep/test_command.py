@@ -19,8 +19,8 @@ from optuna.trial import TrialState
 
 from taghead.cli import main
 from taghead.features import FeatureCache
-from taghead.sweep import command as sweeping
 from taghead.sweep import read_sweep
+from taghead.sweep import workers as workers_of
 from taghead.sweep.run import code_version
 from taghead.sweep.store import Store, is_interrupted
 
@@ -168,15 +168,15 @@ def test_a_killed_sweep_is_taken_over_at_once(write: Write, cache: Path) -> None
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
     workers = {
-        "gone": f"{sweeping._machine()} {gone.pid} 1",
-        "alive": f"{sweeping._machine()} {os.getpid()} 2",
+        "gone": f"{workers_of._machine()} {gone.pid} 1",
+        "alive": f"{workers_of._machine()} {os.getpid()} 2",
         "elsewhere": f"other/1 {gone.pid} 3",
     }
     for worker in workers.values():
         with pytest.warns(UserWarning, match="Heartbeat of storage"):
             trial = store.study.ask()
         trial.set_user_attr("worker", worker)
-    sweeping._give_up_dead(store)
+    workers_of.give_up_dead(store)
     running = {trial.user_attrs["worker"] for trial in store.trials(TrialState.RUNNING)}
     assert running == {workers["alive"], workers["elsewhere"]}
     assert store.enqueue(list(sweep.factors), sweep.runs()) == 1

@@ -20,7 +20,7 @@ from taghead.data.annotations import FORMATS, read_annotations, read_classes
 from taghead.data.index.journal import Journal
 from taghead.data.index.scan_result import written_by
 from taghead.errors import DataError, VideoError
-from taghead.video import VideoReader, bitstream
+from taghead.video import Limits, VideoReader, bitstream
 from taghead.video.containers import check_complete
 from taghead.video.file_stamp import stamp_of
 from taghead.video.survey import survey
@@ -41,7 +41,7 @@ def video(data: bytes, folder: Path) -> None:
     """A whole video, from its packets to its frames."""
     path = folder / "a.video"
     path.write_bytes(data)
-    reader = VideoReader(path, threads=1, max_pixels=2**18, max_clip_bytes=2**24)
+    reader = VideoReader(path, threads=1, limits=Limits(2**18, 2**24))
     if len(reader):
         last = len(reader) - 1
         frames = reader.read([0, last // 2, last], size=(8, 8))
@@ -96,7 +96,7 @@ def stored_survey(data: bytes, folder: Path) -> None:
         text = data.decode("utf-8", "replace")
     found = survey_from_text(text, path)
     if found is not None:
-        reader = VideoReader(path, threads=1, survey=found, max_pixels=2**18, max_clip_bytes=2**24)
+        reader = VideoReader(path, threads=1, survey=found, limits=Limits(2**18, 2**24))
         reader.read(range(min(len(reader), 3)), size=(8, 8))
 
 
