@@ -38,5 +38,6 @@ class GraphContext:
         for relation in self.relations:
             if relation.is_dynamic:
                 raise ValueError(f"deg must be given: edges of {relation.name} follow features")
-        edge_index, _ = self.grid.typed_edges(self.relations)
+        with torch.device("cpu"):  # edges are cached, also where a model is built without memory
+            edge_index, _ = self.grid.typed_edges(self.relations)
         return degree(edge_index[1], self.grid.num_nodes, torch.long).bincount()

@@ -118,7 +118,9 @@ class GraphEncoding(nn.Module):
             )
         self.kind = kind
         self.shape = (grid.frames, grid.height, grid.width)
-        self.register_buffer("encoding", _graph_encoding(grid, relations, kind, size))
+        with torch.device("cpu"):  # edges are cached, also where a model is built without memory
+            encoding = _graph_encoding(grid, relations, kind, size)
+        self.register_buffer("encoding", encoding)
         self.lin = nn.Linear(size, channels, bias=False)
 
     def forward(self, x: Tensor, grid: Grid) -> Tensor:
