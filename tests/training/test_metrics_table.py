@@ -72,11 +72,11 @@ def rows(run: Path) -> list[dict[str, str]]:
 
 
 def losses(run: Path) -> list[tuple[int, float]]:
-    """The steps and losses that TensorBoard shows."""
-    events = EventAccumulator(str(run)).Reload()
+    """The steps and losses of all files of TensorBoard, whose names need not be in their order."""
+    events = EventAccumulator(str(run), purge_orphaned_data=False).Reload()
     if "train/loss" not in events.Tags()["scalars"]:
         return []
-    return [(event.step, event.value) for event in events.Scalars("train/loss")]
+    return sorted((event.step, event.value) for event in events.Scalars("train/loss"))
 
 
 @pytest.fixture
