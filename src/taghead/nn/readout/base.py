@@ -5,8 +5,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
-from torch_geometric.nn import Aggregation
+from torch_geometric.nn import Aggregation, MeanAggregation
 
 from taghead.operators.kernel import class_of
 
@@ -59,7 +60,40 @@ class Readout(nn.Module, ABC):
 
 
 class FrameAggregation(Aggregation):
-    """A PyG aggregation that takes each token's frame as the keyword `frame`, `[M]`."""
+    """A PyG aggregation that takes each token's frame as the keyword `frame`, `[M]`.
+
+    It works on the means over the frames that have tokens.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mean = MeanAggregation()
+
+    def forward(
+        self,
+        x: Tensor,
+        index: Tensor | None = None,
+        ptr: Tensor | None = None,
+        dim_size: int | None = None,
+        dim: int = -2,
+        *,
+        frame: Tensor,
+    ) -> Tensor:
+        self.assert_index_present(index)
+        assert index is not None
+        # [2, F]: the graph and the number of each frame that has tokens, sorted
+        frames, frame_index = torch.stack([index, frame]).unique(dim=1, return_inverse=True)
+        return self.of_frames(self.mean(x, frame_index), frames[0], dim_size)
+
+    @abstractmethod
+    def of_frames(self, means: Tensor, graph: Tensor, num_graphs: int | None) -> Tensor:
+        """The vector of each graph, from its frames' means.
+
+        Shapes:
+            - **means** `[F, C]`: of the frames of all graphs, in order
+            - **graph** `[F]`: each frame's graph
+            - **output** `[B, C_out]`
+        """
 
 
 def no_token_weights(readout: nn.Module) -> NoTokenWeights:

@@ -8,7 +8,6 @@ from typing import Literal
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch_geometric.nn import MeanAggregation
 
 from taghead.graph.grid import Grid
 from taghead.nn.readout.base import FrameAggregation, Readout
@@ -66,29 +65,15 @@ class OrderedFrameAggregation(FrameAggregation):
 
     def __init__(self, readout: FrameReadout) -> None:
         super().__init__()
-        self.mean, self.readout = MeanAggregation(), readout
+        self.readout = readout
 
-    def forward(
-        self,
-        x: Tensor,
-        index: Tensor | None = None,
-        ptr: Tensor | None = None,
-        dim_size: int | None = None,
-        dim: int = -2,
-        *,
-        frame: Tensor,
-    ) -> Tensor:
-        self.assert_index_present(index)
-        assert index is not None
-        # [2, F]: the graph and the number of each frame that has tokens, sorted
-        frames, frame_index = torch.stack([index, frame]).unique(dim=1, return_inverse=True)
-        means = self.mean(x, frame_index)  # [F, C]
-        counts = frames[0].bincount(minlength=dim_size or 0)  # [B]: frames of each graph
-        out = x.new_zeros(len(counts), self.readout.out_channels)
+    def of_frames(self, means: Tensor, graph: Tensor, num_graphs: int | None) -> Tensor:
+        counts = graph.bincount(minlength=num_graphs or 0)  # [B]: frames of each graph
+        out = means.new_zeros(len(counts), self.readout.out_channels)
         for count in counts.unique().tolist():  # graphs with as many frames run together
             if count:
                 has_count = counts == count
-                rows = means[has_count[frames[0]]].unflatten(0, (-1, count))
+                rows = means[has_count[graph]].unflatten(0, (-1, count))
                 vectors = self.readout.of_frames(rows)
                 out = out.to(vectors.dtype).index_put((has_count,), vectors)
         return out

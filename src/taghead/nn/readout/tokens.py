@@ -61,23 +61,10 @@ class FrameMeanMaxAggregation(FrameAggregation):
 
     def __init__(self) -> None:
         super().__init__()
-        self.mean, self.max = MeanAggregation(), MaxAggregation()
+        self.max = MaxAggregation()
 
-    def forward(
-        self,
-        x: Tensor,
-        index: Tensor | None = None,
-        ptr: Tensor | None = None,
-        dim_size: int | None = None,
-        dim: int = -2,
-        *,
-        frame: Tensor,
-    ) -> Tensor:
-        self.assert_index_present(index)
-        assert index is not None
-        # indices without gaps: a frame without tokens has no mean
-        frames, frame_index = torch.stack([index, frame]).unique(dim=1, return_inverse=True)
-        return self.max(self.mean(x, frame_index), frames[0], dim_size=dim_size)
+    def of_frames(self, means: Tensor, graph: Tensor, num_graphs: int | None) -> Tensor:
+        return self.max(means, graph, dim_size=num_graphs)
 
 
 class AttentionReadout(Readout):
